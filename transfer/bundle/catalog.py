@@ -1,0 +1,246 @@
+"""The catalog: documents, recipes and where every chunk is. Records in zstd frames (FORMAT.md, "Catalog")."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from transfer.chunks.frame import get_varints, put_varints
+from transfer.chunks.name import CHUNK_MAX, ID_SIZE
+from transfer.chunks.pack import Placed
+from transfer.errors import FormatError, MissingPart
+from transfer.model import ChunkId, Digest, Part, Recipe
+
+DOCUMENT, RECIPE, FRAME = b"D", b"R", b"F"
+PLAIN, OPAQUE = 0, 1
+CATALOG_FRAME_RAW = 32 << 20
+"""A catalog frame takes no further record that would make it larger than this (bytes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameEntry:
+    """Where a frame is and what is in it: `names` and `prefix` are 32-byte chunk names end to end."""
+
+    pack: int
+    offset: int
+    header_size: int
+    packed_size: int
+    raw_size: int
+    kind: int
+    codec: int
+    sizes: tuple[int, ...]
+    names: bytes
+    prefix: bytes = b""
+
+
+def document_record(digest: Digest, data: bytes) -> bytes:
+    """A manifest, index or config as it is."""
+    return DOCUMENT + _digest(digest) + data
+
+
+def recipe_records(recipe: Recipe) -> Iterator[bytes]:
+    """One record for each part."""
+    parts: Sequence[Part] = recipe.parts or (Part(b"", b"", (0,)),)
+    for number, part in enumerate(parts):
+        counts = (len(part.skeleton) // ID_SIZE, len(part.payload) // ID_SIZE)
+        head = put_varints((recipe.size, recipe.encoding, number, len(parts), *counts))
+        yield RECIPE + _digest(recipe.digest) + head + part.skeleton + part.payload + put_varints(part.gaps)
+
+
+def frame_record(pack: int, placed: Placed, names: bytes) -> bytes:
+    """Where a frame is, and its chunks."""
+    header = placed.header
+    numbers = (
+        pack,
+        placed.offset,
+        header.header_size,
+        header.packed_size,
+        header.raw_size,
+        header.kind,
+        header.codec,
+        len(header.sizes),
+        len(header.prefix),
+    )
+    return FRAME + put_varints(numbers) + names + b"".join(header.prefix) + put_varints(header.sizes)
+
+
+def _digest(digest: Digest) -> bytes:
+    text = digest.text.encode()
+    return bytes([len(text)]) + text
+
+
+def _take_digest(record: bytes, where: str) -> tuple[Digest, int]:
+    length = record[1] if len(record) > 1 else 0
+    try:
+        text = record[2 : 2 + length].decode("ascii")
+    except UnicodeDecodeError:
+        text = ""
+    return Digest.parse(text, where), 2 + length
+
+
+@dataclass
+class Catalog:
+    """A catalog in memory. Chunks get numbers in frame order; `find` maps a name to its number."""
+
+    documents: dict[Digest, bytes] = field(default_factory=dict)
+    recipes: dict[Digest, Recipe] = field(default_factory=dict)
+    frames: list[FrameEntry] = field(default_factory=list)
+    frame_of: array[int] = field(default_factory=lambda: array("I"))
+    size_of: array[int] = field(default_factory=lambda: array("I"))
+    first_of: array[int] = field(default_factory=lambda: array("I"))
+    _numbers: dict[bytes, int] = field(default_factory=dict)
+
+    def find(self, name: bytes) -> int:
+        """The chunk's number; MissingPart if this bundle does not carry it."""
+        number = self._numbers.get(name)
+        if number is None:
+            raise MissingPart(
+                f"chunk {name.hex()[:12]} is not in this bundle", hint="it builds on another one: import that first"
+            )
+        return number
+
+    def has(self, name: bytes) -> bool:
+        return name in self._numbers
+
+    @property
+    def chunks(self) -> int:
+        return len(self.frame_of)
+
+    def name_of(self, number: int) -> bytes:
+        frame = self.frame_of[number]
+        at = (number - self.first_of[frame]) * ID_SIZE
+        return self.frames[frame].names[at : at + ID_SIZE]
+
+    def numbers(self, names: bytes) -> array[int]:
+        """Chunk numbers of names given end to end."""
+        find = self._numbers
+        try:
+            return array("I", [find[names[at : at + ID_SIZE]] for at in range(0, len(names), ID_SIZE)])
+        except KeyError as error:
+            self.find(error.args[0])
+            raise
+
+    def frames_for(self, digests: Iterable[Digest]) -> set[int]:
+        """The frames that rebuilding these blobs needs."""
+        return {
+            self.frame_of[number]
+            for digest in digests
+            for part in self.recipe(digest).parts
+            for names in (part.skeleton, part.payload)
+            for number in self.numbers(names)
+        }
+
+    def recipe(self, digest: Digest) -> Recipe:
+        """MissingPart if the bundle has none for this blob."""
+        if digest not in self.recipes:
+            raise MissingPart(f"{digest} is not in this bundle", hint="it is incomplete: export the image again")
+        return self.recipes[digest]
+
+    def add_frame(self, entry: FrameEntry) -> None:
+        first, frame = len(self.frame_of), len(self.frames)
+        self.first_of.append(first)
+        self.frames.append(entry)
+        self.frame_of.extend([frame] * len(entry.sizes))
+        self.size_of.extend(entry.sizes)
+        names = entry.names
+        for index in range(len(entry.sizes)):
+            self._numbers.setdefault(names[index * ID_SIZE : (index + 1) * ID_SIZE], first + index)
+
+
+class CatalogReader:
+    """Takes records one by one; `finish` checks that they make sense together."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._catalog = Catalog()
+        self._parts: dict[Digest, list[Part]] = {}
+        self._heads: dict[Digest, tuple[int, int, int]] = {}
+
+    def add(self, record: bytes) -> None:
+        """FormatError for an unknown or malformed record."""
+        kind = record[:1]
+        if kind == DOCUMENT:
+            digest, at = _take_digest(record, self._where)
+            self._catalog.documents[digest] = record[at:]
+        elif kind == RECIPE:
+            self._add_recipe(record)
+        elif kind == FRAME:
+            self._add_frame(record)
+        else:
+            raise FormatError(f"{self._where}: unknown record {kind!r}")
+
+    def _add_recipe(self, record: bytes) -> None:
+        digest, at = _take_digest(record, self._where)
+        numbers, at = get_varints(record, at, 6, self._where)
+        size, encoding, number, count, skeletons, payloads = numbers
+        middle = at + skeletons * ID_SIZE
+        end = middle + payloads * ID_SIZE
+        if end > len(record):
+            raise FormatError(f"{self._where}: a recipe is cut short")
+        gaps, rest = get_varints(record, end, payloads + 1, self._where)
+        parts = self._parts.setdefault(digest, [])
+        head = self._heads.setdefault(digest, (size, encoding, count))
+        if rest != len(record) or number != len(parts) or head != (size, encoding, count) or number >= count:
+            raise FormatError(f"{self._where}: a recipe contradicts itself")
+        parts.append(Part(record[at:middle], record[middle:end], array("Q", gaps)))
+
+    def _add_frame(self, record: bytes) -> None:
+        numbers, at = get_varints(record, 1, 9, self._where)
+        pack, offset, header_size, packed, raw, kind, codec, chunks, prefixes = numbers
+        middle = at + chunks * ID_SIZE
+        end = middle + prefixes * ID_SIZE
+        if end > len(record):
+            raise FormatError(f"{self._where}: a frame's entry is cut short")
+        sizes, rest = get_varints(record, end, chunks, self._where)
+        limits = max(sizes, default=0) <= CHUNK_MAX and packed < 1 << 32 and header_size < 1 << 32
+        if rest != len(record) or sum(sizes) != raw or not limits or (chunks and not min(sizes)):
+            raise FormatError(f"{self._where}: a frame's entry contradicts itself")
+        self._catalog.add_frame(
+            FrameEntry(
+                pack,
+                offset,
+                header_size,
+                packed,
+                raw,
+                kind,
+                codec,
+                tuple(sizes),
+                record[at:middle],
+                record[middle:end],
+            )
+        )
+
+    def finish(self) -> Catalog:
+        for digest, parts in self._parts.items():
+            size, encoding, count = self._heads[digest]
+            if len(parts) != count:
+                raise FormatError(f"{self._where}: the recipe of {digest} is not complete")
+            recipe = Recipe(digest, size, encoding, tuple(parts))
+            self._check(recipe)
+            self._catalog.recipes[digest] = recipe
+        return self._catalog
+
+    def _check(self, recipe: Recipe) -> None:
+        """The pieces must add up to the blob's size: so no blob can be larger than it says."""
+        catalog, total = self._catalog, 0
+        for part in recipe.parts:
+            if not all(catalog.has(part.skeleton[at : at + ID_SIZE]) for at in range(0, len(part.skeleton), ID_SIZE)):
+                continue
+            skeleton = sum(catalog.size_of[n] for n in catalog.numbers(part.skeleton))
+            if skeleton != sum(part.gaps):
+                raise FormatError(f"{self._where}: the recipe of {recipe.digest} does not add up")
+            total += skeleton
+            names = part.payload
+            for at in range(0, len(names), ID_SIZE):
+                if catalog.has(names[at : at + ID_SIZE]):
+                    total += catalog.size_of[catalog.find(names[at : at + ID_SIZE])]
+        if total > recipe.size:
+            raise FormatError(f"{self._where}: the recipe of {recipe.digest} makes more than its {recipe.size} bytes")
+
+
+def chunk_names(part: Part) -> Iterator[ChunkId]:
+    """Every chunk of a part, skeleton first."""
+    for names in (part.skeleton, part.payload):
+        for at in range(0, len(names), ID_SIZE):
+            yield ChunkId(names[at : at + ID_SIZE])

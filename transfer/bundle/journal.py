@@ -1,0 +1,99 @@
+"""Notes of an unfinished export: which layers were read, and what came of them. A hint only: a torn line is the end."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from transfer.chunks.name import Kind, Label
+from transfer.errors import FormatError
+from transfer.model import ChunkId, Digest, Part, Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A layer that was read to its end: its recipe, and the chunks that were new with it, in their order."""
+
+    recipe: Recipe
+    new: tuple[tuple[ChunkId, int, Label], ...]
+
+
+class Journal:
+    """Append-only, one checksummed JSON line a layer. What an earlier run with the same options wrote is in `seen`."""
+
+    def __init__(self, path: Path, options: dict[str, object]) -> None:
+        self.seen: dict[Digest, Seen] = {}
+        lines = _sound_lines(path)
+        head = next(lines, None)
+        self.resumed = head == options
+        if self.resumed:
+            for line in lines:
+                seen = _parse(line)
+                self.seen[seen.recipe.digest] = seen
+        self._file: IO[bytes] = path.open("wb")
+        self._write(options)
+        for seen in self.seen.values():
+            self._write(_encode(seen))
+        self._file.flush()
+
+    def add(self, seen: Seen) -> None:
+        if seen.recipe.digest not in self.seen:
+            self.seen[seen.recipe.digest] = seen
+            self._write(_encode(seen))
+            self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, value: dict[str, object]) -> None:
+        data = json.dumps(value, separators=(",", ":")).encode()
+        self._file.write(b"%08x %s\n" % (zlib.crc32(data), data))
+
+
+def _sound_lines(path: Path) -> Iterator[Any]:
+    """The parsed lines, up to the first that is not sound."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                if not line.endswith(b"\n") or int(line[:8], 16) != zlib.crc32(line[9:-1]):
+                    return
+                yield json.loads(line[9:-1])
+            except ValueError:
+                return
+
+
+def _encode(seen: Seen) -> dict[str, object]:
+    recipe = seen.recipe
+    return {
+        "digest": str(recipe.digest),
+        "size": recipe.size,
+        "encoding": recipe.encoding,
+        "parts": [[part.skeleton.hex(), part.payload.hex(), list(part.gaps)] for part in recipe.parts],
+        "new": [
+            [name.hex(), size, int(label.kind), label.order[0].hex(), label.order[1].hex()]
+            for name, size, label in seen.new
+        ],
+    }
+
+
+def _parse(value: Any) -> Seen:
+    try:
+        parts = tuple(
+            Part(bytes.fromhex(skeleton), bytes.fromhex(payload), array("Q", gaps))
+            for skeleton, payload, gaps in value["parts"]
+        )
+        recipe = Recipe(Digest.parse(value["digest"]), value["size"], value["encoding"], parts)
+        new = tuple(
+            (ChunkId(bytes.fromhex(name)), size, Label(Kind(kind), (bytes.fromhex(ext), bytes.fromhex(base))))
+            for name, size, kind, ext, base in value["new"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError("the journal of the unfinished export cannot be read") from error
+    return Seen(recipe, new)

@@ -1,0 +1,123 @@
+"""Pieces become named chunks and a recipe. Small files are one chunk; big ones are cut where their content says."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+
+from pyfastcdc import FastCDC
+
+from transfer.chunks.layer import Piece
+from transfer.chunks.name import CHUNK_MAX, ChunkSink, Kind, Label, chunk_id, label_for
+from transfer.model import Part
+
+CDC_AVERAGE, CDC_MIN, CDC_MAX = 1 << 20, 256 << 10, CHUNK_MAX
+PART_CHUNKS = 1 << 18
+"""A recipe is divided into parts of this many payload chunks, so that no record grows without bound."""
+
+_SKELETON_LABEL = Label(Kind.SKELETON, (b"", b""))
+
+
+def _cutter() -> FastCDC:
+    return FastCDC(CDC_AVERAGE, min_size=CDC_MIN, max_size=CDC_MAX, normalized_chunking=1)
+
+
+class _Growing:
+    """One big file on its way: holds back what may still belong to the next chunk."""
+
+    def __init__(self, label: Label) -> None:
+        self.label = label
+        self._held = bytearray()
+        self._cdc = _cutter()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Chunks that are final. A cut is final once CDC_MAX bytes follow its start."""
+        self._held += data
+        if len(self._held) >= 4 * CDC_MAX:
+            yield from self._cut(2 * CDC_MAX)
+
+    def finish(self) -> Iterator[bytes]:
+        """The rest."""
+        yield from self._cut(0)
+
+    def _cut(self, keep: int) -> Iterator[bytes]:
+        whole = bytes(self._held)
+        done = 0
+        for found in self._cdc.cut_buf(whole):
+            if len(whole) - found.offset < keep + CDC_MAX and keep:
+                break
+            done = found.offset + found.length
+            yield whole[found.offset : done]
+        del self._held[:done]
+
+
+class Cutter:
+    """Turns the pieces of one blob into chunks in a sink and the parts of its recipe."""
+
+    def __init__(self, sink: ChunkSink) -> None:
+        self._sink = sink
+        self._skeleton = bytearray()
+        self._skeleton_ids = bytearray()
+        self._payload_ids = bytearray()
+        self._gaps: array[int] = array("Q")
+        self._gap = 0
+        self._parts: list[Part] = []
+
+    def cut(self, pieces: Iterable[Piece]) -> tuple[Part, ...]:
+        """All of one blob; gives the recipe's parts."""
+        growing: _Growing | None = None
+        for piece in pieces:
+            if growing and piece.offset == 0:
+                self._add_all(growing.finish(), growing.label)
+                growing = None
+            self._frame(piece.skeleton)
+            if not piece.data:
+                continue
+            if 0 < piece.size <= CHUNK_MAX:
+                self._add(piece.data, label_for(piece.path, piece.data))
+                continue
+            if growing is None:
+                growing = _Growing(label_for(piece.path, piece.data))
+            self._add_all(growing.feed(piece.data), growing.label)
+        if growing:
+            self._add_all(growing.finish(), growing.label)
+        self._end_part()
+        return tuple(self._parts)
+
+    def _frame(self, data: bytes) -> None:
+        if not data:
+            return
+        self._gap += len(data)
+        self._skeleton += data
+        while len(self._skeleton) >= CHUNK_MAX:
+            self._flush_skeleton(CHUNK_MAX)
+
+    def _flush_skeleton(self, size: int) -> None:
+        data = bytes(self._skeleton[:size])
+        del self._skeleton[:size]
+        name = chunk_id(data)
+        self._skeleton_ids += name
+        self._sink.add(name, data, _SKELETON_LABEL)
+
+    def _add_all(self, chunks: Iterable[bytes], label: Label) -> None:
+        for data in chunks:
+            self._add(data, label)
+
+    def _add(self, data: bytes, label: Label) -> None:
+        name = chunk_id(data)
+        self._sink.add(name, data, label)
+        self._payload_ids += name
+        self._gaps.append(self._gap)
+        self._gap = 0
+        if len(self._gaps) >= PART_CHUNKS:
+            self._end_part()
+
+    def _end_part(self) -> None:
+        if self._skeleton:
+            self._flush_skeleton(len(self._skeleton))
+        if self._gap or self._payload_ids or self._skeleton_ids:
+            self._gaps.append(self._gap)
+            self._parts.append(Part(bytes(self._skeleton_ids), bytes(self._payload_ids), self._gaps))
+        self._skeleton_ids.clear()
+        self._payload_ids.clear()
+        self._gaps, self._gap = array("Q"), 0

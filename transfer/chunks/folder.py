@@ -1,0 +1,92 @@
+"""Chunks in a folder of packs, found by reading the packs themselves: no catalog is needed and none is believed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transfer.chunks.frame import FrameHeader, decode_frame, offsets
+from transfer.chunks.name import Kind, chunk_id
+from transfer.chunks.pack import Hole, Placed, read_packed, scan
+from transfer.errors import Damaged
+from transfer.model import ChunkId
+from transfer.streams import open_plain
+from transfer.work import Pool, ordered_map
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A frame that was found whole: where it is, and the chunks in it, names end to end (32 bytes each)."""
+
+    path: Path
+    placed: Placed
+    names: bytes
+
+
+class FolderChunks:
+    """The chunks of every sound frame in some pack files. Each was decoded and named anew when found."""
+
+    def __init__(self, packs: Iterable[Path], pool: Pool) -> None:
+        self.frames: dict[bytes, Kept] = {}
+        self._where: dict[ChunkId, tuple[Kept, int]] = {}
+        self._last: tuple[Kept | None, bytes] = (None, b"")
+        found = ((path, each) for path in packs for each in scan(path) if not isinstance(each, Hole))
+        for kept in ordered_map(lambda item: _examine(*item), found, pool, 3):
+            if kept:
+                self._adopt(kept)
+
+    def _adopt(self, kept: Kept) -> None:
+        self.frames.setdefault(kept.names, kept)
+        for index in range(len(kept.placed.header.sizes)):
+            name = ChunkId(kept.names[index * 32 : index * 32 + 32])
+            self._where.setdefault(name, (kept, index))
+
+    def __contains__(self, name: ChunkId) -> bool:
+        return name in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def get(self, name: ChunkId) -> bytes:
+        kept, index = self._where[name]
+        if self._last[0] is not kept:
+            self._last = (kept, _decode(kept.path, kept.placed))
+        start = offsets(kept.placed.header.sizes)[index]
+        data = self._last[1][start : start + kept.placed.header.sizes[index]]
+        if chunk_id(data) != name:
+            raise Damaged(f"{kept.path}: a chunk changed while it was in use")
+        return data
+
+    def packed(self, names: bytes) -> tuple[FrameHeader, bytes] | None:
+        """The frame that holds exactly these chunks in this order, compressed as it is; None if there is none."""
+        kept = self.frames.get(names)
+        if not kept:
+            return None
+        try:
+            with open_plain(kept.path) as file:
+                packed = read_packed(file.fileno(), kept.placed, str(kept.path))
+        except Damaged:
+            return None
+        header = kept.placed.header
+        return (header, packed) if hashlib.sha256(packed).digest() == header.sha256 else None
+
+
+def _decode(path: Path, placed: Placed) -> bytes:
+    with open_plain(path) as file:
+        return decode_frame(placed.header, read_packed(file.fileno(), placed, str(path)), str(path))
+
+
+def _examine(path: Path, placed: Placed) -> Kept | None:
+    """The frame, if it is sound, needs no other chunks and holds content (not a catalog)."""
+    header = placed.header
+    if header.prefix or header.kind == Kind.CATALOG:
+        return None
+    try:
+        raw = memoryview(_decode(path, placed))
+    except Damaged:
+        return None
+    starts = offsets(header.sizes)
+    names = (chunk_id(raw[start : start + size]) for start, size in zip(starts, header.sizes, strict=True))
+    return Kept(path, placed, b"".join(names))

@@ -1,0 +1,29 @@
+"""Chunks in memory: the smallest source and sink there is."""
+
+from __future__ import annotations
+
+from transfer.chunks.name import Label, chunk_id
+from transfer.errors import Damaged
+from transfer.model import ChunkId
+
+
+class MemoryChunks:
+    """A dict of chunks."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[ChunkId, bytes] = {}
+
+    def __contains__(self, name: ChunkId) -> bool:
+        return name in self._chunks
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def get(self, name: ChunkId) -> bytes:
+        data = self._chunks[name]
+        if chunk_id(data) != name:
+            raise Damaged(f"chunk {name.hex()[:12]} in memory is not what its name says")
+        return data
+
+    def add(self, name: ChunkId, data: bytes, label: Label) -> None:
+        self._chunks.setdefault(name, data)

@@ -1,0 +1,96 @@
+"""What a chunk is called, what kind of bytes it holds, and where chunks come from and go to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from blake3 import blake3
+
+from transfer.model import ChunkId
+
+CHUNK_MAX = 4 << 20
+"""Largest chunk (bytes). A file up to this size is one chunk; a larger one is cut by content."""
+
+ID_SIZE = 32
+
+
+class Kind(IntEnum):
+    """Which bytes compress well together. The numbers are part of the bundle format."""
+
+    SKELETON = 0
+    ELF = 1
+    TEXT = 2
+    BYTECODE = 3
+    ARCHIVE = 4
+    OTHER = 5
+    CATALOG = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a chunk is gathered and sorted by: kind, then extension and name of the file it came from."""
+
+    kind: Kind
+    order: tuple[bytes, bytes]
+
+
+class ChunkSource(Protocol):
+    """Where chunks are found."""
+
+    def __contains__(self, name: ChunkId) -> bool: ...
+
+    def get(self, name: ChunkId) -> bytes:
+        """The chunk's bytes, checked against its name. KeyError if absent, Damaged if they differ."""
+        ...
+
+
+class ChunkSink(Protocol):
+    """Where chunks go."""
+
+    def __contains__(self, name: ChunkId) -> bool: ...
+
+    def add(self, name: ChunkId, data: bytes, label: Label) -> None:
+        """Take a chunk; one that is there already is not taken twice."""
+        ...
+
+
+def chunk_id(data: bytes | memoryview) -> ChunkId:
+    """BLAKE3-256 (https://github.com/BLAKE3-team/BLAKE3-specs)."""
+    return ChunkId(blake3(data).digest())
+
+
+_TEXT = bytes(range(32, 127)) + b"\t\n\r\f\b\x1b" + bytes(range(128, 256))
+_BYTECODE = (b"\xca\xfe\xba\xbe",)
+_PACKED = (
+    b"PK\x03\x04",
+    b"\x1f\x8b",
+    b"\xfd7zXZ",
+    b"\x28\xb5\x2f\xfd",
+    b"BZh",
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"wOF2",
+    b"!<arch>",
+    b"7z\xbc\xaf",
+)
+
+
+def label_for(path: bytes, head: bytes | memoryview) -> Label:
+    """The label of a file's chunks, from its path in the layer and its first bytes."""
+    base = path.rsplit(b"/", 1)[-1]
+    dot = base.rfind(b".")
+    extension = base[dot + 1 :] if dot > 0 else b""
+    start = bytes(head[:256])
+    if start.startswith(b"\x7fELF"):
+        kind = Kind.ELF
+    elif extension == b"pyc" or start.startswith(_BYTECODE):
+        kind = Kind.BYTECODE
+    elif start.startswith(_PACKED):
+        kind = Kind.ARCHIVE
+    elif not start.translate(None, _TEXT):
+        kind = Kind.TEXT
+    else:
+        kind = Kind.OTHER
+    return Label(kind, (extension, base))

@@ -1,0 +1,323 @@
+"""The two contracts every engine keeps, and the walk from a root to everything it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, Protocol
+
+from transfer.errors import FormatError, NotFound
+from transfer.model import Descriptor, Digest, Image, Platform
+from transfer.streams import Readable, parse_object
+
+Status = Literal["imported", "present"]
+
+MAX_DEPTH, MAX_NODES = 8, 4096
+ATTESTATION_OF = "vnd.docker.reference.digest"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTraits:
+    """What a source can do. `random_access`: any blob at any time; else one pass in the source's own order.
+
+    `keeps_digest`: manifests are the original ones; else they are made anew around the original config.
+    """
+
+    random_access: bool
+    keeps_digest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SinkTraits:
+    """What a sink does. `keeps_digest`: the manifest digest survives. `pulls`: it fetches from a registry on this host.
+
+    `parallel`: how many images it takes at once.
+    """
+
+    keeps_digest: bool
+    pulls: bool = False
+    parallel: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One image of an engine, for people: names, what the engine calls it, size in bytes, age, number of layers."""
+
+    names: tuple[str, ...]
+    id: Digest
+    size: int
+    created: int
+    layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image picked for export: the engine's own identity of it (a root's or a config's digest), fixed at the start.
+
+    `layers` are (digest, bytes) as far as known before reading; `size` is all of it, an estimate where they are not.
+    """
+
+    names: tuple[str, ...]
+    id: Digest
+    size: int
+    layers: tuple[tuple[Digest, int], ...] = ()
+    root: Descriptor | None = None
+    platform: Platform | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One blob a source hands out. Digest and size are None where the source learns them only by reading.
+
+    Whoever read the stream calls `learned` with the digest it found, where it is set.
+    """
+
+    document: bool
+    open: Callable[[], Readable]
+    digest: Digest | None = None
+    size: int | None = None
+    learned: Callable[[Digest], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """How an image arrived. `id` is what the engine calls it now."""
+
+    image: Image
+    status: Status
+    id: Digest
+    names: tuple[str, ...] = ()
+    layers_sent: int = 0
+    layers_present: int = 0
+    note: str = ""
+
+
+class ImageSource(Protocol):
+    """Where images come from. Errors: NotFound, EngineError, TryAgain, FormatError, Damaged."""
+
+    traits: SourceTraits
+    where: str
+
+    def names(self) -> list[Listed]:
+        """Everything it holds."""
+        ...
+
+    def resolve(self, reference: str, platform: Platform | None) -> Found:
+        """The image a name, digest or ID prefix means. NotFound says what is there instead."""
+        ...
+
+    def read(self, found: Sequence[Found]) -> Iterator[Offer]:
+        """Every blob these images reach, each once. An offer's stream is used before the next offer is taken."""
+        ...
+
+    def images(
+        self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
+    ) -> list[Image]:
+        """After `read`: the images as they travel. May make documents, which are then added to `documents`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Content(Protocol):
+    """What a sink may ask of the bundle that is being imported."""
+
+    def document(self, digest: Digest) -> bytes: ...
+
+    def open(self, descriptor: Descriptor) -> Iterator[bytes]:
+        """A layer's blocks; Damaged before the last one if they are not what the digest says."""
+        ...
+
+
+class ImageSink(Protocol):
+    """Where images go. Nothing of an image is visible before `land` has it whole."""
+
+    traits: SinkTraits
+    where: str
+
+    def lacking(self, image: Image, content: Content) -> list[Descriptor] | None:
+        """The layers it would need sent, in order; None if the image is there already."""
+        ...
+
+    def land(self, image: Image, names: Sequence[str], content: Content) -> Landed:
+        """Take the image and give it its names. Doing it again is harmless."""
+        ...
+
+    def close(self, *, failed: bool) -> None:
+        """After the last image. A sink that writes one file publishes it here, unless `failed`."""
+        ...
+
+
+@dataclass
+class Tree:
+    """What a root reaches: documents (root first), layers in order, children that are not there."""
+
+    documents: list[Descriptor] = field(default_factory=list)
+    layers: list[Descriptor] = field(default_factory=list)
+    absent: list[Digest] = field(default_factory=list)
+    configs: list[Descriptor] = field(default_factory=list)
+    platforms: list[Platform] = field(default_factory=list)
+
+
+def walk(root: Descriptor, get: Callable[[Descriptor], bytes | None], platform: Platform | None = None) -> Tree:
+    """Follow a root down. `get` gives a document's bytes, checked, or None if it is absent.
+
+    FormatError for anything ambiguous, too deep or too large. With `platform`, only that child of an index is followed, with
+    its attestations; the index itself stays as it is. NotFound if the root is absent or no child serves the platform.
+    """
+    tree = Tree()
+    seen: set[Digest] = set()
+
+    def visit(descriptor: Descriptor, depth: int) -> None:
+        if descriptor.digest in seen:
+            return
+        seen.add(descriptor.digest)
+        if depth > MAX_DEPTH or len(seen) > MAX_NODES:
+            raise FormatError(
+                f"{root.digest}: an index nested deeper than {MAX_DEPTH} or with over {MAX_NODES} entries"
+            )
+        data = get(descriptor)
+        if data is None:
+            if depth == 0:
+                raise NotFound(f"{descriptor.digest}: the image's manifest is not there")
+            tree.absent.append(descriptor.digest)
+            return
+        where = f"{descriptor.digest}"
+        value = parse_object(data, where)
+        if "manifests" in value and "layers" in value:
+            raise FormatError(f"{where}: both an index and a manifest; refused as ambiguous")
+        tree.documents.append(descriptor)
+        if "manifests" in value:
+            children = [Descriptor.parse(each, where) for each in _listing(value, "manifests", where)]
+            for child in _chosen(children, platform, where):
+                visit(child, depth + 1)
+            return
+        if "layers" not in value or "config" not in value:
+            if "fsLayers" in value or "signatures" in value:
+                raise FormatError(
+                    f"{where}: a schema 1 manifest, which no current engine takes",
+                    hint="convert it where it comes from: skopeo copy --format v2s2",
+                )
+            raise FormatError(f"{where}: neither an index nor a manifest")
+        _visit_manifest(value, where)
+
+    def _visit_manifest(value: dict[str, object], where: str) -> None:
+        config = Descriptor.parse(value["config"], where)
+        layers = [Descriptor.parse(each, where) for each in _listing(value, "layers", where)]
+        if config.digest not in seen:
+            seen.add(config.digest)
+            data = get(config)
+            if data is None:
+                raise NotFound(f"{where}: its config {config.digest} is not there")
+            tree.documents.append(config)
+        tree.configs.append(config)
+        tree.platforms.append(_config_platform(get(config)))
+        for layer in layers:
+            if layer.digest not in seen:
+                seen.add(layer.digest)
+                tree.layers.append(layer)
+
+    visit(root, 0)
+    return tree
+
+
+def offers(trees: Sequence[Tree], opener: Callable[[Descriptor], Readable]) -> Iterator[Offer]:
+    """What random-access sources read: each image's documents, then its layers, every blob once."""
+    seen: set[Digest] = set()
+    for tree in trees:
+        for document, descriptors in ((True, tree.documents), (False, tree.layers)):
+            for each in descriptors:
+                if each.digest not in seen:
+                    seen.add(each.digest)
+                    yield Offer(document, partial(opener, each), each.digest, each.size)
+
+
+def _listing(value: dict[str, object], key: str, where: str) -> list[object]:
+    found = value[key]
+    if not isinstance(found, list) or len(found) > MAX_NODES:
+        raise FormatError(f"{where}: {key} is not a list, or has over {MAX_NODES} entries")
+    return found
+
+
+def _chosen(children: list[Descriptor], platform: Platform | None, where: str) -> list[Descriptor]:
+    if platform is None:
+        return children
+    kept = [child for child in children if child.is_index or platform.accepts(child.platform)]
+    digests = {str(child.digest) for child in kept}
+    if not kept:
+        have = ", ".join(sorted({str(c.platform) for c in children if c.platform})) or "none named"
+        raise NotFound(f"{where}: nothing in this index is for {platform}; it has {have}")
+    return kept + [
+        child for child in children if child.annotations.get(ATTESTATION_OF) in digests and child not in kept
+    ]
+
+
+def _config_platform(config: bytes | None) -> Platform:
+    """The platform a config names; empty members where it is no image config."""
+    try:
+        value = parse_object(config or b"{}", "config")
+    except FormatError:
+        return Platform("unknown", "unknown")
+    found = [value.get(key, "") for key in ("os", "architecture", "variant")]
+    if not all(isinstance(each, str) and len(each) < 100 and "/" not in each for each in found):
+        return Platform("unknown", "unknown")
+    return Platform(found[0] or "unknown", found[1] or "unknown", found[2])
+
+
+def image_of(names: Sequence[str], root: Descriptor, tree: Tree) -> Image:
+    """The image a walk found."""
+    known = [(c, p) for c, p in zip(tree.configs, tree.platforms, strict=True) if p.os != "unknown"]
+    config = known[0][0] if known else tree.configs[0] if tree.configs else None
+    return Image(
+        tuple(names),
+        Descriptor(root.media_type, root.digest, root.size),
+        config.digest if config else None,
+        tuple(each.digest for each in tree.documents),
+        tuple(Descriptor(each.media_type, each.digest, each.size) for each in tree.layers),
+        tuple(dict.fromkeys(p for _, p in known)),
+        tuple(tree.absent),
+    )
+
+
+def diff_ids(config: bytes, where: str) -> list[Digest]:
+    """The uncompressed layers' digests a config names."""
+    rootfs = parse_object(config, where).get("rootfs")
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(found, list):
+        raise FormatError(f"{where}: a config without rootfs.diff_ids")
+    return [Digest.parse(each, where) for each in found]
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformImage:
+    """One platform's manifest of an image: what a Docker store takes. Layers as in the manifest, in order."""
+
+    manifest: Descriptor
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    diff_ids: tuple[Digest, ...]
+
+
+def platform_image(image: Image, document: Callable[[Digest], bytes], platform: Platform) -> PlatformImage:
+    """The image's manifest for a platform: the only one it has, or the one that fits. NotFound otherwise."""
+
+    def of(descriptor: Descriptor) -> PlatformImage | None:
+        data = parse_object(document(descriptor.digest), str(descriptor.digest))
+        if "manifests" in data:
+            children = [Descriptor.parse(each, str(descriptor.digest)) for each in data["manifests"]]
+            there = [c for c in children if c.digest not in image.absent and c.digest in image.documents]
+            fit = [c for c in there if platform.accepts(c.platform)] or [c for c in there if c.is_index]
+            return next((found for child in fit if (found := of(child))), None)
+        config = Descriptor.parse(data["config"], str(descriptor.digest))
+        layers = tuple(Descriptor.parse(each, str(descriptor.digest)) for each in data["layers"])
+        ids = tuple(diff_ids(document(config.digest), str(config.digest)))
+        if len(ids) != len(layers):
+            raise FormatError(f"{image.label}: {len(layers)} layers but {len(ids)} diffIDs")
+        return PlatformImage(descriptor, config, layers, ids)
+
+    found = of(image.root)
+    if found is None:
+        have = ", ".join(map(str, image.platforms)) or "no platform"
+        raise NotFound(f"{image.label}: holds {have}, nothing for {platform}")
+    return found

@@ -1,0 +1,452 @@
+"""Docker, through its Engine API: `docker save` as one stream in; load or pull out (https://docs.docker.com/engine/api/)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+
+from transfer.engines.base import (
+    Content,
+    Found,
+    Landed,
+    Listed,
+    Offer,
+    PlatformImage,
+    SinkTraits,
+    SourceTraits,
+    platform_image,
+)
+from transfer.engines.ocilayout import LAYOUT, name_annotations
+from transfer.engines.savefile import SaveStream
+from transfer.errors import Damaged, EngineError, NoSpace, NotFound, TransferError, TryAgain, UsageError
+from transfer.events import Noted, Observer, silent
+from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
+from transfer.streams import BLOCK, IterReader, canonical_json
+from transfer.tarfmt import make_header, member, padding
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+TEMPORARY = "transfer-import"
+"""First part of the repository name that images have while they are pulled from this process."""
+
+Way = Literal["auto", "pull", "load"]
+_STALE = re.compile(rf"127\.0\.0\.1:[0-9]+/{TEMPORARY}/[0-9a-f]+@sha256:[0-9a-f]{{64}}")
+
+
+class DockerClient:
+    """One daemon. Every failure comes out as one of our errors, naming the daemon."""
+
+    def __init__(self, host: str = "") -> None:
+        self.host = host or os.environ.get("DOCKER_HOST", "") or DEFAULT_HOST
+        self.where = f"the Docker at {self.host}"
+        self.local = self.host.startswith("unix://")
+        self._http = _client(self.host)
+        self._version: dict[str, Any] | None = None
+
+    def close(self) -> None:
+        self._http.close()
+
+    def get(self, path: str, **params: Any) -> Any:
+        """A GET's JSON; None for 404."""
+        reply = self._send("GET", path, params)
+        return None if reply.status_code == 404 else self._json(reply)
+
+    def do(self, method: str, path: str, **params: Any) -> None:
+        """A call whose answer is only success or not. NotFound for 404."""
+        reply = self._send(method, path, params)
+        if reply.status_code == 404:
+            raise NotFound(f"{self.where}: {_message(reply.content)}")
+        self._json(reply)
+
+    def _send(self, method: str, path: str, params: Mapping[str, Any]) -> httpx.Response:
+        with self._failing():
+            return self._http.request(method, path, params=dict(params))
+
+    def _json(self, reply: httpx.Response) -> Any:
+        if reply.status_code >= 400:
+            raise EngineError(f"{self.where}: {_message(reply.content)} (HTTP {reply.status_code})")
+        return json.loads(reply.content) if reply.content else None
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise EngineError(
+                f"{self.where} does not answer: {error}",
+                hint="is the daemon running, may you use its socket, is DOCKER_HOST right?",
+            ) from error
+        except httpx.HTTPError as error:
+            raise TryAgain(
+                f"{self.where}: the connection broke off ({type(error).__name__}: {error})",
+                hint="run the same command again",
+            ) from error
+        except (ValueError, httpx.InvalidURL) as error:
+            raise EngineError(f"{self.where}: an answer that cannot be read: {error}") from error
+
+    @contextlib.contextmanager
+    def stream(
+        self, method: str, path: str, *, content: Iterator[bytes] | None = None, **params: Any
+    ) -> Iterator[Iterator[bytes]]:
+        """A call whose answer is streamed, as blocks."""
+        with (
+            self._failing(),
+            self._http.stream(
+                method,
+                path,
+                params=params,
+                content=content,
+                headers={"Content-Type": "application/x-tar"} if content else None,
+            ) as reply,
+        ):
+            if reply.status_code >= 400:
+                text = _message(reply.read())
+                kind = NotFound if reply.status_code == 404 else EngineError
+                raise kind(f"{self.where}: {text} (HTTP {reply.status_code})")
+            yield reply.iter_raw()
+
+    @property
+    def platform(self) -> Platform:
+        """What this daemon runs."""
+        if self._version is None:
+            self._version = self.get("/version") or {}
+        return Platform(self._version.get("Os", "linux"), self._version.get("Arch", "amd64"))
+
+    def has_containerd_store(self) -> bool:
+        """Whether images live in containerd: image IDs are then manifest digests."""
+        status = (self.get("/info") or {}).get("DriverStatus") or []
+        return ["driver-type", "io.containerd.snapshotter.v1"] in status
+
+    def inspect(self, reference: str) -> dict[str, Any] | None:
+        """An image by name or ID."""
+        found = self.get(f"/images/{reference}/json")
+        return found if isinstance(found, dict) else None
+
+
+def _client(host: str) -> httpx.Client:
+    timeout = httpx.Timeout(None, connect=10.0)
+    if host.startswith("unix://"):
+        transport = httpx.HTTPTransport(uds=host.removeprefix("unix://"))
+        return httpx.Client(transport=transport, base_url="http://docker", timeout=timeout)
+    if host.startswith(("tcp://", "http://", "https://")):
+        address = host.partition("://")[2]
+        secure = bool(os.environ.get("DOCKER_TLS_VERIFY")) or host.startswith("https://")
+        verify = _tls() if secure else True
+        scheme = "https" if secure else "http"
+        return httpx.Client(base_url=f"{scheme}://{address}", timeout=timeout, verify=verify)
+    raise UsageError(
+        f"DOCKER_HOST {host!r:.200}: only unix:// and tcp:// are understood",
+        hint="for ssh://, forward the socket: ssh -L /tmp/d.sock:/var/run/docker.sock host",
+    )
+
+
+def _tls() -> ssl.SSLContext:
+    folder = Path(os.environ.get("DOCKER_CERT_PATH", "") or Path.home() / ".docker")
+    try:
+        context = ssl.create_default_context(cafile=folder / "ca.pem")
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    except OSError as error:
+        raise UsageError(f"DOCKER_TLS_VERIFY is set, but the keys in {folder} cannot be read: {error}") from error
+    return context
+
+
+def _message(data: bytes) -> str:
+    try:
+        value = json.loads(data)
+        text = value.get("message", "") if isinstance(value, dict) else ""
+    except ValueError:
+        text = data.decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else " " for c in str(text))[:500].strip() or "no reason given"
+
+
+def _coalesced(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in blocks of about a MiB: the daemon sends 32 KiB at a time."""
+    held: list[bytes] = []
+    size = 0
+    for part in parts:
+        held.append(part)
+        size += len(part)
+        if size >= BLOCK:
+            yield b"".join(held)
+            held.clear()
+            size = 0
+    if held:
+        yield b"".join(held)
+
+
+class DockerSource:
+    """A daemon's images. Everything wanted comes in one `docker save` stream."""
+
+    def __init__(self, client: DockerClient) -> None:
+        self._client = client
+        self.where = client.where
+        self.traits = SourceTraits(random_access=False, keeps_digest=client.has_containerd_store())
+        self._stream = SaveStream(self.where)
+
+    def names(self) -> list[Listed]:
+        out = []
+        for each in self._client.get("/images/json") or []:
+            tags = tuple(tag for tag in each.get("RepoTags") or [] if tag != "<none>:<none>")
+            layers = (self._client.inspect(each["Id"]) or {}).get("RootFS", {}).get("Layers") or []
+            digest = Digest.parse(each["Id"], self.where)
+            out.append(Listed(tags, digest, each.get("Size", 0), each.get("Created", 0), len(layers)))
+        return out
+
+    def resolve(self, reference: str, platform: Platform | None) -> Found:
+        value = self._client.inspect(reference)
+        if value is None:
+            raise NotFound(f"{self.where} has no image {reference!r:.200}", hint="`transfer images` lists what it has")
+        own = Platform(value.get("Os") or "linux", value.get("Architecture") or "amd64", value.get("Variant") or "")
+        if platform and not self.traits.keeps_digest and not platform.accepts(own):
+            raise NotFound(f"{self.where}: {reference} is for {own}, not {platform}")
+        by_name = is_name(reference) and not reference.startswith(value["Id"].removeprefix("sha256:")[: len(reference)])
+        tags = tuple(value.get("RepoTags") or ())
+        familiar = Reference.parse(reference).familiar if by_name else ""
+        names = (familiar,) if familiar in tags else tags
+        layers = tuple((Digest.parse(each, self.where), 0) for each in value.get("RootFS", {}).get("Layers") or [])
+        return Found(names, Digest.parse(value["Id"], self.where), value.get("Size", 0), layers, None, platform)
+
+    def read(self, found: Sequence[Found]) -> Iterator[Offer]:
+        self._stream = SaveStream(self.where)
+        wanted = list(dict.fromkeys(str(each.id) for each in found))
+        with self._client.stream("GET", "/images/get", names=wanted) as parts:
+            yield from self._stream.read(IterReader(_coalesced(parts)))
+
+    def images(
+        self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
+    ) -> list[Image]:
+        return self._stream.images(found, documents, sizes)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How one image is to land: the platform's part, what the daemon will call it, the layers it lacks."""
+
+    chosen: PlatformImage
+    id: Digest
+    layers: tuple[Descriptor, ...]
+    missing: tuple[Descriptor, ...]
+    present: bool
+
+
+class DockerSink:
+    """A daemon to fill: by pull from a registry in this process, or by load of an archive without what it has.
+
+    `publish` gives the registry reference an image can be pulled by; without it only load is used. Measured on 13 images
+    (docs/decisions/0003): pull is faster on overlay2 stores, the containerd store takes only load.
+    """
+
+    def __init__(
+        self,
+        client: DockerClient,
+        *,
+        way: Way = "auto",
+        publish: Callable[[PlatformImage], str] | None = None,
+        observer: Observer = silent,
+    ) -> None:
+        self._client, self._observer = client, observer
+        self.where = client.where
+        self._containerd = client.has_containerd_store()
+        pull = way == "pull" or (way == "auto" and client.local and not self._containerd)
+        self._publish = publish if pull else None
+        self._allow_load = way != "pull"
+        self.traits = SinkTraits(keeps_digest=self._containerd, pulls=pull, parallel=2)
+        self._lock = threading.Lock()
+        self._chains: set[tuple[str, ...]] | None = None
+        self._layers: set[str] = set()
+
+    def _present_layers(self) -> None:
+        """Learn the layer chains the daemon has, once; what lands later is added."""
+        if self._chains is None:
+            self._chains = set()
+            for each in self._client.get("/images/json", all="1") or []:
+                self._remember((self._client.inspect(each["Id"]) or {}).get("RootFS", {}).get("Layers") or [])
+
+    def _remember(self, ids: Sequence[str]) -> None:
+        if self._chains is not None:
+            self._chains.update(tuple(ids[:n]) for n in range(1, len(ids) + 1))
+            self._layers.update(ids)
+
+    def _plan(self, image: Image, content: Content) -> _Plan:
+        chosen = platform_image(image, content.document, self._client.platform)
+        digest = image.root.digest if self._containerd else chosen.config.digest
+        layers = image.layers if self._containerd else chosen.layers
+        there = self._client.inspect(str(digest))
+        if there and there.get("Id") == str(digest):
+            return _Plan(chosen, digest, layers, (), True)
+        with self._lock:
+            self._present_layers()
+            ids = [str(each) for each in chosen.diff_ids]
+            if self._containerd:
+                missing = [each for each in layers if str(each.digest) not in self._layers]
+            else:
+                chains = self._chains or set()
+                have = next((n for n in range(len(ids), 0, -1) if tuple(ids[:n]) in chains), 0)
+                missing = list(dict.fromkeys(layers[have:]))
+        return _Plan(chosen, digest, layers, tuple(missing), False)
+
+    def lacking(self, image: Image, content: Content) -> list[Descriptor] | None:
+        plan = self._plan(image, content)
+        return None if plan.present else list(plan.missing)
+
+    def land(self, image: Image, names: Sequence[str], content: Content) -> Landed:
+        plan = self._plan(image, content)
+        if plan.present:
+            self._name(plan.id, names)
+            self._drop_temporary(plan.id)
+            return Landed(image, "present", plan.id, tuple(names), 0, len(set(plan.layers)))
+        sent = self._bring(image, plan, names, content)
+        self._check(image, plan)
+        self._name(plan.id, names)
+        self._drop_temporary(plan.id)
+        with self._lock:
+            self._remember([str(each) for each in plan.chosen.diff_ids])
+        return Landed(image, "imported", plan.id, tuple(names), sent, len(set(plan.layers)) - sent)
+
+    def _bring(self, image: Image, plan: _Plan, names: Sequence[str], content: Content) -> int:
+        """Get the image into the daemon; how many layers were sent."""
+        if self._publish and names:
+            try:
+                self._pull(self._publish(plan.chosen))
+                return len(plan.missing)
+            except (EngineError, TryAgain) as error:
+                if not self._allow_load:
+                    raise
+                self._observer(Noted(f"{image.label}: pulling did not work ({error.message}); loading instead"))
+        try:
+            self._load(image, plan, names, content, plan.missing)
+            return len(plan.missing)
+        except (EngineError, TryAgain) as error:
+            if len(plan.missing) == len(set(plan.layers)):
+                raise
+            self._observer(Noted(f"{image.label}: the daemon wants every layer ({error.message}); sending all"))
+        whole = tuple(dict.fromkeys(plan.layers))
+        self._load(image, plan, names, content, whole)
+        return len(whole)
+
+    def _pull(self, reference: str) -> None:
+        repository, _, digest = reference.partition("@")
+        with self._client.stream("POST", "/images/create", fromImage=repository, tag=digest) as answer:
+            self._heed(answer)
+
+    def _load(
+        self, image: Image, plan: _Plan, names: Sequence[str], content: Content, layers: Sequence[Descriptor]
+    ) -> None:
+        body = _archive(image, plan, names, content, layers, whole=self._containerd)
+        failure: list[TransferError] = []
+
+        def watched() -> Iterator[bytes]:
+            try:
+                yield from body
+            except TransferError as error:
+                failure.append(error)
+                raise
+
+        try:
+            with self._client.stream("POST", "/images/load", content=watched(), quiet="1") as answer:
+                self._heed(answer)
+        except TransferError:
+            if failure:
+                raise failure[0] from None
+            raise
+
+    def _heed(self, answer: Iterator[bytes]) -> None:
+        """Read a stream of JSON lines; Docker says 200 first and what went wrong afterwards."""
+        rest = b""
+        for part in answer:
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines:
+                self._heed_line(line)
+            if len(rest) > 1 << 20:
+                raise EngineError(f"{self.where}: an answer without end")
+        self._heed_line(rest)
+
+    def _heed_line(self, line: bytes) -> None:
+        try:
+            value = json.loads(line) if line.strip() else {}
+        except ValueError:
+            return
+        if not isinstance(value, dict) or not (value.get("error") or value.get("errorDetail")):
+            return
+        text = str(value.get("error") or value["errorDetail"])[:500]
+        if "no space left on device" in text:
+            root = (self._client.get("/info") or {}).get("DockerRootDir", "its data folder")
+            raise NoSpace(f"{self.where}: {text}", hint=f"free space under {root} and run the same command again")
+        raise EngineError(f"{self.where}: {text}")
+
+    def _check(self, image: Image, plan: _Plan) -> None:
+        """Ask the daemon what it made of it."""
+        there = self._client.inspect(str(plan.id))
+        if not there or there.get("Id") != str(plan.id):
+            raise EngineError(
+                f"{self.where} says it took {image.label}, but has no image {plan.id}", hint="see the daemon's log"
+            )
+        ids = [str(each) for each in plan.chosen.diff_ids]
+        if (there.get("RootFS") or {}).get("Layers") != ids:
+            raise Damaged(f"{self.where}: {image.label} arrived with other layers than were sent")
+
+    def _name(self, digest: Digest, names: Sequence[str]) -> None:
+        there = self._client.inspect(str(digest)) or {}
+        for name in names:
+            reference = Reference.parse(name)
+            if reference.tag and reference.familiar not in (there.get("RepoTags") or []):
+                self._client.do("POST", f"/images/{digest}/tag", repo=reference.repository, tag=reference.tag)
+
+    def _drop_temporary(self, digest: Digest) -> None:
+        """Take away the name the pull gave it, also one that a killed run left; never an image's last name."""
+        there = self._client.inspect(str(digest)) or {}
+        if there.get("RepoTags"):
+            for name in there.get("RepoDigests") or []:
+                if _STALE.fullmatch(name):
+                    with contextlib.suppress(NotFound):
+                        self._client.do("DELETE", f"/images/{name}", noprune="1")
+
+    def close(self, *, failed: bool) -> None:
+        self._client.close()
+
+
+def _archive(
+    image: Image,
+    plan: _Plan,
+    names: Sequence[str],
+    content: Content,
+    layers: Sequence[Descriptor],
+    *,
+    whole: bool,
+) -> Iterator[bytes]:
+    """The dual format `docker load` takes: OCI layout and manifest.json, with only the layers that are to be sent.
+
+    `whole`: the image as it is, index and all platforms (containerd store); else one platform's manifest.
+    """
+    root = image.root if whole else plan.chosen.manifest
+    documents = image.documents if whole else (plan.chosen.manifest.digest, plan.chosen.config.digest)
+    for digest in documents:
+        yield from member(f"blobs/{digest.algorithm}/{digest.hex}", content.document(digest))
+    for layer in layers:
+        yield make_header(f"blobs/{layer.digest.algorithm}/{layer.digest.hex}", layer.size)
+        yield from content.open(layer)
+        yield bytes(padding(layer.size))
+    entry = Descriptor(root.media_type, root.digest, root.size).as_json()
+    entries = [{**entry, "annotations": name_annotations(name)} for name in names] or [entry]
+    chosen = plan.chosen
+    saved = {
+        "Config": f"blobs/sha256/{chosen.config.digest.hex}",
+        "RepoTags": [Reference.parse(name).familiar for name in names] or None,
+        "Layers": [f"blobs/sha256/{each.digest.hex}" for each in chosen.layers],
+    }
+    yield from member("manifest.json", canonical_json([saved]))
+    yield from member("index.json", canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
+    yield from member("oci-layout", LAYOUT)
+    yield bytes(1024)

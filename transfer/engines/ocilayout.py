@@ -1,0 +1,273 @@
+"""OCI image layouts: folders with oci-layout, index.json and blobs/ (image-spec, image-layout.md). Source and sink."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from transfer.engines.base import (
+    Content,
+    Found,
+    Landed,
+    Listed,
+    Offer,
+    SinkTraits,
+    SourceTraits,
+    Status,
+    Tree,
+    image_of,
+    offers,
+    walk,
+)
+from transfer.errors import Damaged, FormatError, NotFound, TransferError, from_os_error
+from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
+from transfer.streams import (
+    Readable,
+    SliceReader,
+    canonical_json,
+    open_plain,
+    parse_object,
+    publish,
+    publishing,
+    read_document,
+    read_small,
+    verified,
+)
+
+REF_NAME = "org.opencontainers.image.ref.name"
+FULL_NAME = "io.containerd.image.name"
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
+
+
+def entry_names(descriptor: Descriptor) -> tuple[str, ...]:
+    """The names an index.json entry goes by: containerd's full name in its familiar form, else the ref name as it is."""
+    full = descriptor.annotations.get(FULL_NAME, "")
+    if full and is_name(full):
+        return (Reference.parse(full).familiar,)
+    name = descriptor.annotations.get(REF_NAME, "")
+    return (name,) if name and name.isprintable() and len(name) < 600 else ()
+
+
+def name_annotations(name: str) -> dict[str, str]:
+    """What an index.json entry says of its name, readable by skopeo (ref name) and containerd and Docker (full name)."""
+    if any(mark in name for mark in ":/@") and is_name(name):
+        return {REF_NAME: name, FULL_NAME: str(Reference.parse(name))}
+    return {REF_NAME: name}
+
+
+class Roots:
+    """The entries of an index.json: names to roots. Shared by folders and archives."""
+
+    def __init__(self, entries: list[Descriptor], where: str) -> None:
+        self.where, self.entries = where, entries
+
+    @staticmethod
+    def parse(data: bytes, where: str) -> Roots:
+        """FormatError if it is not an index.json."""
+        found = parse_object(data, where).get("manifests")
+        if not isinstance(found, list):
+            raise FormatError(f"{where}: manifests is not a list")
+        return Roots([Descriptor.parse(each, where) for each in found], where)
+
+    def pick(self, reference: str) -> tuple[Descriptor, tuple[str, ...]]:
+        """The root a name, digest, or start of a digest's hex means, with all its names."""
+        wanted = {reference}
+        if is_name(reference):
+            wanted.add(Reference.parse(reference).familiar)
+        hits = [each for each in self.entries if wanted & set(entry_names(each))]
+        if not hits and reference:
+            text = reference.removeprefix("sha256:")
+            hits = [each for each in self.entries if len(text) >= 6 and each.digest.hex.startswith(text)]
+        if not reference and len({each.digest for each in self.entries}) == 1:
+            hits = self.entries[:1]
+        if len({each.digest for each in hits}) != 1:
+            have = ", ".join(n for each in self.entries for n in entry_names(each)) or "no named image"
+            what = "more than one image is" if hits else "no image is"
+            raise NotFound(f"{self.where}: {what} called {reference!r:.100}; it holds {have:.400}")
+        return hits[0], self.names_of(hits[0].digest)
+
+    def names_of(self, digest: Digest) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(n for each in self.entries if each.digest == digest for n in entry_names(each)))
+
+    def unique(self) -> list[Descriptor]:
+        return list({each.digest: each for each in self.entries}.values())
+
+
+class RootedSource:
+    """What folders and archives with an index.json have in common: everything but how a blob is opened."""
+
+    traits = SourceTraits(random_access=True, keeps_digest=True)
+
+    def __init__(self, where: str, roots: Roots, opener: Callable[[Descriptor], Readable]) -> None:
+        self.where = where
+        self._roots = roots
+        self._open = opener
+        self._documents: dict[Digest, bytes | None] = {}
+
+    def _document(self, descriptor: Descriptor) -> bytes | None:
+        if descriptor.digest not in self._documents:
+            try:
+                stream = self._open(descriptor)
+            except NotFound:
+                self._documents[descriptor.digest] = None
+            else:
+                self._documents[descriptor.digest] = read_document(stream, descriptor, self.where)
+        return self._documents[descriptor.digest]
+
+    def _tree(self, root: Descriptor, platform: Platform | None) -> Tree:
+        return walk(root, self._document, platform)
+
+    def names(self) -> list[Listed]:
+        out = []
+        for root in self._roots.unique():
+            try:
+                layers = self._tree(root, None).layers
+            except TransferError:
+                continue
+            size = sum(each.size for each in layers)
+            out.append(Listed(self._roots.names_of(root.digest), root.digest, size, 0, len(layers)))
+        return out
+
+    def resolve(self, reference: str, platform: Platform | None) -> Found:
+        root, names = self._roots.pick(reference)
+        layers = tuple((each.digest, each.size) for each in self._tree(root, platform).layers)
+        return Found(names, root.digest, sum(size for _, size in layers), layers, root, platform)
+
+    def read(self, found: Sequence[Found]) -> Iterator[Offer]:
+        yield from offers([self._tree(each.root, each.platform) for each in found if each.root], self._open)
+
+    def images(
+        self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
+    ) -> list[Image]:
+        return [image_of(each.names, each.root, self._tree(each.root, each.platform)) for each in found if each.root]
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class LayoutSource(RootedSource):
+    """An OCI layout folder to read from."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise NotFound(f"{folder}: no such folder", hint="check the path")
+        self._folder = folder
+        parse_object(_read(folder / "oci-layout"), f"{folder}/oci-layout")
+        roots = Roots.parse(_read(folder / "index.json"), f"{folder}/index.json")
+        super().__init__(f"the OCI layout {folder}", roots, self._open_blob)
+
+    def _open_blob(self, descriptor: Descriptor) -> Readable:
+        path = self._folder / "blobs" / descriptor.digest.algorithm / descriptor.digest.hex
+        file = open_plain(path)
+        size = os.fstat(file.fileno()).st_size
+        if size != descriptor.size:
+            file.close()
+            raise Damaged(f"{path}: {size} bytes where its descriptor says {descriptor.size}")
+        return file
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_small(path)
+    except NotFound as error:
+        raise NotFound(f"{path.parent} is not an OCI layout: it has no {path.name}", hint="check the path") from error
+
+
+class LayoutSink:
+    """An OCI layout folder to fill. Blobs appear by rename once verified; index.json last."""
+
+    traits = SinkTraits(keeps_digest=True)
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.where = f"the OCI layout {folder}"
+        try:
+            (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise from_os_error(error, f"making {folder}") from error
+        if not (folder / "oci-layout").exists():
+            publish(folder / "oci-layout", LAYOUT)
+        self._sound: set[Digest] = set()
+
+    def _path(self, digest: Digest) -> Path:
+        return self._folder / "blobs" / digest.algorithm / digest.hex
+
+    def _has(self, descriptor: Descriptor) -> bool:
+        """Whether the blob is there and is what its name says; a damaged one will be replaced."""
+        if descriptor.digest in self._sound:
+            return True
+        try:
+            with open_plain(self._path(descriptor.digest)) as file:
+                size = os.fstat(file.fileno()).st_size
+                stream = SliceReader(file.fileno(), 0, size, str(self._path(descriptor.digest)))
+                for _ in verified(stream, descriptor.digest, descriptor.size, "blob"):
+                    pass
+        except TransferError:
+            return False
+        self._sound.add(descriptor.digest)
+        return True
+
+    def lacking(self, image: Image, content: Content) -> list[Descriptor] | None:
+        missing = [layer for layer in image.layers if not self._has(layer)]
+        if missing:
+            return missing
+        there = {entry.digest for entry in self._entries()}
+        documents = all(self._path(digest).exists() for digest in image.documents)
+        return None if documents and image.root.digest in there else []
+
+    def land(self, image: Image, names: Sequence[str], content: Content) -> Landed:
+        missing = self.lacking(image, content)
+        for layer in missing or ():
+            self._put(layer.digest, content.open(layer))
+        for digest in reversed(image.documents):
+            data = content.document(digest)
+            if not self._has(Descriptor("", digest, len(data))):
+                self._put(digest, iter([data]))
+        self._commit(image.root, names)
+        sent = len(missing or ())
+        status: Status = "present" if missing is None else "imported"
+        return Landed(image, status, image.root.digest, tuple(names), sent, len(image.layers) - sent)
+
+    def _put(self, digest: Digest, blocks: Iterator[bytes]) -> None:
+        path = self._path(digest)
+        path.parent.mkdir(exist_ok=True)
+        with publishing(path) as write:
+            for block in blocks:
+                write(block)
+        self._sound.add(digest)
+
+    def _entries(self) -> list[Descriptor]:
+        path = self._folder / "index.json"
+        return Roots.parse(read_small(path), str(path)).entries if path.exists() else []
+
+    def _commit(self, root: Descriptor, names: Sequence[str]) -> None:
+        """Add or move the names, keeping every other entry as it is. One writer at a time."""
+        path = self._folder / "index.json"
+        with _locked(self._folder):
+            value = parse_object(read_small(path), str(path)) if path.exists() else {}
+            entries = value.get("manifests") or []
+            before = canonical_json(entries)
+            moved = set(names)
+            entries = [e for e in entries if not moved & set(entry_names(Descriptor.parse(e, str(path))))]
+            entries += [{**root.as_json(), "annotations": name_annotations(name)} for name in names]
+            if not names and all(e["digest"] != str(root.digest) for e in entries):
+                entries.append(root.as_json())
+            if canonical_json(entries) != before:
+                value |= {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+                publish(path, canonical_json(value))
+
+    def close(self, *, failed: bool) -> None:
+        """Every image was published as it came."""
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,110 @@
+"""Every failure with a name: what happened, what to do now, and the exit code that says which kind it was."""
+
+from __future__ import annotations
+
+import errno
+
+
+class TransferError(Exception):
+    """A failure the user is told in one line. `hint` is what to do now; `slug` names the kind for programs."""
+
+    slug = "internal"
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(TransferError):
+    """The command line asks for something that does not make sense."""
+
+    slug, exit_code = "usage", 2
+
+
+class SomeImagesFailed(TransferError):
+    """Part of the images made it; the others are named."""
+
+    slug, exit_code = "some-images-failed", 3
+
+
+class NotFound(TransferError):
+    """An image, a bundle or an engine that was named is not there."""
+
+    slug, exit_code = "not-found", 10
+
+
+class Locked(TransferError):
+    """Another run is at work in the same place."""
+
+    slug, exit_code = "locked", 11
+
+
+class Damaged(TransferError):
+    """Bytes are not what their digest says."""
+
+    slug, exit_code = "damaged", 13
+
+
+class FormatError(Damaged):
+    """Bytes that do not follow their format: malformed, hostile or cut off."""
+
+    slug = "malformed"
+
+
+class Unsupported(FormatError):
+    """A well-formed thing of a version or with a feature this program does not know: refused, naming it."""
+
+    slug = "unsupported"
+
+
+class MissingPart(TransferError):
+    """A pack, a medium or a prerequisite chunk is not at hand."""
+
+    slug, exit_code = "missing", 14
+
+
+class EngineError(TransferError):
+    """The engine refused, failed or lied."""
+
+    slug, exit_code = "engine", 20
+
+
+class NoSpace(TransferError):
+    """A disk is full, a quota is spent, or a file is larger than the filesystem takes."""
+
+    slug, exit_code = "no-space", 23
+
+
+class TryAgain(TransferError):
+    """It may work later: the engine went away, a line was cut."""
+
+    slug, exit_code = "try-again", 75
+
+
+class MediumError(TransferError):
+    """The operating system could not read or write a file."""
+
+    slug, exit_code = "medium", 13
+
+
+def from_os_error(error: OSError, doing: str) -> TransferError:
+    """The named failure for an operating system's one. `doing` reads like "writing /media/usb/night.bundle"."""
+    what = f"{doing}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(what, hint="free some space there and run the same command again; finished work is kept")
+    if error.errno == errno.EFBIG:
+        return NoSpace(what, hint="the filesystem takes no file of this size; choose another folder or format")
+    if error.errno == errno.ENOENT:
+        return NotFound(what, hint="check the path")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return MediumError(what, hint="check the owner and the permissions, or run as a user who may")
+    if error.errno == errno.EROFS:
+        return MediumError(what, hint="the filesystem is read-only; choose another folder or remount it")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return TryAgain(what, hint="too many open files; raise the limit (ulimit -n) and run again")
+    return MediumError(what, hint="check the medium and run the same command again")

@@ -1,0 +1,221 @@
+"""Export: every blob of the chosen images, read once, into a bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from transfer import __version__
+from transfer.bundle.catalog import OPAQUE, PLAIN
+from transfer.bundle.reader import Bundle
+from transfer.bundle.writer import BundleWriter, Sealed, clean_up
+from transfer.chunks.cut import Cutter
+from transfer.chunks.layer import raw, split
+from transfer.engines.base import Found, ImageSource, Offer
+from transfer.errors import Damaged, NotFound, UsageError
+from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
+from transfer.model import Digest, Image, Recipe
+from transfer.streams import BLOCK, MAX_DOCUMENT, IterReader, blocks, parse_object
+from transfer.work import Pool, ahead_of, default_jobs
+
+DEFAULT_LEVEL = 3
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export did. Sizes in bytes; `bytes_reused` were packed by an earlier, unfinished run."""
+
+    bundle: Path
+    digest: Digest
+    images: tuple[Image, ...]
+    bytes_read: int
+    bytes_new: int
+    bytes_packed: int
+    bytes_reused: int
+    packs: int
+    seconds: float
+    already: bool = False
+
+
+def export(
+    source: ImageSource, found: Sequence[Found], folder: Path, *, level: int, jobs: int | None, observer: Observer
+) -> Exported:
+    """Make the bundle, or finish the one an earlier run began, or find that it is finished."""
+    started = time.monotonic()
+    if (folder / "index.json").exists():
+        return _already(found, folder, level, started)
+    threads = default_jobs() if jobs is None else jobs
+    options: dict[str, object] = {"format": 1, "level": level}
+    with Pool(threads, "pack") as pool:
+        writer = BundleWriter(folder, level=level, options=options, pool=pool, ahead=threads + 1)
+        try:
+            if len(writer.kept):
+                observer(Noted(f"taking up the unfinished export in {folder}: {len(writer.kept)} chunks are packed"))
+            run = _Run(source, writer, observer, threaded=threads > 0)
+            sealed = run.all(found)
+        finally:
+            writer.close()
+    packed = sealed.header.totals["packed_bytes"]
+    return Exported(
+        folder,
+        sealed.digest,
+        sealed.header.images,
+        run.bytes_read,
+        writer.bytes_new,
+        packed,
+        writer.bytes_reused,
+        len(sealed.header.packs),
+        time.monotonic() - started,
+    )
+
+
+class _Run:
+    """One export on its way."""
+
+    def __init__(self, source: ImageSource, writer: BundleWriter, observer: Observer, *, threaded: bool) -> None:
+        self._source, self._writer, self._observer, self._threaded = source, writer, observer, threaded
+        self.bytes_read = 0
+        self._current = 0
+
+    def all(self, found: Sequence[Found]) -> Sealed:
+        layers = {digest: size for each in found for digest, size in each.layers}
+        self._observer(Planned("export", sum(layers.values()) or sum(each.size for each in found)))
+        for offer in self._source.read(found):
+            if offer.document:
+                self._take_document(offer)
+            else:
+                self._take_layer(offer)
+        documents = self._writer.documents()
+        images = _merged(self._source.images(found, documents, self._writer.sizes()))
+        self._take_odd_layers(images)
+        self._observer(Done("export"))
+        self._observer(Noted("writing the rest, the catalog and the index"))
+        totals = {"layer_bytes": sum({l.digest: l.size for i in images for l in i.layers}.values())}
+        return self._writer.finish(
+            images, created=_created(images, documents), tool=f"transfer {__version__}", totals=totals
+        )
+
+    def _take_document(self, offer: Offer) -> None:
+        data = b"".join(blocks(offer.open()))
+        digest = Digest("sha256:" + hashlib.sha256(data).hexdigest())
+        if offer.digest and offer.digest != digest:
+            if offer.digest.algorithm == "sha256" or hashlib.sha512(data).hexdigest() != offer.digest.hex:
+                raise Damaged(f"{self._source.where}: the document {offer.digest} is not what its digest says")
+            digest = offer.digest
+        self._writer.add_document(digest, data)
+
+    def _take_layer(self, offer: Offer) -> None:
+        if offer.digest and self._writer.replay(offer.digest):
+            self._observer(Skipped(f"layer {offer.digest.short}", "read and packed by an earlier run"))
+            self._observer(Advanced("export", offer.size or 0))
+            return
+        recipe = self._cut(offer)
+        if offer.learned:
+            offer.learned(recipe.digest)
+
+    def _cut(self, offer: Offer) -> Recipe:
+        """Read one layer: hashed by one thread, taken apart by this one."""
+        hasher = hashlib.new(offer.digest.algorithm if offer.digest else "sha256")
+        stream = ahead_of(self._hashed(offer, hasher), 8, threaded=self._threaded)
+        with contextlib.closing(stream):  # type: ignore[type-var]
+            first = next(stream, b"")
+            encoding = OPAQUE if first.startswith(_COMPRESSED) else PLAIN
+            reader = IterReader(chain([first] if first else [], stream))
+            parts = Cutter(self._writer).cut(raw(reader) if encoding else split(reader))
+        digest = Digest(f"{hasher.name}:{hasher.hexdigest()}")
+        size = self._current
+        if offer.digest and (offer.digest != digest or (offer.size is not None and offer.size != size)):
+            self._writer.abandon_blob()
+            raise Damaged(
+                f"{self._source.where}: layer {offer.digest} is damaged: its content is {digest}",
+                hint="the source itself is broken; pull or build the image again",
+            )
+        recipe = Recipe(digest, size, encoding, parts)
+        self._writer.end_blob(recipe)
+        return recipe
+
+    def _hashed(self, offer: Offer, hasher: hashlib._Hash) -> Iterator[bytes]:
+        self._current = 0
+        for block in blocks(offer.open(), BLOCK):
+            hasher.update(block)
+            self._current += len(block)
+            self.bytes_read += len(block)
+            self._observer(Advanced("export", len(block)))
+            yield block
+
+    def _take_odd_layers(self, images: Sequence[Image]) -> None:
+        """Layers that looked like documents (attestations are JSON) are blobs all the same."""
+        sizes = self._writer.sizes()
+        recipes = self._writer.recipes()
+        for image in images:
+            for layer in image.layers:
+                if layer.digest in recipes:
+                    continue
+                data = self._writer.documents().get(layer.digest)
+                if data is None or len(data) > MAX_DOCUMENT or sizes[layer.digest] != layer.size:
+                    raise NotFound(
+                        f"{image.label}: layer {layer.digest} is not there",
+                        hint="the image is incomplete where it is; pull it again",
+                    )
+                parts = Cutter(self._writer).cut(raw(IterReader(iter([data]))))
+                self._writer.end_blob(Recipe(layer.digest, len(data), PLAIN, parts))
+
+
+def _merged(images: Sequence[Image]) -> list[Image]:
+    """Two picks may turn out to be one image under two names."""
+    out: dict[Digest, Image] = {}
+    for image in images:
+        known = out.get(image.root.digest)
+        names = tuple(sorted({*known.names, *image.names})) if known else image.names
+        out[image.root.digest] = Image(
+            names,
+            image.root,
+            image.config_digest,
+            image.documents,
+            image.layers,
+            image.platforms,
+            image.absent,
+        )
+    return list(out.values())
+
+
+def _created(images: Sequence[Image], documents: dict[Digest, bytes]) -> int:
+    """SOURCE_DATE_EPOCH, or when the newest image was made: the same input gives the same bytes. Seconds since 1970."""
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if given:
+        if not given.isdecimal() or len(given) > 12:
+            raise UsageError(f"SOURCE_DATE_EPOCH {given!r:.40} is not a number of seconds")
+        return int(given)
+    newest = 0
+    for image in images:
+        if image.config_digest in documents:
+            text = parse_object(documents[image.config_digest], "config").get("created")
+            with contextlib.suppress(ValueError, TypeError, OverflowError):
+                newest = max(newest, int(datetime.datetime.fromisoformat(str(text)[:19] + "+00:00").timestamp()))
+    return newest
+
+
+def _already(found: Sequence[Found], folder: Path, level: int, started: float) -> Exported:
+    """The bundle is finished: fine if it is the one asked for, else the user must choose."""
+    with Bundle(folder) as bundle:
+        header = bundle.header
+        have = {(frozenset(i.names), d) for i in header.images for d in (i.root.digest, i.config_digest)}
+        same = len(found) == len(header.images) and header.level == level
+        if not same or not all((frozenset(each.names), each.id) in have for each in found):
+            raise UsageError(
+                f"{folder} is a finished bundle of something else", hint="name another folder, or remove this one"
+            )
+        blobs = (*header.packs, *header.catalog)
+        keep = {blob.digest.hex for blob in blobs} | {bundle.config.digest.hex, bundle.manifest.digest.hex}
+        clean_up(folder, keep)
+        packed = header.totals.get("packed_bytes", 0)
+        taken = time.monotonic() - started
+        return Exported(folder, bundle.manifest.digest, header.images, 0, 0, packed, 0, len(header.packs), taken, True)

@@ -1,0 +1,240 @@
+"""Import: what the engine lacks of the chosen images, rebuilt from the bundle, checked, and handed over."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+
+from transfer.bundle.reader import Bundle, Rebuilding
+from transfer.engines.base import ImageSink, Landed, PlatformImage
+from transfer.engines.docker import TEMPORARY, DockerClient, DockerSink, Way
+from transfer.errors import EngineError, MissingPart, TransferError
+from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
+from transfer.model import Descriptor, Digest, Image
+from transfer.serve.registry import Registry
+from transfer.streams import verified
+from transfer.work import Pool, ahead_of, default_jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An image that did not make it, and why."""
+
+    image: Image
+    names: tuple[str, ...]
+    error: TransferError
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What an import did. `frames_decoded` of `frames_needed`: how often packs were unpacked."""
+
+    landed: tuple[Landed, ...]
+    failed: tuple[Failed, ...]
+    bytes_unpacked: int
+    frames_decoded: int
+    frames_needed: int
+    seconds: float
+
+    @property
+    def layers_sent(self) -> int:
+        return sum(each.layers_sent for each in self.landed)
+
+    @property
+    def layers_present(self) -> int:
+        return sum(each.layers_present for each in self.landed)
+
+
+class BundleContent:
+    """What sinks ask for, from a bundle. Counts what it hands out."""
+
+    def __init__(self, bundle: Bundle, observer: Observer, *, threaded: bool) -> None:
+        self._bundle, self._observer, self._threaded = bundle, observer, threaded
+        self.rebuilding: Rebuilding | None = None
+        self._lock = threading.Lock()
+        self.bytes_unpacked = 0
+
+    def document(self, digest: Digest) -> bytes:
+        return self._bundle.document(digest)
+
+    def open(self, descriptor: Descriptor) -> Iterator[bytes]:
+        """Rebuilt by one thread, hashed and handed over by another."""
+        if self.rebuilding is None:
+            raise EngineError("a layer was asked for before the plan was made")
+        stream = self.rebuilding.open(descriptor.digest)
+        parts = ahead_of(iter(lambda: stream.read(1 << 30), b""), 8, threaded=self._threaded)
+        with contextlib.closing(parts):  # type: ignore[type-var]
+            for block in verified(_Parts(parts), descriptor.digest, descriptor.size, f"layer {descriptor.digest}"):
+                with self._lock:
+                    self.bytes_unpacked += len(block)
+                    self._observer(Advanced("import", len(block)))
+                yield block
+
+
+class _Parts:
+    """A Readable over blocks as they come."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+
+    def read(self, size: int, /) -> bytes:
+        return next(self._parts, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    image: Image
+    names: tuple[str, ...]
+    missing: frozenset[Digest]
+
+
+def load(
+    bundle: Bundle,
+    images: Sequence[Image],
+    rename: Callable[[Sequence[str]], tuple[str, ...]],
+    sink: ImageSink,
+    content: BundleContent,
+    *,
+    jobs: int | None,
+    observer: Observer,
+) -> Loaded:
+    """Bring the images in. One that fails does not stop the others; if all fail, the first failure is raised."""
+    started = time.monotonic()
+    threads = default_jobs() if jobs is None else jobs
+    ordered = sorted(images, key=lambda image: (len(image.layers), image.names))
+    done = False
+    try:
+        require(bundle, ordered)
+        todo = [_job(image, rename(image.names), sink, content, observer) for image in ordered]
+        plan = list(
+            dict.fromkeys(
+                layer.digest for each, _ in todo for layer in each.image.layers if layer.digest in each.missing
+            )
+        )
+        recipes = bundle.catalog().recipes
+        observer(Planned("import", sum(recipes[digest].size for digest in plan if digest in recipes)))
+        with Pool(threads, "unpack") as pool:
+            content.rebuilding = bundle.rebuild(plan, pool=pool, jobs=max(1, threads))
+            with Pool(min(sink.traits.parallel, threads), "land") as lanes:
+                landed, failed = _Landing(sink, content, observer, lanes, sink.traits.parallel).run(todo)
+        observer(Done("import"))
+        if failed and not landed:
+            raise failed[0].error
+        done = True
+    finally:
+        sink.close(failed=not done)
+    recall = content.rebuilding
+    return Loaded(
+        tuple(landed),
+        tuple(failed),
+        content.bytes_unpacked,
+        recall.recall.decodes,
+        recall.frames,
+        time.monotonic() - started,
+    )
+
+
+def require(bundle: Bundle, images: Sequence[Image]) -> None:
+    """All packs the images need are there, before anything is touched. MissingPart names them."""
+    gone = {blob.digest for blob in bundle.missing_packs()}
+    if not gone:
+        return
+    catalog, packs = bundle.catalog(), bundle.header.packs
+    for image in images:
+        frames = catalog.frames_for(layer.digest for layer in image.layers)
+        lost = sorted(
+            {packs[catalog.frames[f].pack].path for f in frames} & {b.path for b in packs if b.digest in gone}
+        )
+        if lost:
+            raise MissingPart(
+                f"{bundle.folder}: {image.label} needs {', '.join(lost[:3])}"
+                + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+                + ", missing or not of its size",
+                hint="copy the missing files from the bundle; `transfer verify` lists all of them",
+            )
+
+
+def _job(
+    image: Image, names: tuple[str, ...], sink: ImageSink, content: BundleContent, observer: Observer
+) -> tuple[_Job, TransferError | None]:
+    """What the image lacks. A failure here is that image's own."""
+    try:
+        missing = sink.lacking(image, content)
+    except TransferError as error:
+        return _Job(image, names, frozenset()), error
+    if missing is None:
+        observer(Skipped(image.label, "already there"))
+    elif len(missing) < len(image.layers):
+        observer(Skipped(image.label, f"{len(image.layers) - len(missing)} of {len(image.layers)} layers are there"))
+    return _Job(image, names, frozenset(layer.digest for layer in missing or ())), None
+
+
+class _Landing:
+    """Images on their way in, a few at once, never two that would be sent the same layer."""
+
+    def __init__(self, sink: ImageSink, content: BundleContent, observer: Observer, lanes: Pool, parallel: int) -> None:
+        self._sink, self._content, self._observer = sink, content, observer
+        self._lanes, self._parallel = lanes, parallel
+        self._landed: list[Landed] = []
+        self._failed: list[Failed] = []
+
+    def run(self, todo: Sequence[tuple[_Job, TransferError | None]]) -> tuple[list[Landed], list[Failed]]:
+        self._failed = [Failed(job.image, job.names, error) for job, error in todo if error]
+        waiting = [job for job, error in todo if not error]
+        running: dict[Future[Landed], _Job] = {}
+        while waiting or running:
+            busy = {digest for job in running.values() for digest in job.missing}
+            ready = next((job for job in waiting if not job.missing & busy), None)
+            if ready and len(running) < self._parallel:
+                waiting.remove(ready)
+                running[self._lanes.submit(lambda job=ready: self._one(job))] = ready  # type: ignore[misc]
+                continue
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                self._settle(running.pop(future), future)
+        order = {id(job.image): n for n, (job, _) in enumerate(todo)}
+        self._landed.sort(key=lambda each: order[id(each.image)])
+        return self._landed, self._failed
+
+    def _one(self, job: _Job) -> Landed:
+        return self._sink.land(job.image, job.names, self._content)
+
+    def _settle(self, job: _Job, future: Future[Landed]) -> None:
+        try:
+            landed = future.result()
+        except TransferError as error:
+            self._failed.append(Failed(job.image, job.names, error))
+            self._observer(Noted(f"{job.image.label} failed: {error.message}"))
+            return
+        self._landed.append(landed)
+        verb = "is in place" if landed.status == "imported" else "was there already"
+        self._observer(Noted(f"{job.image.label} {verb} ({landed.id.short})"))
+
+
+def load_into_docker(
+    bundle: Bundle,
+    images: Sequence[Image],
+    rename: Callable[[Sequence[str]], tuple[str, ...]],
+    *,
+    way: Way,
+    jobs: int | None,
+    observer: Observer,
+) -> Loaded:
+    """`load` into the Docker found here, with a registry beside it for daemons that would rather pull."""
+    content = BundleContent(bundle, observer, threaded=jobs != 0)
+    with Registry(TEMPORARY, content.document, content.open) as registry:
+
+        def publish(chosen: PlatformImage) -> str:
+            return registry.publish(chosen.manifest, chosen.config, chosen.layers)
+
+        sink = DockerSink(DockerClient(), way=way, publish=publish, observer=observer)
+        try:
+            return load(bundle, images, rename, sink, content, jobs=jobs, observer=observer)
+        except EngineError:
+            if registry.failures:
+                raise registry.failures[0] from None
+            raise

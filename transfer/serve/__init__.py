@@ -1,0 +1,1 @@
+"""A read-only registry that answers straight from a bundle."""

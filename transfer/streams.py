@@ -1,0 +1,231 @@
+"""Bytes that are believed only when size and hash agree: verified readers, durable files, strict JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from transfer.errors import Damaged, FormatError, from_os_error
+from transfer.model import Descriptor, Digest
+
+BLOCK = 1 << 20
+MAX_DOCUMENT = 8 << 20
+"""Largest manifest, index or config that is read (bytes). Registries stop at 4 MiB."""
+
+
+class Readable(Protocol):
+    """A one-way stream: `read(n)` gives 1..n bytes, or b"" at the end, and only then."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def blocks(stream: Readable, size: int = BLOCK) -> Iterator[bytes]:
+    """The stream's bytes, up to `size` at a time."""
+    while block := stream.read(size):
+        yield block
+
+
+class IterReader:
+    """A Readable over an iterator of byte strings."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self._parts = parts
+        self._rest: memoryview = memoryview(b"")
+
+    def read(self, size: int, /) -> bytes:
+        while not self._rest:
+            part = next(self._parts, None)
+            if part is None:
+                return b""
+            if len(part) <= size and part:
+                return part
+            self._rest = memoryview(part)
+        out = bytes(self._rest[:size])
+        self._rest = self._rest[size:]
+        return out
+
+
+class SliceReader:
+    """A Readable over part of an open file, by pread: many may share one descriptor."""
+
+    def __init__(self, fd: int, offset: int, size: int, where: str) -> None:
+        self._fd, self._at, self._end, self._where = fd, offset, offset + size, where
+
+    def read(self, size: int, /) -> bytes:
+        want = min(size, self._end - self._at)
+        if want <= 0:
+            return b""
+        data = pread(self._fd, want, self._at, self._where)
+        if not data:
+            raise Damaged(f"{self._where}: cut short, {self._end - self._at} bytes are missing at the end")
+        self._at += len(data)
+        return data
+
+
+def pread(fd: int, size: int, offset: int, where: str) -> bytes:
+    """os.pread whose failure names the file."""
+    try:
+        return os.pread(fd, size, offset)
+    except OSError as error:
+        raise from_os_error(error, f"reading {where}") from error
+
+
+def verified(stream: Readable, digest: Digest, size: int, where: str) -> Iterator[bytes]:
+    """The stream's blocks; raises Damaged before the last one is handed out if size or digest differ."""
+    hasher = hashlib.new(digest.algorithm)
+    held = b""
+    seen = 0
+    for block in blocks(stream):
+        seen += len(block)
+        if seen > size:
+            raise Damaged(f"{where}: longer than the {size} bytes of {digest}")
+        hasher.update(block)
+        if held:
+            yield held
+        held = block
+    if seen != size:
+        raise Damaged(f"{where}: {seen} bytes where {digest} has {size}")
+    if hasher.hexdigest() != digest.hex:
+        raise Damaged(f"{where}: the content is not {digest}", hint="it was changed or damaged; get it again")
+    if held:
+        yield held
+
+
+def read_document(stream: Readable, descriptor: Descriptor, where: str) -> bytes:
+    """A small blob whole, its size and digest checked. FormatError over MAX_DOCUMENT."""
+    if descriptor.size > MAX_DOCUMENT:
+        raise FormatError(f"{where}: a document of {descriptor.size} bytes is refused (limit {MAX_DOCUMENT})")
+    return b"".join(verified(stream, descriptor.digest, descriptor.size, where))
+
+
+def sha256(data: bytes) -> Digest:
+    """The digest OCI gives these bytes."""
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in out:
+            raise ValueError(f"the key {key!r:.60} stands twice")
+        out[key] = value
+    return out
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20:
+        raise ValueError("a number of more than 20 digits")
+    return int(text)
+
+
+def parse_json(data: bytes, where: str, limit: int = MAX_DOCUMENT) -> Any:
+    """Strict JSON: UTF-8 without BOM, no duplicate keys, no NaN, no lone surrogates, bounded size and depth."""
+    if len(data) > limit:
+        raise FormatError(f"{where}: {len(data)} bytes of JSON are refused (limit {limit})")
+    try:
+        text = data.decode("utf-8", "strict")
+        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant, parse_int=_whole)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode("utf-8", "strict")
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{where}: not valid JSON: {str(error)[:120]}") from error
+    return value
+
+
+def parse_object(data: bytes, where: str, limit: int = MAX_DOCUMENT) -> dict[str, Any]:
+    """`parse_json` for what must be an object."""
+    value = parse_json(data, where, limit)
+    if not isinstance(value, dict):
+        raise FormatError(f"{where}: not a JSON object")
+    return value
+
+
+def canonical_json(value: object) -> bytes:
+    """The one way this program writes JSON that is hashed: sorted keys, no spaces, a newline at the end."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a regular file for reading without following a link or blocking on a FIFO. Errors name the file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise from_os_error(error, f"opening {path}") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Damaged(f"{path} is not a regular file")
+    return os.fdopen(fd, "rb", buffering=0)
+
+
+def read_small(path: Path, limit: int = MAX_DOCUMENT) -> bytes:
+    """A whole regular file of at most `limit` bytes."""
+    with open_plain(path) as file:
+        out = bytearray()
+        while len(out) <= limit:
+            block = pread(file.fileno(), min(BLOCK, limit + 1 - len(out)), len(out), str(path))
+            if not block:
+                return bytes(out)
+            out += block
+    raise FormatError(f"{path}: larger than the {limit} bytes that are accepted")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """os.write until nothing is left."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def create(path: Path) -> int:
+    """A new file, never an existing one and never through a link; the descriptor."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+@contextlib.contextmanager
+def publishing(path: Path, *, durable: bool = True) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """Write a file that appears whole or not at all: temporary neighbour, fsync, rename, folder fsync.
+
+    Gives the write function. On any failure the temporary file is removed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    try:
+        fd = create(temporary)
+        try:
+            yield lambda data: write_all(fd, data)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+        if durable:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise from_os_error(error, f"writing {path}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def publish(path: Path, data: bytes) -> None:
+    """A small file, whole and durable or not at all."""
+    with publishing(path) as write:
+        write(data)
