@@ -171,8 +171,10 @@ class BundleWriter:
         if kept:
             self.bytes_reused += kept[0].raw_size
             return *kept, names
-        parts = [each.data if each.data is not None else self.kept.get(each.name) for each in chunks]
-        return *encode_frame(kind, parts, self._level), names
+        sizes = [each.size for each in chunks]
+        raw = b"".join([self.kept.get(each.name) if each.data is None else each.data for each in chunks])
+        chunks.clear()  # their bytes are in `raw` now: a frame's worth less memory for each one under way
+        return *encode_frame(kind, raw, sizes, self._level), names
 
     def _deliver(self, packed: tuple[FrameHeader, bytes, bytes]) -> None:
         frame, data, names = packed
@@ -237,7 +239,8 @@ class BundleWriter:
 
         def flush() -> None:
             nonlocal held
-            packs.append(*encode_frame(Kind.CATALOG, records, max(self._level, MIN_CATALOG_LEVEL)))
+            sizes = [len(each) for each in records]
+            packs.append(*encode_frame(Kind.CATALOG, b"".join(records), sizes, max(self._level, MIN_CATALOG_LEVEL)))
             records.clear()
             held = 0
 

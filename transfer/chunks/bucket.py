@@ -10,7 +10,7 @@ from transfer.model import ChunkId
 
 FRAME_RAW = 32 << 20
 """A bucket is flushed when it holds this much (bytes, uncompressed)."""
-GATHER_MAX = 112 << 20
+GATHER_MAX = 96 << 20
 """All buckets together hold at most this much; the fullest is flushed when it is spent."""
 FRAME_CHUNKS = 1 << 16
 

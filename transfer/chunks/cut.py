@@ -27,28 +27,31 @@ class _Growing:
 
     def __init__(self, label: Label) -> None:
         self.label = label
-        self._held = bytearray()
+        self._held: list[bytes] = []
+        self._size = 0
         self._cdc = _cutter()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Chunks that are final. A cut is final once CDC_MAX bytes follow its start."""
-        self._held += data
-        if len(self._held) >= 4 * CDC_MAX:
-            yield from self._cut(2 * CDC_MAX)
+        self._held.append(data)
+        self._size += len(data)
+        if self._size >= 3 * CDC_MAX:
+            yield from self._cut(CDC_MAX)
 
     def finish(self) -> Iterator[bytes]:
         """The rest."""
         yield from self._cut(0)
 
     def _cut(self, keep: int) -> Iterator[bytes]:
-        whole = bytes(self._held)
+        whole = self._held[0] if len(self._held) == 1 else b"".join(self._held)
         done = 0
         for found in self._cdc.cut_buf(whole):
-            if len(whole) - found.offset < keep + CDC_MAX and keep:
+            if keep and len(whole) - found.offset < keep:
                 break
             done = found.offset + found.length
             yield whole[found.offset : done]
-        del self._held[:done]
+        self._held = [whole[done:]] if done < len(whole) else []
+        self._size = len(whole) - done
 
 
 class Cutter:

@@ -138,7 +138,7 @@ def options(level: int, size: int) -> dict[int, int]:
     }
     if size > 1 << 20:
         if level == 3:
-            out |= {pyzstd.CParameter.hashLog: 18, pyzstd.CParameter.chainLog: 17}
+            out |= {pyzstd.CParameter.hashLog: 18, pyzstd.CParameter.chainLog: 16}
         elif level >= 9:
             out |= {pyzstd.CParameter.enableLongDistanceMatching: 1}
         if 9 <= level <= 12:
@@ -146,17 +146,14 @@ def options(level: int, size: int) -> dict[int, int]:
     return out
 
 
-def encode_frame(kind: Kind, parts: Sequence[bytes], level: int) -> tuple[FrameHeader, bytes]:
-    """Compress chunks into one frame: its header and its bytes. Stored as they are where zstd gains nothing."""
-    raw = b"".join(parts)
+def encode_frame(kind: Kind, raw: bytes, sizes: Sequence[int], level: int) -> tuple[FrameHeader, bytes]:
+    """Compress chunks, given end to end, into one frame: its header and its bytes. Stored where zstd gains nothing."""
     packed = pyzstd.compress(raw, options(level, len(raw)))
     codec = ZSTD
     if len(packed) >= len(raw):
         codec, packed = STORED, raw
-    sizes = tuple(map(len, parts))
     digest = hashlib.sha256(packed).digest()
-    header = FrameHeader(int(kind), codec, len(raw), len(packed), sizes, (), digest, 0)
-    return header, packed
+    return FrameHeader(int(kind), codec, len(raw), len(packed), tuple(sizes), (), digest, 0), packed
 
 
 def decode_frame(header: FrameHeader, packed: bytes, where: str, prefix: bytes = b"") -> bytes:
