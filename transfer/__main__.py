@@ -1,0 +1,5 @@
+"""`python -m transfer`."""
+
+from transfer.cli.main import main
+
+main()

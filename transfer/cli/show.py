@@ -1,0 +1,158 @@
+"""images, plan and inspect: the commands that only look."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import time
+from pathlib import Path
+
+from transfer.bundle.reader import Bundle
+from transfer.cli.main import printable
+from transfer.cli.progress import Progress
+from transfer.errors import NoSpace
+from transfer.flows.select import open_source, select
+from transfer.model import Platform
+
+
+def amount(size: int) -> str:
+    """Bytes for people, in powers of 1000."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def age(created: int) -> str:
+    """How long ago, roughly."""
+    seconds = max(0, int(time.time()) - created)
+    for name, size in (("year", 31_557_600), ("month", 2_629_800), ("day", 86400), ("hour", 3600), ("minute", 60)):
+        if created and seconds >= size:
+            count = seconds // size
+            return f"{count} {name}{'s' * (count != 1)} ago"
+    return "just now" if created else "-"
+
+
+def print_json(value: object) -> None:
+    print(jsonlib.dumps(value, ensure_ascii=False))
+
+
+def images(source: str, json: bool) -> None:
+    """What a source holds."""
+    opened, _ = open_source(source)
+    try:
+        listed = sorted(opened.names(), key=lambda each: (not each.names, each.names))
+        where = opened.where
+    finally:
+        opened.close()
+    if json:
+        rows = [
+            {"names": list(i.names), "id": str(i.id), "size": i.size, "created": i.created, "layers": i.layers}
+            for i in listed
+        ]
+        print_json({"where": where, "images": rows})
+        return
+    table = [("NAME", "ID", "SIZE", "AGE", "LAYERS")]
+    for each in listed:
+        for name in each.names or ("<none>",):
+            table.append((printable(name), each.id.short, amount(each.size), age(each.created), str(each.layers)))
+    widths = [max(len(row[column]) for row in table) for column in range(5)]
+    for row in table:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def plan(patterns: list[str], output: Path, source: str, platform: str, json: bool, quiet: bool) -> None:
+    """What an export would do. `bytes_to_read` counts shared layers once; `bytes_needed` is the most it can take."""
+    observer = Progress(quiet=quiet or json)
+    opened, named = open_source(source)
+    try:
+        found = select(opened, [*named, *patterns], Platform.parse(platform) if platform else None, observer)
+        where = opened.where
+    finally:
+        opened.close()
+    layers = {digest: size for each in found for digest, size in each.layers}
+    total = sum(layers.values()) or sum(each.size for each in found)
+    there = output
+    while not there.exists():
+        there = there.absolute().parent
+    state = os.statvfs(there)
+    free = state.f_bavail * state.f_frsize
+    finished = (output / "index.json").exists()
+    unfinished = sum(p.stat().st_size for p in output.glob("blobs/sha256/*")) if not finished else 0
+    value = {
+        "from": where,
+        "bundle": str(output),
+        "images": [{"names": list(f.names), "id": str(f.id), "bytes": f.size, "layers": len(f.layers)} for f in found],
+        "bytes_to_read": total,
+        "bytes_needed": max(0, total - unfinished),
+        "bytes_kept": unfinished,
+        "bytes_free": free,
+        "finished": finished,
+    }
+    if json:
+        print_json(value)
+    else:
+        for each in found:
+            print(
+                printable(f"{', '.join(each.names) or each.id.short}  {len(each.layers)} layers  {amount(each.size)}")
+            )
+        print(f"{len(found)} images from {where}: {amount(total)} to read, each shared layer once")
+        print(f"{output}: at most {amount(max(0, total - unfinished))} needed, {amount(free)} free there")
+        if unfinished:
+            print(f"{amount(unfinished)} are packed already by an unfinished export")
+    if free < (total - unfinished) // 4:
+        raise NoSpace(
+            f"{there}: {amount(free)} free will hardly hold {amount(total)} of layers", hint="choose another folder"
+        )
+
+
+def inspect(bundle: Path, json: bool) -> None:
+    """What a bundle says of itself; nothing but header and manifest is read."""
+    with Bundle(bundle) as opened:
+        header = opened.header
+        signature = "present, not checked" if (bundle / "index.json.sig").exists() else "unsigned"
+        rows = [
+            {
+                "names": list(image.names),
+                "digest": str(image.root.digest),
+                "config_digest": str(image.config_digest) if image.config_digest else None,
+                "platforms": [str(each) for each in image.platforms],
+                "layers": [{"digest": str(layer.digest), "size": layer.size} for layer in image.layers],
+                "absent": [str(each) for each in image.absent],
+                "bytes": image.size,
+            }
+            for image in opened.images
+        ]
+        value = {
+            "bundle": str(bundle),
+            "digest": str(opened.manifest.digest),
+            "created": header.created,
+            "tool": header.tool,
+            "level": header.level,
+            "images": rows,
+            "packs": len(header.packs),
+            "totals": header.totals,
+            "prerequisites": header.prerequisites,
+            "signature": signature,
+        }
+    if json:
+        print_json(value)
+        return
+    print(f"{bundle}  {opened.manifest.digest.short}  made by {printable(header.tool)}, {signature}")
+    for image in opened.images:
+        platforms = ", ".join(map(str, image.platforms))
+        print(
+            printable(
+                f"  {', '.join(image.names) or image.label}  {len(image.layers)} layers  {amount(image.size)}  {platforms}"
+            )
+        )
+    totals = header.totals
+    saved = 100 - 100 * totals.get("packed_bytes", 0) / max(1, totals.get("layer_bytes", 0))
+    print(
+        f"  {amount(totals.get('layer_bytes', 0))} of layers in {amount(totals.get('packed_bytes', 0))}"
+        f" ({saved:.0f} % less), {len(header.packs)} packs, {totals.get('chunks', 0)} chunks"
+    )
+    missing = header.prerequisites.get("chunks", 0)
+    print(f"  builds on {missing} chunks of other bundles" if missing else "  complete in itself")
