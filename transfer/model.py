@@ -210,7 +210,7 @@ class Reference:
         """UsageError for what is not a name, with the reason Docker would have."""
         if len(text) > 600 or re.fullmatch(r"[0-9a-f]{64}", text):
             raise UsageError(f"{text!r:.100} is not an image name")
-        first, slash, rest = text.partition("/")
+        first, slash, _ = text.partition("/")
         is_host = bool(slash) and ("." in first or ":" in first or first == "localhost" or first.lower() != first)
         match = _NAME.fullmatch(text if is_host else f"docker.io/{text}")
         if not match or len(match["path"]) > 255:

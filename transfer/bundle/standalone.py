@@ -59,7 +59,9 @@ def sound_frames(path):
         if data[at : at + 4] == MAGIC and at + FIXED.size <= len(data):
             size = int.from_bytes(data[at + 4 : at + 8], "little")
             header = data[at : at + size]
-            if FIXED.size + 4 <= size == len(header) and zlib.crc32(header[:-4]) == int.from_bytes(header[-4:], "little"):
+            if FIXED.size + 4 <= size == len(header) and zlib.crc32(header[:-4]) == int.from_bytes(
+                header[-4:], "little"
+            ):
                 fields = FIXED.unpack_from(header)
                 packed = data[at + size : at + size + fields[7]]
                 if len(packed) == fields[7] and hashlib.sha256(packed).digest() == fields[9]:
@@ -119,7 +121,9 @@ def check(folder):
                 for image in header["images"]
                 if not is_pack or lost & ranges(image["frames"])
             ]
-            found.append({"file": blob["digest"], "why": why, "frames": sorted(lost) if is_pack else [], "images": images})
+            found.append(
+                {"file": blob["digest"], "why": why, "frames": sorted(lost) if is_pack else [], "images": images}
+            )
         first += frames if is_pack else 0
     return header, found
 
@@ -135,13 +139,18 @@ def main(arguments):
         print("verify.py: %s: cannot be read as a bundle: %s" % (folder, error), file=sys.stderr)
         return 13
     if "--json" in arguments:
-        print(json.dumps({"sound": not found, "damage": found, "images": [image["names"] for image in header["images"]]}))
+        print(
+            json.dumps({"sound": not found, "damage": found, "images": [image["names"] for image in header["images"]]})
+        )
     else:
         for image in header["images"]:
             print("image  %s" % ascii(", ".join(image["names"]) or image["root"]["digest"]).strip("'"))
         for each in found:
             frames = ", frames %s" % ",".join(map(str, each["frames"])) if each["frames"] else ""
-            print("%s: %s%s; cannot be imported: %s" % (each["file"], each["why"], frames, ", ".join(each["images"]) or "-"))
+            print(
+                "%s: %s%s; cannot be imported: %s"
+                % (each["file"], each["why"], frames, ", ".join(each["images"]) or "-")
+            )
         print("sound" if not found else "NOT SOUND: copy the named files from the bundle again")
     if not found:
         return 0

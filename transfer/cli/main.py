@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> Any:
         from transfer.errors import from_os_error
 
         code = fail(from_os_error(error, str(error.filename or "the operating system")))
-    except Exception as error:  # noqa: BLE001 - the one place that turns errors into exit codes
+    except Exception as error:
         if hasattr(error, "format_message"):
             print(f"transfer: {error.format_message()}", file=sys.stderr)
             print("  -> see transfer --help", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from typing import Any
 
 from tqdm import tqdm
 
@@ -19,7 +20,7 @@ class Progress:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._bars = sys.stderr.isatty() and not quiet
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:

@@ -14,6 +14,7 @@ from transfer.engines.base import (
     Offer,
     SinkTraits,
     SourceTraits,
+    Status,
     Tree,
     image_of,
     offers,
@@ -97,7 +98,7 @@ class MemorySink:
         self._held.blobs.update(fresh | documents)
         self._held.roots.update(dict.fromkeys(names, image.root))
         present = len(image.layers) - len(fresh)
-        status = "present" if missing is None else "imported"
+        status: Status = "present" if missing is None else "imported"
         return Landed(image, status, image.root.digest, tuple(names), len(fresh), present)
 
     def close(self, *, failed: bool) -> None:

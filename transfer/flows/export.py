@@ -98,7 +98,7 @@ class _Run:
         self._take_odd_layers(images)
         self._observer(Done("export"))
         self._observer(Noted("writing the rest, the catalog and the index"))
-        totals = {"layer_bytes": sum({l.digest: l.size for i in images for l in i.layers}.values())}
+        totals = {"layer_bytes": sum({each.digest: each.size for image in images for each in image.layers}.values())}
         return self._writer.finish(
             images, created=_created(images, documents), tool=f"transfer {__version__}", totals=totals
         )

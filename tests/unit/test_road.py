@@ -1,0 +1,109 @@
+"""The whole road over files: export, verify, import, and the same again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from transfer.cli.demonstration import make_layout
+
+
+def run(*words: object, code: int = 0) -> str:
+    """A transfer command; its stdout. The exit code must be the one expected, and never come with a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "transfer", *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("layout")
+    make_layout(folder)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["oci", "docker-archive", "oci-archive"])
+def test_images_go_through_every_kind_of_file_unchanged(layout: Path, tmp_path: Path, kind: str) -> None:
+    bundle = tmp_path / "b"
+    done = json.loads(run("export", "--from", f"oci:{layout}", "-o", bundle, "--json", "-q"))
+    assert len(done["images"]) == 4
+    run("import", bundle, "--to", f"{kind}:{tmp_path / 'out'}", "-q")
+    again = tmp_path / "again"
+    run("export", "--from", f"{kind}:{tmp_path / 'out'}", "-o", again, "-q")
+    first, second = (json.loads(run("inspect", each, "--json"))["images"] for each in (bundle, again))
+    assert first == second
+
+
+def test_the_same_export_gives_the_same_bytes(layout: Path, tmp_path: Path) -> None:
+    for name, jobs in (("a", 1), ("b", 2)):
+        run("export", "--from", f"oci:{layout}", "-o", tmp_path / name, "-q", "--jobs", jobs)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_a_second_import_sends_nothing(layout: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    run("export", "--from", f"oci:{layout}", "-o", bundle, "-q")
+    run("import", bundle, "--to", f"oci:{tmp_path / 'out'}", "-q")
+    before = files(tmp_path / "out")
+    done = json.loads(run("import", bundle, "--to", f"oci:{tmp_path / 'out'}", "-q", "--json"))
+    assert (done["bytes_unpacked"], done["layers_sent"]) == (0, 0)
+    assert {image["status"] for image in done["images"]} == {"present"}
+    assert files(tmp_path / "out") == before
+
+
+def test_damage_is_found_by_both_checkers(layout: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    run("export", "--from", f"oci:{layout}", "-o", bundle, "-q")
+    run("verify", bundle, "--deep")
+    assert alone(bundle) == 0
+    for path in sorted((bundle / "blobs" / "sha256").iterdir()):
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        run("verify", bundle, code=13)
+        assert alone(bundle) == 13
+        path.unlink()
+        assert (
+            json.loads(run("verify", bundle, "--json", code=14) or "{}").get("sound") in (None, False)
+            if _is_pack(data)
+            else True
+        )
+        path.write_bytes(data)
+    run("verify", bundle)
+
+
+def alone(bundle: Path) -> int:
+    """The exit code of the checker that lies in the bundle, run without any of our code or packages."""
+    return subprocess.run(
+        [sys.executable, "-I", "-S", bundle / "verify.py"], capture_output=True, check=False
+    ).returncode
+
+
+def _is_pack(data: bytes) -> bool:
+    return data[:4] == b"\x89TPK"
+
+
+def test_retag_and_choice(layout: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    run("export", "--from", f"oci:{layout}", "demo/app:*", "-o", bundle, "-q")
+    run("import", bundle, "demo/app:1", "--to", f"oci:{tmp_path / 'o'}", "--retag", "demo/app:1=mine:2", "-q")
+    listed = json.loads(run("images", "--from", f"oci:{tmp_path / 'o'}", "--json"))["images"]
+    assert [image["names"] for image in listed] == [["mine:2"]]
+    run("import", bundle, "nothing", "--to", f"oci:{tmp_path / 'o'}", code=10)
+
+
+def test_wrong_arguments_say_what_to_do(tmp_path: Path) -> None:
+    run("export", "--from", "ftp:x", code=2)
+    run("inspect", tmp_path, code=10)
+    run("nonsense", code=2)
+    run("export", "--from", f"oci:{tmp_path}", code=10)
