@@ -26,9 +26,14 @@ class Readable(Protocol):
 
 
 def blocks(stream: Readable, size: int = BLOCK) -> Iterator[bytes]:
-    """The stream's bytes, up to `size` at a time."""
-    while block := stream.read(size):
-        yield block
+    """The stream's bytes, up to `size` at a time. A stream that can be closed is closed at the end."""
+    try:
+        while block := stream.read(size):
+            yield block
+    finally:
+        close = getattr(stream, "close", None)
+        if close:
+            close()
 
 
 class IterReader:

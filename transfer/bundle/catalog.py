@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from transfer.chunks.frame import get_varints, put_varints
 from transfer.chunks.name import CHUNK_MAX, ID_SIZE
 from transfer.chunks.pack import Placed
-from transfer.errors import FormatError, MissingPart
-from transfer.model import ChunkId, Digest, Part, Recipe
+from transfer.errors import FormatError, MissingPart, Unsupported
+from transfer.model import Digest, Part, Recipe
 
 DOCUMENT, RECIPE, FRAME = b"D", b"R", b"F"
 PLAIN, OPAQUE = 0, 1
@@ -89,11 +89,11 @@ class Catalog:
     frame_of: array[int] = field(default_factory=lambda: array("I"))
     size_of: array[int] = field(default_factory=lambda: array("I"))
     first_of: array[int] = field(default_factory=lambda: array("I"))
-    _numbers: dict[bytes, int] = field(default_factory=dict)
+    numbers_of: dict[bytes, int] = field(default_factory=dict)
 
     def find(self, name: bytes) -> int:
         """The chunk's number; MissingPart if this bundle does not carry it."""
-        number = self._numbers.get(name)
+        number = self.numbers_of.get(name)
         if number is None:
             raise MissingPart(
                 f"chunk {name.hex()[:12]} is not in this bundle", hint="it builds on another one: import that first"
@@ -101,7 +101,7 @@ class Catalog:
         return number
 
     def has(self, name: bytes) -> bool:
-        return name in self._numbers
+        return name in self.numbers_of
 
     @property
     def chunks(self) -> int:
@@ -114,7 +114,7 @@ class Catalog:
 
     def numbers(self, names: bytes) -> array[int]:
         """Chunk numbers of names given end to end."""
-        find = self._numbers
+        find = self.numbers_of
         try:
             return array("I", [find[names[at : at + ID_SIZE]] for at in range(0, len(names), ID_SIZE)])
         except KeyError as error:
@@ -145,7 +145,7 @@ class Catalog:
         self.size_of.extend(entry.sizes)
         names = entry.names
         for index in range(len(entry.sizes)):
-            self._numbers.setdefault(names[index * ID_SIZE : (index + 1) * ID_SIZE], first + index)
+            self.numbers_of.setdefault(names[index * ID_SIZE : (index + 1) * ID_SIZE], first + index)
 
 
 class CatalogReader:
@@ -179,6 +179,11 @@ class CatalogReader:
         if end > len(record):
             raise FormatError(f"{self._where}: a recipe is cut short")
         gaps, rest = get_varints(record, end, payloads + 1, self._where)
+        if encoding not in (PLAIN, OPAQUE):
+            raise Unsupported(
+                f"{self._where}: {digest} has encoding {encoding}, which this version does not know",
+                hint="use a newer version of transfer",
+            )
         parts = self._parts.setdefault(digest, [])
         head = self._heads.setdefault(digest, (size, encoding, count))
         if rest != len(record) or number != len(parts) or head != (size, encoding, count) or number >= count:
@@ -192,6 +197,11 @@ class CatalogReader:
         end = middle + prefixes * ID_SIZE
         if end > len(record):
             raise FormatError(f"{self._where}: a frame's entry is cut short")
+        if prefixes:
+            raise Unsupported(
+                f"{self._where}: a frame that builds on other chunks, which this version does not read",
+                hint="use a newer version of transfer",
+            )
         sizes, rest = get_varints(record, end, chunks, self._where)
         limits = max(sizes, default=0) <= CHUNK_MAX and packed < 1 << 32 and header_size < 1 << 32
         if rest != len(record) or sum(sizes) != raw or not limits or (chunks and not min(sizes)):
@@ -222,25 +232,22 @@ class CatalogReader:
         return self._catalog
 
     def _check(self, recipe: Recipe) -> None:
-        """The pieces must add up to the blob's size: so no blob can be larger than it says."""
-        catalog, total = self._catalog, 0
+        """The pieces must add up to the blob's size: so no blob can be larger than it says. Absent chunks count as nothing."""
+        total, absent = 0, 0
         for part in recipe.parts:
-            if not all(catalog.has(part.skeleton[at : at + ID_SIZE]) for at in range(0, len(part.skeleton), ID_SIZE)):
-                continue
-            skeleton = sum(catalog.size_of[n] for n in catalog.numbers(part.skeleton))
-            if skeleton != sum(part.gaps):
+            skeleton, gone = self._sum(part.skeleton)
+            if skeleton > sum(part.gaps) or (not gone and skeleton != sum(part.gaps)):
                 raise FormatError(f"{self._where}: the recipe of {recipe.digest} does not add up")
-            total += skeleton
-            names = part.payload
-            for at in range(0, len(names), ID_SIZE):
-                if catalog.has(names[at : at + ID_SIZE]):
-                    total += catalog.size_of[catalog.find(names[at : at + ID_SIZE])]
-        if total > recipe.size:
-            raise FormatError(f"{self._where}: the recipe of {recipe.digest} makes more than its {recipe.size} bytes")
+            payload, lacking = self._sum(part.payload)
+            total += sum(part.gaps) + payload
+            absent += lacking
+        if total > recipe.size or (not absent and total != recipe.size):
+            raise FormatError(
+                f"{self._where}: the recipe of {recipe.digest} makes {total} bytes where it says {recipe.size}"
+            )
 
-
-def chunk_names(part: Part) -> Iterator[ChunkId]:
-    """Every chunk of a part, skeleton first."""
-    for names in (part.skeleton, part.payload):
-        for at in range(0, len(names), ID_SIZE):
-            yield ChunkId(names[at : at + ID_SIZE])
+    def _sum(self, names: bytes) -> tuple[int, int]:
+        """The size of all these chunks that are carried, and how many are not."""
+        numbers, sizes = self._catalog.numbers_of, self._catalog.size_of
+        found = [numbers.get(names[at : at + ID_SIZE], -1) for at in range(0, len(names), ID_SIZE)]
+        return sum(sizes[number] for number in found if number >= 0), found.count(-1)

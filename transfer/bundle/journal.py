@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from array import array
@@ -32,9 +33,10 @@ class Journal:
         head = next(lines, None)
         self.resumed = head == options
         if self.resumed:
-            for line in lines:
-                seen = _parse(line)
-                self.seen[seen.recipe.digest] = seen
+            with contextlib.suppress(FormatError):
+                for line in lines:
+                    seen = _parse(line)
+                    self.seen[seen.recipe.digest] = seen
         self._file: IO[bytes] = path.open("wb")
         self._write(options)
         for seen in self.seen.values():

@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
-"""Checks a bundle with Python's standard library alone: python3 verify.py [FOLDER] [--json]
+"""Checks a bundle, and rebuilds its images, with Python's standard library alone: python3 verify.py [FOLDER] [--rebuild DIR]
 
 Every file is compared with its sha256; in a damaged pack the damaged frames are found, and the images that need them are
 named. Exit 0: sound; 13: damaged; 14: files missing. The format is described in FORMAT.md of the transfer project.
 """
 
+import argparse
 import hashlib
 import json
 import os
 import re
 import struct
+import subprocess
 import sys
+import tempfile
 import zlib
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
@@ -128,17 +131,210 @@ def check(folder):
     return header, found
 
 
+class Rebuilder:
+    """Blobs out of packs, as FORMAT.md says: recipes, chunks, frames. Needs the zstd program, or Python 3.14."""
+
+    CACHE = 256 << 20
+
+    def __init__(self, folder, header):
+        self.folder, self.header = folder, header
+        self.documents, self.recipes, self.frames, self.where = {}, {}, [], {}
+        self.held, self.held_size = {}, 0
+        for blob in header["catalog"]:
+            path = path_of(folder, blob["digest"])
+            if hash_file(path) != (blob["digest"], blob["size"]):
+                raise ValueError("%s is damaged: copy it from the bundle again" % path)
+            at = 16
+            while at < blob["size"]:
+                sizes, raw, at = self.read_frame(path, at)
+                start = 0
+                for size in sizes:
+                    self.add(raw[start : start + size])
+                    start += size
+
+    def add(self, record):
+        kind = record[:1]
+        if kind == b"F":
+            (pack, at, _, _, _, _, _, chunks, prefixes), i = varints(record, 1, 9)
+            sizes, _ = varints(record, i + 32 * (chunks + prefixes), chunks)
+            start = 0
+            for n, size in enumerate(sizes):
+                self.where.setdefault(record[i + 32 * n : i + 32 * n + 32], (len(self.frames), start, size))
+                start += size
+            self.frames.append((pack, at))
+            return
+        end = 2 + record[1]
+        digest = record[2:end].decode("ascii")
+        if kind == b"D":
+            self.documents[digest] = record[end:]
+        elif kind == b"R":
+            (size, encoding, _, _, skeletons, payloads), i = varints(record, end, 6)
+            if encoding > 1:
+                raise ValueError("a recipe with encoding %d, which this script does not know" % encoding)
+            middle, last = i + 32 * skeletons, i + 32 * (skeletons + payloads)
+            gaps, _ = varints(record, last, payloads + 1)
+            self.recipes.setdefault(digest, (size, []))[1].append((record[i:middle], record[middle:last], gaps))
+        else:
+            raise ValueError("a catalog record of kind %r, which this script does not know" % kind)
+
+    def read_frame(self, path, at):
+        """Chunk sizes, uncompressed bytes, and where the next frame starts."""
+        with open(path, "rb") as file:
+            file.seek(at)
+            start = file.read(8)
+            header = start + file.read(max(0, min(int.from_bytes(start[4:8], "little"), 16 << 20) - 8))
+            if (
+                len(header) < FIXED.size + 4
+                or header[:4] != MAGIC
+                or zlib.crc32(header[:-4]) != int.from_bytes(header[-4:], "little")
+            ):
+                raise ValueError("%s: no sound frame at byte %d" % (path, at))
+            _, size, _, codec, flags, chunks, raw_size, packed_size, prefixes, digest = FIXED.unpack_from(header)
+            if codec > 1 or flags or prefixes:
+                raise ValueError("%s: a kind of frame that this script does not know" % path)
+            packed = file.read(packed_size)
+        if hashlib.sha256(packed).digest() != digest:
+            raise ValueError("%s: the frame at byte %d is damaged" % (path, at))
+        raw = unzstd(packed, raw_size) if codec else packed
+        if len(raw) != raw_size:
+            raise ValueError("%s: the frame at byte %d does not decompress" % (path, at))
+        return varints(header, FIXED.size, chunks)[0], raw, at + size + packed_size
+
+    def chunk(self, name):
+        if name not in self.where:
+            raise ValueError("chunk %s is in another bundle" % name.hex()[:12])
+        frame, start, size = self.where[name]
+        if frame not in self.held:
+            pack, at = self.frames[frame]
+            raw = self.read_frame(path_of(self.folder, self.header["packs"][pack]["digest"]), at)[1]
+            while self.held and self.held_size + len(raw) > self.CACHE:
+                self.held_size -= len(self.held.pop(next(iter(self.held))))
+            self.held[frame] = raw
+            self.held_size += len(raw)
+        return self.held[frame][start : start + size]
+
+    def blob(self, digest):
+        for skeleton, payload, gaps in self.recipes[digest][1]:
+            frame = b"".join(self.chunk(skeleton[i : i + 32]) for i in range(0, len(skeleton), 32))
+            at = 0
+            for n, gap in enumerate(gaps):
+                if gap:
+                    yield frame[at : at + gap]
+                    at += gap
+                if n < len(gaps) - 1:
+                    yield self.chunk(payload[32 * n : 32 * n + 32])
+
+
+def varints(data, at, count):
+    out = []
+    for _ in range(count):
+        value = shift = 0
+        while True:
+            value |= (data[at] & 0x7F) << shift
+            shift += 7
+            at += 1
+            if data[at - 1] < 0x80:
+                break
+        out.append(value)
+    return out, at
+
+
+def unzstd(packed, size):
+    """At most `size` bytes, by Python 3.14's own module or the zstd program."""
+    try:
+        from compression import zstd
+    except ImportError:
+        with tempfile.TemporaryFile() as given:
+            given.write(packed)
+            given.seek(0)
+            process = subprocess.Popen(["zstd", "-dcq", "--long=27"], stdin=given, stdout=subprocess.PIPE)
+            raw = process.stdout.read(size + 1)
+            process.stdout.close()
+            process.wait()
+            return raw
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 27}).decompress(packed, size + 1)
+
+
+def rebuild(folder, header, target, names):
+    """The images as an OCI layout that `tar -C TARGET -c . | docker load` takes as well; each blob checked by digest."""
+    source = Rebuilder(folder, header)
+    os.makedirs(os.path.join(target, "blobs", "sha256"), exist_ok=True)
+    entries, saved = [], []
+    for image in header["images"]:
+        if names and not set(names) & set(image["names"]):
+            continue
+        for digest in image["documents"]:
+            keep(target, digest, [source.documents[digest]])
+        for layer in image["layers"]:
+            keep(target, layer["digest"], source.blob(layer["digest"]))
+        for name in image["names"] or [None]:
+            entries.append(dict(image["root"], annotations={"org.opencontainers.image.ref.name": name} if name else {}))
+        manifest = json.loads(source.documents[image["root"]["digest"]])
+        if "layers" in manifest:
+            where = ["blobs/sha256/" + each["digest"][7:] for each in [manifest["config"]] + manifest["layers"]]
+            saved.append({"Config": where[0], "RepoTags": image["names"] or None, "Layers": where[1:]})
+        print("rebuilt  %s" % ascii((image["names"] or [image["root"]["digest"]])[0]).strip("'"))
+    index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}
+    for name, value in (
+        ("manifest.json", saved),
+        ("oci-layout", {"imageLayoutVersion": "1.0.0"}),
+        ("index.json", index),
+    ):
+        with open(os.path.join(target, name), "w") as file:
+            json.dump(value, file)
+
+
+def keep(target, digest, blocks):
+    """Write a blob under its name if its bytes are what the name says."""
+    path = path_of(target, digest)
+    if os.path.exists(path) and hash_file(path)[0] == digest:
+        return
+    hasher = hashlib.sha256()
+    with open(path + ".part", "wb") as file:
+        for block in blocks:
+            hasher.update(block)
+            file.write(block)
+    if "sha256:" + hasher.hexdigest() != digest:
+        os.unlink(path + ".part")
+        raise ValueError("%s does not come out right: the bundle is damaged" % digest)
+    os.replace(path + ".part", path)
+
+
+def parsed(arguments):
+    parser = argparse.ArgumentParser(prog="verify.py", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        default=os.path.dirname(os.path.abspath(__file__)),
+        help="the bundle (default: where this script lies)",
+    )
+    parser.add_argument("images", nargs="*", help="with --rebuild: only these")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--rebuild",
+        metavar="DIR",
+        help="also write the images into DIR, an OCI layout; needs the zstd program or Python 3.14",
+    )
+    return parser.parse_args(arguments)
+
+
 def main(arguments):
-    folder = next((a for a in arguments if not a.startswith("-")), os.path.dirname(os.path.abspath(__file__)))
+    wanted = parsed(arguments)
+    folder = wanted.folder
     try:
         header, found = check(folder)
+        if wanted.rebuild and not found:
+            rebuild(folder, header, wanted.rebuild, wanted.images)
     except FileNotFoundError as error:
+        if error.filename == "zstd":
+            print("verify.py: --rebuild needs the zstd program (apt install zstd) or Python 3.14", file=sys.stderr)
+            return 2
         print("verify.py: %s is missing: not a bundle, or not all of it" % error.filename, file=sys.stderr)
         return 14
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         print("verify.py: %s: cannot be read as a bundle: %s" % (folder, error), file=sys.stderr)
         return 13
-    if "--json" in arguments:
+    if wanted.json:
         print(
             json.dumps({"sound": not found, "damage": found, "images": [image["names"] for image in header["images"]]})
         )

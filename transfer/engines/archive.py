@@ -156,15 +156,13 @@ class StreamedArchive:
         self._stream = SaveStream(self.where)
         self._contents: SaveStream | None = None
 
-    def _open(self) -> Readable:
-        return _Inflated(self._path)
-
     def _look(self) -> SaveStream:
         """The first pass: documents, tags, and nothing of the layers."""
         if self._contents is None:
             self._contents = SaveStream(self.where)
-            for _ in self._contents.read(self._open()):
-                pass
+            with contextlib.closing(_Inflated(self._path)) as stream:
+                for _ in self._contents.read(stream):
+                    pass
         return self._contents
 
     def _roots(self) -> list[tuple[tuple[str, ...], Digest, int]]:
@@ -193,7 +191,8 @@ class StreamedArchive:
 
     def read(self, found: Sequence[Found]) -> Iterator[Offer]:
         self._stream = SaveStream(self.where)
-        yield from self._stream.read(self._open())
+        with contextlib.closing(_Inflated(self._path)) as stream:
+            yield from self._stream.read(stream)
 
     def images(
         self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
@@ -226,6 +225,10 @@ class _Inflated:
         if self._out > 64 << 20 and self._out > MAX_RATIO * max(1, self._raw.tell()):
             raise FormatError(f"{self._path}: grows more than {MAX_RATIO} times; refused as a decompression bomb")
         return data
+
+    def close(self) -> None:
+        self._stream.close()
+        self._raw.close()
 
 
 def _decompressor(raw: BinaryIO, start: bytes) -> BinaryIO:

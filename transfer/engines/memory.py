@@ -52,11 +52,12 @@ class MemorySource:
         return out
 
     def resolve(self, reference: str, platform: Platform | None) -> Found:
-        root = self._held.roots.get(reference)
-        if root is None:
+        hits = [(name, root) for name, root in self._held.roots.items() if reference in (name, str(root.digest))]
+        if not hits:
             raise NotFound(f"no image {reference!r} in memory")
+        names, root = tuple(name for name, _ in hits), hits[0][1]
         layers = tuple((each.digest, each.size) for each in self._held.tree(root, platform).layers)
-        return Found((reference,), root.digest, sum(size for _, size in layers), layers, root, platform)
+        return Found(names, root.digest, sum(size for _, size in layers), layers, root, platform)
 
     def read(self, found: Sequence[Found]) -> Iterator[Offer]:
         trees = [self._held.tree(each.root, each.platform) for each in found if each.root]
