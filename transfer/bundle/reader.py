@@ -10,7 +10,7 @@ from pathlib import Path
 from transfer.bundle import header as head
 from transfer.bundle.catalog import Catalog, CatalogReader
 from transfer.bundle.writer import STATE
-from transfer.chunks.frame import decode_frame, offsets
+from transfer.chunks.frame import decode_frame
 from transfer.chunks.name import chunk_id
 from transfer.chunks.pack import BLOB_MAX, pack_version, read_frame_header, read_packed
 from transfer.chunks.recall import AHEAD, Recall
@@ -119,16 +119,15 @@ class Bundle:
             stated = (entry.packed_size, entry.raw_size, entry.sizes)
             if (placed.header.packed_size, placed.header.raw_size, placed.header.sizes) != stated:
                 raise Damaged(f"{where}: the frame is not the one the catalog means")
-            raw = memoryview(decode_frame(placed.header, read_packed(fd, placed, where), where))
+            chunks = decode_frame(placed.header, read_packed(fd, placed, where), where)
+            first, out = catalog.first_of[frame], {}
+            for index, data in enumerate(chunks):
+                if wanted(first + index):
+                    if chunk_id(data) != entry.names[index * 32 : index * 32 + 32]:
+                        raise Damaged(f"{where}: a chunk is not what its name says")
+                    out[first + index] = data
         except (Damaged, MissingPart) as error:
             raise self._blame(error, frame) from error
-        first, out = catalog.first_of[frame], {}
-        for index, (start, size) in enumerate(zip(offsets(entry.sizes), entry.sizes, strict=True)):
-            if wanted(first + index):
-                data = bytes(raw[start : start + size])
-                if chunk_id(data) != entry.names[index * 32 : index * 32 + 32]:
-                    raise self._blame(Damaged(f"{where}: a chunk is not what its name says"), frame)
-                out[first + index] = data
         return out
 
     def _blame(self, error: TransferError, frame: int) -> TransferError:
@@ -287,9 +286,5 @@ def _catalog_records(path: Path, blob: head.Blob) -> Iterator[bytes]:
         pack_version(data[:16], str(path))
         while at < len(data):
             placed = read_frame_header(fd, at, str(path))
-            raw = decode_frame(placed.header, read_packed(fd, placed, str(path)), str(path))
-            start = 0
-            for size in placed.header.sizes:
-                yield raw[start : start + size]
-                start += size
+            yield from decode_frame(placed.header, read_packed(fd, placed, str(path)), str(path))
             at = placed.end

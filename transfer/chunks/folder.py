@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.chunks.frame import FrameHeader, decode_frame, offsets
+from transfer.chunks.frame import FrameHeader, decode_frame
 from transfer.chunks.name import Kind, chunk_id
-from transfer.chunks.pack import Hole, Placed, read_packed, scan
+from transfer.chunks.pack import Hole, Placed, read_packed, scan, sound
 from transfer.errors import Damaged
 from transfer.model import ChunkId
 from transfer.streams import open_plain
@@ -31,7 +30,7 @@ class FolderChunks:
     def __init__(self, packs: Iterable[Path], pool: Pool) -> None:
         self.frames: dict[bytes, Kept] = {}
         self._where: dict[ChunkId, tuple[Kept, int]] = {}
-        self._last: tuple[Kept | None, bytes] = (None, b"")
+        self._last: tuple[Kept | None, list[bytes]] = (None, [])
         found = ((path, each) for path in packs for each in scan(path) if not isinstance(each, Hole))
         for kept in ordered_map(lambda item: _examine(*item), found, pool, 3):
             if kept:
@@ -52,9 +51,8 @@ class FolderChunks:
     def get(self, name: ChunkId) -> bytes:
         kept, index = self._where[name]
         if self._last[0] is not kept:
-            self._last = (kept, _decode(kept.path, kept.placed))
-        start = offsets(kept.placed.header.sizes)[index]
-        data = self._last[1][start : start + kept.placed.header.sizes[index]]
+            self._last = (kept, list(_decode(kept.path, kept.placed)))
+        data = self._last[1][index]
         if chunk_id(data) != name:
             raise Damaged(f"{kept.path}: a chunk changed while it was in use")
         return data
@@ -70,12 +68,13 @@ class FolderChunks:
         except Damaged:
             return None
         header = kept.placed.header
-        return (header, packed) if hashlib.sha256(packed).digest() == header.sha256 else None
+        return (header, packed) if sound(header, packed) else None
 
 
-def _decode(path: Path, placed: Placed) -> bytes:
+def _decode(path: Path, placed: Placed) -> Iterator[bytes]:
     with open_plain(path) as file:
-        return decode_frame(placed.header, read_packed(file.fileno(), placed, str(path)), str(path))
+        packed = read_packed(file.fileno(), placed, str(path))
+    yield from decode_frame(placed.header, packed, str(path))
 
 
 def _examine(path: Path, placed: Placed) -> Kept | None:
@@ -84,9 +83,6 @@ def _examine(path: Path, placed: Placed) -> Kept | None:
     if header.prefix or header.kind == Kind.CATALOG:
         return None
     try:
-        raw = memoryview(_decode(path, placed))
+        return Kept(path, placed, b"".join(map(chunk_id, _decode(path, placed))))
     except Damaged:
         return None
-    starts = offsets(header.sizes)
-    names = (chunk_id(raw[start : start + size]) for start, size in zip(starts, header.sizes, strict=True))
-    return Kept(path, placed, b"".join(names))

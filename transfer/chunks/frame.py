@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -21,10 +20,12 @@ FRAME_RAW_MAX = 64 << 20
 FRAME_HEADER_MAX = 16 << 20
 FRAME_CHUNKS_MAX = 1 << 20
 WINDOW_LOG_MAX = 27
+TAKE = 256 << 10
+"""How much is decompressed in one go (bytes): large enough to let other threads run meanwhile."""
 
 STORED, ZSTD = 0, 1
 
-_FIXED = struct.Struct("<4sIBBHIIII32s")
+_FIXED = struct.Struct("<4sIBBHIIIII")
 _CRC = struct.Struct("<I")
 
 
@@ -41,7 +42,7 @@ class FrameHeader:
     packed_size: int
     sizes: tuple[int, ...]
     prefix: tuple[ChunkId, ...]
-    sha256: bytes
+    data_crc: int
     header_size: int
 
     def encode(self) -> bytes:
@@ -57,7 +58,7 @@ class FrameHeader:
             self.raw_size,
             self.packed_size,
             len(self.prefix),
-            self.sha256,
+            self.data_crc,
         )
         return fixed + body + _CRC.pack(zlib.crc32(fixed + body))
 
@@ -110,7 +111,7 @@ def parse_frame_header(data: bytes, where: str) -> FrameHeader:
         raise FormatError(f"{where}: cut short")
     if zlib.crc32(data[: -_CRC.size]) != _CRC.unpack(data[-_CRC.size :])[0]:
         raise FormatError(f"{where}: the frame header is damaged (CRC)")
-    _, size, kind, codec, flags, chunks, raw_size, packed_size, prefixes, digest = _FIXED.unpack_from(data)
+    _, size, kind, codec, flags, chunks, raw_size, packed_size, prefixes, data_crc = _FIXED.unpack_from(data)
     if codec not in (STORED, ZSTD) or flags:
         raise Unsupported(f"{where}: a frame with codec {codec} and flags {flags:#x}, which this version does not know")
     body = data[: -_CRC.size]
@@ -120,16 +121,17 @@ def parse_frame_header(data: bytes, where: str) -> FrameHeader:
     if at + prefixes * ID_SIZE != len(body) or sum(sizes) != raw_size or (chunks and not min(sizes)):
         raise FormatError(f"{where}: the frame header contradicts itself")
     prefix = tuple(ChunkId(body[i : i + ID_SIZE]) for i in range(at, len(body), ID_SIZE))
-    return FrameHeader(kind, codec, raw_size, packed_size, tuple(sizes), prefix, digest, size)
+    return FrameHeader(kind, codec, raw_size, packed_size, tuple(sizes), prefix, data_crc, size)
 
 
-def options(level: int, size: int) -> dict[int, int]:
-    """zstd parameters of a full frame: the window covers the frame; the same options give the same bytes.
+def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
+    """zstd parameters of a full frame; the same level, size and kind give the same bytes.
 
-    Level 3 has tables twice as large as zstd's own: 2 % smaller in the same time, where long-distance matching costs half
-    as much again for 1 % more (docs/decisions/0002). From 9 on, time is no object and it is on.
+    Up to level 8 the window is 16 MiB (half a frame is 1 % faster than all of it and 0.1 % larger); level 3 has long tables
+    twice as large as zstd's own, and for programs short matches from a table a quarter of its own: 2.5 % smaller than zstd's
+    level 3 in 5 % more time (docs/decisions/0002). From 9 on, time is no object and long-distance matching is on.
     """
-    window = max(10, min(WINDOW_LOG_MAX, (max(size, 1) - 1).bit_length()))
+    window = max(10, min(24 if level < 9 else WINDOW_LOG_MAX, (max(size, 1) - 1).bit_length()))
     out: dict[int, int] = {
         pyzstd.CParameter.compressionLevel: level,
         pyzstd.CParameter.windowLog: window,
@@ -138,7 +140,8 @@ def options(level: int, size: int) -> dict[int, int]:
     }
     if size > 1 << 20:
         if level == 3:
-            out |= {pyzstd.CParameter.hashLog: 18, pyzstd.CParameter.chainLog: 16}
+            out |= {pyzstd.CParameter.hashLog: 18, pyzstd.CParameter.chainLog: 14 if kind == Kind.ELF else 16}
+            out |= {pyzstd.CParameter.minMatch: 4 if kind in (Kind.ELF, Kind.BYTECODE) else 5}
         elif level >= 9:
             out |= {pyzstd.CParameter.enableLongDistanceMatching: 1}
         if 9 <= level <= 12:
@@ -146,34 +149,70 @@ def options(level: int, size: int) -> dict[int, int]:
     return out
 
 
-def encode_frame(kind: Kind, raw: bytes, sizes: Sequence[int], level: int) -> tuple[FrameHeader, bytes]:
-    """Compress chunks, given end to end, into one frame: its header and its bytes. Stored where zstd gains nothing."""
-    packed = pyzstd.compress(raw, options(level, len(raw)))
+def encode_frame(kind: Kind, chunks: list[bytes], level: int) -> tuple[FrameHeader, bytes]:
+    """Compress chunks into one frame: its header and its bytes. Stored where zstd gains nothing. The list is emptied.
+
+    In one call: fed piece by piece, zstd cuts its blocks at every 128 KiB and the frame grows by half a percent.
+    """
+    sizes = tuple(map(len, chunks))
+    raw = b"".join(chunks)
+    chunks.clear()
+    packed = pyzstd.compress(raw, options(level, len(raw), kind))
     codec = ZSTD
     if len(packed) >= len(raw):
         codec, packed = STORED, raw
-    digest = hashlib.sha256(packed).digest()
-    return FrameHeader(int(kind), codec, len(raw), len(packed), tuple(sizes), (), digest, 0), packed
+    return FrameHeader(int(kind), codec, len(raw), len(packed), sizes, (), zlib.crc32(packed), 0), packed
 
 
-def decode_frame(header: FrameHeader, packed: bytes, where: str, prefix: bytes = b"") -> bytes:
-    """The frame's raw bytes, never more than `header.raw_size`. Damaged if they cannot be had."""
+def decode_frame(header: FrameHeader, packed: bytes, where: str, prefix: bytes = b"") -> Iterator[bytes]:
+    """The frame's chunks, in order, never more than `header.raw_size` bytes. Damaged if they cannot be had.
+
+    Only a window of the frame is in memory, and the chunks that the caller keeps.
+    """
     if header.codec == STORED:
-        raw = packed
-    else:
-        try:
-            dictionary = pyzstd.ZstdDict(prefix, is_raw=True).as_prefix if prefix else None
-            decoder = pyzstd.ZstdDecompressor(dictionary, {pyzstd.DParameter.windowLogMax: WINDOW_LOG_MAX})
-            raw = decoder.decompress(packed, header.raw_size)
-            if len(raw) == header.raw_size and not decoder.eof:
-                raw += decoder.decompress(b"", 1)
-            if not decoder.eof or decoder.unused_data:
-                raise Damaged(f"{where}: the compressed frame does not end where it should")
-        except (pyzstd.ZstdError, EOFError) as error:
-            raise Damaged(f"{where}: the compressed frame is damaged ({error})") from error
-    if len(raw) != header.raw_size:
-        raise Damaged(f"{where}: {len(raw)} bytes where the frame has {header.raw_size}")
-    return raw
+        if len(packed) != header.raw_size:
+            raise Damaged(f"{where}: {len(packed)} bytes where the frame has {header.raw_size}")
+        for start, size in zip(offsets(header.sizes), header.sizes, strict=True):
+            yield packed[start : start + size]
+        return
+    dictionary = pyzstd.ZstdDict(prefix, is_raw=True).as_prefix if prefix else None
+    decoder = pyzstd.ZstdDecompressor(dictionary, {pyzstd.DParameter.windowLogMax: WINDOW_LOG_MAX})
+    try:
+        given = packed
+        for group in _groups(header.sizes):
+            size = sum(group)
+            raw = decoder.decompress(given, size)
+            given = b""
+            while len(raw) < size:
+                more = b"" if decoder.eof or decoder.needs_input else decoder.decompress(b"", size - len(raw))
+                if not more:
+                    raise Damaged(f"{where}: the compressed frame ends too early")
+                raw += more
+            if len(group) == 1:
+                yield raw
+                continue
+            start = 0
+            for each in group:
+                yield raw[start : start + each]
+                start += each
+        if not decoder.eof and (given or not decoder.needs_input) and decoder.decompress(given, 1):
+            raise Damaged(f"{where}: the compressed frame has more bytes than it should")
+        if not decoder.eof or decoder.unused_data:
+            raise Damaged(f"{where}: the compressed frame does not end where it should")
+    except (pyzstd.ZstdError, EOFError) as error:
+        raise Damaged(f"{where}: the compressed frame is damaged ({error})") from error
+
+
+def _groups(sizes: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Neighbouring chunks that are decoded in one go: small ones together, large ones alone."""
+    first, total = 0, 0
+    for index, size in enumerate(sizes):
+        if total and total + size > TAKE:
+            yield sizes[first:index]
+            first, total = index, 0
+        total += size
+    if total:
+        yield sizes[first:]
 
 
 def offsets(sizes: Sequence[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from transfer.bundle import header as head
 from transfer.bundle.reader import Bundle
-from transfer.chunks.pack import Hole, Placed, read_packed, scan
+from transfer.chunks.pack import Hole, read_packed, scan, sound
 from transfer.errors import Damaged, MissingPart, NotFound, TransferError
 from transfer.events import Advanced, Done, Observer, Planned
 from transfer.flows.load import BundleContent
@@ -135,16 +136,10 @@ def _sound_offsets(path: Path) -> list[int]:
     out = []
     with open_plain(path) as file:
         for each in scan(path):
-            if not isinstance(each, Hole) and _sound(file.fileno(), each, str(path)):
-                out.append(each.offset)
+            with contextlib.suppress(TransferError):
+                if not isinstance(each, Hole) and sound(each.header, read_packed(file.fileno(), each, str(path))):
+                    out.append(each.offset)
     return out
-
-
-def _sound(fd: int, placed: Placed, where: str) -> bool:
-    try:
-        return hashlib.sha256(read_packed(fd, placed, where)).digest() == placed.header.sha256
-    except TransferError:
-        return False
 
 
 def _rebuild_all(bundle: Bundle, pool: Pool, jobs: int, observer: Observer) -> tuple[int, list[Damage]]:

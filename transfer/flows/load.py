@@ -186,8 +186,9 @@ class _Landing:
         self._failed = [Failed(job.image, job.names, error) for job, error in todo if error]
         waiting = [job for job, error in todo if not error]
         running: dict[Future[Landed], _Job] = {}
+        there: set[Digest] = set()
         while waiting or running:
-            busy = {digest for job in running.values() for digest in job.missing}
+            busy = {digest for job in running.values() for digest in job.missing} - there
             ready = next((job for job in waiting if not job.missing & busy), None)
             if ready and len(running) < self._parallel:
                 waiting.remove(ready)
@@ -195,7 +196,9 @@ class _Landing:
                 continue
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                self._settle(running.pop(future), future)
+                job = running.pop(future)
+                if self._settle(job, future):
+                    there |= job.missing
         order = {id(job.image): n for n, (job, _) in enumerate(todo)}
         self._landed.sort(key=lambda each: order[id(each.image)])
         return self._landed, self._failed
@@ -203,16 +206,18 @@ class _Landing:
     def _one(self, job: _Job) -> Landed:
         return self._sink.land(job.image, job.names, self._content)
 
-    def _settle(self, job: _Job, future: Future[Landed]) -> None:
+    def _settle(self, job: _Job, future: Future[Landed]) -> bool:
+        """Note how it went; whether it is in place."""
         try:
             landed = future.result()
         except TransferError as error:
             self._failed.append(Failed(job.image, job.names, error))
             self._observer(Noted(f"{job.image.label} failed: {error.message}"))
-            return
+            return False
         self._landed.append(landed)
         verb = "is in place" if landed.status == "imported" else "was there already"
         self._observer(Noted(f"{job.image.label} {verb} ({landed.id.short})"))
+        return True
 
 
 def load_into_docker(
