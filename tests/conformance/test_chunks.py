@@ -12,13 +12,12 @@ from tests.support.zoo import noise
 from transfer.bundle.writer import BundleWriter
 from transfer.chunks.folder import FolderChunks
 from transfer.chunks.memory import MemoryChunks
-from transfer.chunks.name import CHUNK_MAX, ChunkSink, ChunkSource, Kind, Label, chunk_id
+from transfer.chunks.name import CHUNK_MAX, ChunkSink, ChunkSource, Kind, chunk_id
 from transfer.errors import Damaged
 from transfer.model import ChunkId
 from transfer.work import Pool
 
 CHUNKS = [b"a", b"text\n" * 1000, noise(1, 5000), bytes(CHUNK_MAX), noise(2, CHUNK_MAX)]
-LABEL = Label(Kind.TEXT, (b"", b""))
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Pair:
 
 def fill(pair: Pair) -> ChunkSource:
     for data in CHUNKS:
-        pair.sink.add(chunk_id(data), data, LABEL)
-        pair.sink.add(chunk_id(data), data, LABEL)
+        pair.sink.add(chunk_id(data), data, Kind.TEXT)
+        pair.sink.add(chunk_id(data), data, Kind.TEXT)
     return pair.source()
 
 

@@ -135,7 +135,7 @@ def test_recall_with_room_decodes_each_frame_once() -> None:
 
 @given(st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=10), st.integers(1, 12))
 def test_frames_come_back_and_damage_does_not(chunks: list[bytes], level: int) -> None:
-    header, packed = encode_frame(Kind.OTHER, list(chunks), level)
+    header, packed = encode_frame(Kind.OTHER, b"".join(chunks), [len(each) for each in chunks], level)
     assert list(decode_frame(header, packed, "here")) == chunks
     for wrong in (packed[:-1], packed + b"x", b""):
         with pytest.raises(Damaged):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from transfer.chunks.name import Kind, Label
+from transfer.chunks.name import Kind
 from transfer.errors import FormatError
 from transfer.model import ChunkId, Digest, Part, Recipe
 
@@ -21,7 +21,7 @@ class Seen:
     """A layer that was read to its end: its recipe, and the chunks that were new with it, in their order."""
 
     recipe: Recipe
-    new: tuple[tuple[ChunkId, int, Label], ...]
+    new: tuple[tuple[ChunkId, int, Kind], ...]
 
 
 class Journal:
@@ -78,10 +78,7 @@ def _encode(seen: Seen) -> dict[str, object]:
         "size": recipe.size,
         "encoding": recipe.encoding,
         "parts": [[part.skeleton.hex(), part.payload.hex(), list(part.gaps)] for part in recipe.parts],
-        "new": [
-            [name.hex(), size, int(label.kind), label.order[0].hex(), label.order[1].hex()]
-            for name, size, label in seen.new
-        ],
+        "new": [[name.hex(), size, int(kind)] for name, size, kind in seen.new],
     }
 
 
@@ -92,10 +89,7 @@ def _parse(value: Any) -> Seen:
             for skeleton, payload, gaps in value["parts"]
         )
         recipe = Recipe(Digest.parse(value["digest"]), value["size"], value["encoding"], parts)
-        new = tuple(
-            (ChunkId(bytes.fromhex(name)), size, Label(Kind(kind), (bytes.fromhex(ext), bytes.fromhex(base))))
-            for name, size, kind, ext, base in value["new"]
-        )
+        new = tuple((ChunkId(bytes.fromhex(name)), size, Kind(kind)) for name, size, kind in value["new"])
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError("the journal of the unfinished export cannot be read") from error
     return Seen(recipe, new)

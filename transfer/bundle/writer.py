@@ -22,8 +22,8 @@ from transfer.bundle.catalog import CATALOG_FRAME_RAW, document_record, frame_re
 from transfer.bundle.journal import Journal, Seen
 from transfer.chunks.bucket import Buckets, Gathered
 from transfer.chunks.folder import FolderChunks
-from transfer.chunks.frame import FrameHeader, encode_frame
-from transfer.chunks.name import Kind, Label
+from transfer.chunks.frame import FrameHeader, encode_frame, offsets
+from transfer.chunks.name import Kind
 from transfer.chunks.pack import PACK_SIZE, PackFile, Placed
 from transfer.errors import Locked, UsageError, from_os_error
 from transfer.model import OCI_MANIFEST, ChunkId, Descriptor, Digest, Image, Recipe
@@ -84,7 +84,7 @@ class BundleWriter:
         except OSError as error:
             raise from_os_error(error, f"preparing {folder}") from error
         self._known: set[bytes] = set()
-        self._new: list[tuple[ChunkId, int, Label]] = []
+        self._new: list[tuple[ChunkId, int, Kind]] = []
         self._recipes: dict[Digest, Recipe] = {}
         self._documents: dict[Digest, bytes] = {}
         self._frames: list[tuple[int, Placed, bytes]] = []
@@ -107,14 +107,14 @@ class BundleWriter:
     def __contains__(self, name: ChunkId) -> bool:
         return name in self._known
 
-    def add(self, name: ChunkId, data: bytes, label: Label) -> None:
+    def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind) -> None:
         if name in self._known:
             return
         self._known.add(name)
-        self._new.append((name, len(data), label))
+        self._new.append((name, len(data), kind))
         self.bytes_new += len(data)
         # bytes that an earlier run has packed need no place in memory until their frame comes up
-        self._buckets.add(name, len(data), None if name in self.kept else data, label)
+        self._buckets.add(name, len(data), None if name in self.kept else data, kind)
 
     def end_blob(self, recipe: Recipe) -> None:
         """A blob was read and checked; its recipe and its chunks are noted for a later run."""
@@ -142,11 +142,11 @@ class BundleWriter:
             for i in range(0, len(each), 32)
         ):
             return False
-        for name, size, label in seen.new:
+        for name, size, kind in seen.new:
             if name not in self._known:
                 self._known.add(name)
                 self.bytes_new += size
-                self._buckets.add(name, size, None, label)
+                self._buckets.add(name, size, None, kind)
         self._recipes[digest] = seen.recipe
         return True
 
@@ -163,18 +163,23 @@ class BundleWriter:
         """Every blob taken so far and its size."""
         return {d: r.size for d, r in self._recipes.items()} | {d: len(b) for d, b in self._documents.items()}
 
-    def _flush(self, kind: Kind, chunks: list[Gathered]) -> None:
-        self._lane.push(partial(self._pack, kind, chunks))
+    def _flush(self, gathered: Gathered) -> None:
+        self._lane.push(partial(self._pack, gathered))
 
-    def _pack(self, kind: Kind, chunks: list[Gathered]) -> tuple[FrameHeader, bytes, bytes]:
-        names = b"".join(each.name for each in chunks)
+    def _pack(self, gathered: Gathered) -> tuple[FrameHeader, bytes, bytes]:
+        names = b"".join(gathered.names)
         kept = self.kept.packed(names) if len(self.kept) else None
         if kept:
             self.bytes_reused += kept[0].raw_size
-            return *kept, names
-        data = [self.kept.get(each.name) if each.data is None else each.data for each in chunks]
-        chunks.clear()
-        return *encode_frame(kind, data, self._level), names
+        else:
+            starts = offsets(gathered.sizes)
+            for number in gathered.holes:
+                start = starts[number]
+                gathered.buffer[start : start + gathered.sizes[number]] = self.kept.get(gathered.names[number])
+            with memoryview(gathered.buffer) as whole, whole[: gathered.size] as raw:
+                kept = encode_frame(gathered.kind, raw, gathered.sizes, self._level)
+        gathered.buffer.close()
+        return *kept, names
 
     def _deliver(self, packed: tuple[FrameHeader, bytes, bytes]) -> None:
         frame, data, names = packed
@@ -239,7 +244,8 @@ class BundleWriter:
 
         def flush() -> None:
             nonlocal held
-            packs.append(*encode_frame(Kind.CATALOG, records, max(self._level, MIN_CATALOG_LEVEL)))
+            sizes = [len(each) for each in records]
+            packs.append(*encode_frame(Kind.CATALOG, b"".join(records), sizes, max(self._level, MIN_CATALOG_LEVEL)))
             records.clear()
             held = 0
 

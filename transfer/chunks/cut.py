@@ -8,14 +8,12 @@ from collections.abc import Iterable, Iterator
 from pyfastcdc import FastCDC
 
 from transfer.chunks.layer import Piece
-from transfer.chunks.name import CHUNK_MAX, ChunkSink, Kind, Label, chunk_id, label_for
+from transfer.chunks.name import CHUNK_MAX, ChunkSink, Kind, chunk_id, kind_of
 from transfer.model import Part
 
 CDC_AVERAGE, CDC_MIN, CDC_MAX = 1 << 20, 256 << 10, CHUNK_MAX
 PART_CHUNKS = 1 << 18
 """A recipe is divided into parts of this many payload chunks, so that no record grows without bound."""
-
-_SKELETON_LABEL = Label(Kind.SKELETON, (b"", b""))
 
 
 def _cutter() -> FastCDC:
@@ -25,33 +23,33 @@ def _cutter() -> FastCDC:
 class _Growing:
     """One big file on its way: holds back what may still belong to the next chunk."""
 
-    def __init__(self, label: Label) -> None:
-        self.label = label
-        self._held: list[bytes] = []
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self._held: list[bytes | memoryview] = []
         self._size = 0
         self._cdc = _cutter()
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes | memoryview) -> Iterator[memoryview]:
         """Chunks that are final. A cut is final once CDC_MAX bytes follow its start."""
         self._held.append(data)
         self._size += len(data)
         if self._size >= 3 * CDC_MAX:
             yield from self._cut(CDC_MAX)
 
-    def finish(self) -> Iterator[bytes]:
+    def finish(self) -> Iterator[memoryview]:
         """The rest."""
         yield from self._cut(0)
 
-    def _cut(self, keep: int) -> Iterator[bytes]:
-        whole = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-        done = 0
-        for found in self._cdc.cut_buf(whole):
-            if keep and len(whole) - found.offset < keep:
+    def _cut(self, keep: int) -> Iterator[memoryview]:
+        joined = b"".join(self._held)
+        whole, done = memoryview(joined), 0
+        for found in self._cdc.cut_buf(joined):
+            if keep and len(joined) - found.offset < keep:
                 break
             done = found.offset + found.length
             yield whole[found.offset : done]
-        self._held = [whole[done:]] if done < len(whole) else []
-        self._size = len(whole) - done
+        self._held = [joined[done:]] if done < len(joined) else []
+        self._size = len(joined) - done
 
 
 class Cutter:
@@ -71,19 +69,19 @@ class Cutter:
         growing: _Growing | None = None
         for piece in pieces:
             if growing and piece.offset == 0:
-                self._add_all(growing.finish(), growing.label)
+                self._add_all(growing.finish(), growing.kind)
                 growing = None
             self._frame(piece.skeleton)
             if not piece.data:
                 continue
             if 0 < piece.size <= CHUNK_MAX:
-                self._add(piece.data, label_for(piece.path, piece.data))
+                self._add(piece.data, kind_of(piece.path, piece.data))
                 continue
             if growing is None:
-                growing = _Growing(label_for(piece.path, piece.data))
-            self._add_all(growing.feed(piece.data), growing.label)
+                growing = _Growing(kind_of(piece.path, piece.data))
+            self._add_all(growing.feed(piece.data), growing.kind)
         if growing:
-            self._add_all(growing.finish(), growing.label)
+            self._add_all(growing.finish(), growing.kind)
         self._end_part()
         return tuple(self._parts)
 
@@ -100,15 +98,15 @@ class Cutter:
         del self._skeleton[:size]
         name = chunk_id(data)
         self._skeleton_ids += name
-        self._sink.add(name, data, _SKELETON_LABEL)
+        self._sink.add(name, data, Kind.SKELETON)
 
-    def _add_all(self, chunks: Iterable[bytes], label: Label) -> None:
+    def _add_all(self, chunks: Iterable[memoryview], kind: Kind) -> None:
         for data in chunks:
-            self._add(data, label)
+            self._add(data, kind)
 
-    def _add(self, data: bytes, label: Label) -> None:
+    def _add(self, data: bytes | memoryview, kind: Kind) -> None:
         name = chunk_id(data)
-        self._sink.add(name, data, label)
+        self._sink.add(name, data, kind)
         self._payload_ids += name
         self._gaps.append(self._gap)
         self._gap = 0

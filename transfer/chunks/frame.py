@@ -124,6 +124,10 @@ def parse_frame_header(data: bytes, where: str) -> FrameHeader:
     return FrameHeader(kind, codec, raw_size, packed_size, tuple(sizes), prefix, data_crc, size)
 
 
+_TABLES = {Kind.ELF: (18, 14, 4), Kind.BYTECODE: (18, 16, 4), Kind.TEXT: (17, 14, 5), Kind.OTHER: (18, 14, 4)}
+"""Level 3: log2 of the entries of zstd's long and short hash tables, and the shortest match (docs/decisions/0002)."""
+
+
 def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
     """zstd parameters of a full frame; the same level, size and kind give the same bytes.
 
@@ -131,7 +135,7 @@ def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
     twice as large as zstd's own, and for programs short matches from a table a quarter of its own: 2.5 % smaller than zstd's
     level 3 in 5 % more time (docs/decisions/0002). From 9 on, time is no object and long-distance matching is on.
     """
-    window = max(10, min(24 if level < 9 else WINDOW_LOG_MAX, (max(size, 1) - 1).bit_length()))
+    window = max(10, min(23 if level < 9 else WINDOW_LOG_MAX, (max(size, 1) - 1).bit_length()))
     out: dict[int, int] = {
         pyzstd.CParameter.compressionLevel: level,
         pyzstd.CParameter.windowLog: window,
@@ -140,8 +144,12 @@ def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
     }
     if size > 1 << 20:
         if level == 3:
-            out |= {pyzstd.CParameter.hashLog: 18, pyzstd.CParameter.chainLog: 14 if kind == Kind.ELF else 16}
-            out |= {pyzstd.CParameter.minMatch: 4 if kind in (Kind.ELF, Kind.BYTECODE) else 5}
+            long, short, match = _TABLES.get(kind, (18, 16, 5))
+            out |= {
+                pyzstd.CParameter.hashLog: long,
+                pyzstd.CParameter.chainLog: short,
+                pyzstd.CParameter.minMatch: match,
+            }
         elif level >= 9:
             out |= {pyzstd.CParameter.enableLongDistanceMatching: 1}
         if 9 <= level <= 12:
@@ -149,19 +157,16 @@ def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
     return out
 
 
-def encode_frame(kind: Kind, chunks: list[bytes], level: int) -> tuple[FrameHeader, bytes]:
-    """Compress chunks into one frame: its header and its bytes. Stored where zstd gains nothing. The list is emptied.
+def encode_frame(kind: Kind, raw: bytes | memoryview, sizes: Sequence[int], level: int) -> tuple[FrameHeader, bytes]:
+    """Compress chunks, given end to end, into one frame: its header and its bytes. Stored where zstd gains nothing.
 
-    In one call: fed piece by piece, zstd cuts its blocks at every 128 KiB and the frame grows by half a percent.
+    In one call: fed piece by piece, zstd ends a block at every 128 KiB and the frame grows by half a percent.
     """
-    sizes = tuple(map(len, chunks))
-    raw = b"".join(chunks)
-    chunks.clear()
     packed = pyzstd.compress(raw, options(level, len(raw), kind))
     codec = ZSTD
     if len(packed) >= len(raw):
-        codec, packed = STORED, raw
-    return FrameHeader(int(kind), codec, len(raw), len(packed), sizes, (), zlib.crc32(packed), 0), packed
+        codec, packed = STORED, bytes(raw)
+    return FrameHeader(int(kind), codec, len(raw), len(packed), tuple(sizes), (), zlib.crc32(packed), 0), packed
 
 
 def decode_frame(header: FrameHeader, packed: bytes, where: str, prefix: bytes = b"") -> Iterator[bytes]:

@@ -21,14 +21,15 @@ _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = b"LKxg"
 class Piece(NamedTuple):
     """Skeleton bytes, then content: `data` is `size` bytes' worth of file `path` from `offset` on.
 
-    Files up to CHUNK_MAX come in one piece; of an unreadable rest the size is unknown (-1).
+    Files up to CHUNK_MAX come in one piece; of an unreadable rest the size is unknown (-1). `data` may be a view of a
+    block that others share: whoever keeps it longer than a moment takes a copy.
     """
 
     skeleton: bytes
     path: bytes
     size: int
     offset: int
-    data: bytes
+    data: bytes | memoryview
 
 
 class _Input:
@@ -59,11 +60,19 @@ class _Input:
             parts.append(out)
         return b"".join(parts)
 
-    def some(self, size: int) -> bytes:
-        """Between 1 and `size` bytes, without copying more than needed; b"" at the end."""
+    def view(self, size: int) -> bytes | memoryview:
+        """`take`, without a copy where the bytes lie together."""
+        at = self._at
+        if at + size <= len(self._block):
+            self._at = at + size
+            return memoryview(self._block)[at : at + size]
+        return self.take(size)
+
+    def some(self, size: int) -> bytes | memoryview:
+        """Between 1 and `size` bytes, without a copy; b"" at the end."""
         if self._at >= len(self._block):
             self._block, self._at = self._stream.read(BLOCK), 0
-        out = self._block[self._at : self._at + size]
+        out = memoryview(self._block)[self._at : self._at + size]
         self._at += len(out)
         return out
 
@@ -112,7 +121,7 @@ def split(stream: Readable) -> Iterator[Piece]:
 def _content(skeleton: bytes, path: bytes, size: int, source: _Input) -> Iterator[Piece]:
     """One file's bytes. A file cut off by the end of the stream just ends."""
     if size <= CHUNK_MAX:
-        yield Piece(skeleton, path, size, 0, source.take(size))
+        yield Piece(skeleton, path, size, 0, source.view(size))
         return
     offset = 0
     while offset < size and (data := source.some(min(BLOCK, size - offset))):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transfer.chunks.name import Label, chunk_id
+from transfer.chunks.name import Kind, chunk_id
 from transfer.errors import Damaged
 from transfer.model import ChunkId
 
@@ -25,5 +25,5 @@ class MemoryChunks:
             raise Damaged(f"chunk {name.hex()[:12]} in memory is not what its name says")
         return data
 
-    def add(self, name: ChunkId, data: bytes, label: Label) -> None:
-        self._chunks.setdefault(name, data)
+    def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind) -> None:
+        self._chunks.setdefault(name, bytes(data))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
@@ -28,14 +27,6 @@ class Kind(IntEnum):
     CATALOG = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a chunk is gathered and sorted by: kind, then extension and name of the file it came from."""
-
-    kind: Kind
-    order: tuple[bytes, bytes]
-
-
 class ChunkSource(Protocol):
     """Where chunks are found."""
 
@@ -51,8 +42,8 @@ class ChunkSink(Protocol):
 
     def __contains__(self, name: ChunkId) -> bool: ...
 
-    def add(self, name: ChunkId, data: bytes, label: Label) -> None:
-        """Take a chunk; one that is there already is not taken twice."""
+    def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind) -> None:
+        """Take a copy of a chunk; one that is there already is not taken twice."""
         ...
 
 
@@ -77,20 +68,13 @@ _PACKED = (
 )
 
 
-def label_for(path: bytes, head: bytes | memoryview) -> Label:
-    """The label of a file's chunks, from its path in the layer and its first bytes."""
-    base = path.rsplit(b"/", 1)[-1]
-    dot = base.rfind(b".")
-    extension = base[dot + 1 :] if dot > 0 else b""
+def kind_of(path: bytes, head: bytes | memoryview) -> Kind:
+    """The kind of a file's chunks, from its path in the layer and its first bytes."""
     start = bytes(head[:256])
     if start.startswith(b"\x7fELF"):
-        kind = Kind.ELF
-    elif extension == b"pyc" or start.startswith(_BYTECODE):
-        kind = Kind.BYTECODE
-    elif start.startswith(_PACKED):
-        kind = Kind.ARCHIVE
-    elif not start.translate(None, _TEXT):
-        kind = Kind.TEXT
-    else:
-        kind = Kind.OTHER
-    return Label(kind, (extension, base))
+        return Kind.ELF
+    if path.endswith(b".pyc") or start.startswith(_BYTECODE):
+        return Kind.BYTECODE
+    if start.startswith(_PACKED):
+        return Kind.ARCHIVE
+    return Kind.OTHER if start.translate(None, _TEXT) else Kind.TEXT

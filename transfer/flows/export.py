@@ -26,6 +26,8 @@ from transfer.streams import BLOCK, MAX_DOCUMENT, IterReader, blocks, parse_obje
 from transfer.work import Pool, ahead_of, default_jobs
 
 DEFAULT_LEVEL = 3
+PACKERS_MAX = 3
+"""More frames than these are not packed at a time: each takes some 60 MB, and an export stays under 512."""
 READERS_FROM = 2
 """With more threads than this a file is read and hashed by a thread of its own; with fewer that only costs (measured, 2 cores)."""
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
@@ -56,12 +58,15 @@ def export(
         return _already(found, folder, level, started)
     threads = default_jobs() if jobs is None else jobs
     options: dict[str, object] = {"format": 1, "level": level}
-    with Pool(threads, "pack") as pool:
-        writer = BundleWriter(folder, level=level, options=options, pool=pool, ahead=threads + 1)
+    packers = min(threads, PACKERS_MAX)
+    with Pool(packers, "pack") as pool:
+        writer = BundleWriter(folder, level=level, options=options, pool=pool, ahead=packers + 1)
         try:
             if len(writer.kept):
                 observer(Noted(f"taking up the unfinished export in {folder}: {len(writer.kept)} chunks are packed"))
-            run = _Run(source, writer, observer, threaded=threads > (READERS_FROM if source.traits.random_access else 0))
+            run = _Run(
+                source, writer, observer, threaded=threads > (READERS_FROM if source.traits.random_access else 0)
+            )
             sealed = run.all(found)
         finally:
             writer.close()
