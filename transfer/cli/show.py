@@ -141,7 +141,7 @@ def inspect(bundle: Path, json: bool) -> None:
         print_json(value)
         return
     print(f"{bundle}  {opened.manifest.digest.short}  made by {printable(header.tool)}, {signature}")
-    for image in opened.images:
+    for image in sorted(opened.images, key=lambda each: each.names):
         platforms = ", ".join(map(str, image.platforms))
         print(
             printable(

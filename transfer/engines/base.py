@@ -30,14 +30,15 @@ class SourceTraits:
 
 @dataclass(frozen=True, slots=True)
 class SinkTraits:
-    """What a sink does. `keeps_digest`: the manifest digest survives. `pulls`: it fetches from a registry on this host.
+    """What a sink does. `keeps_digest`: the manifest digest survives.
 
-    `parallel`: how many images it takes at once.
+    `parallel`: how many images it takes at once. `checks`: it hashes every layer itself and refuses a wrong one, so that nobody
+    has to do it for it.
     """
 
     keeps_digest: bool
-    pulls: bool = False
     parallel: int = 1
+    checks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from transfer.errors import Damaged, EngineError, NoSpace, NotFound, TransferErr
 from transfer.events import Noted, Observer, silent
 from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
 from transfer.streams import BLOCK, IterReader, canonical_json
-from transfer.tarfmt import make_header, member, padding
+from transfer.tarfmt import RECORD, make_header, member, padding
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 TEMPORARY = "transfer-import"
@@ -95,9 +95,9 @@ class DockerClient:
 
     @contextlib.contextmanager
     def stream(
-        self, method: str, path: str, *, content: Iterator[bytes] | None = None, **params: Any
+        self, method: str, path: str, *, content: Iterator[bytes] | None = None, length: int = 0, **params: Any
     ) -> Iterator[Iterator[bytes]]:
-        """A call whose answer is streamed, as blocks."""
+        """A call whose answer is streamed, as blocks. `content` is an archive of `length` bytes."""
         with (
             self._failing(),
             self._http.stream(
@@ -105,7 +105,7 @@ class DockerClient:
                 path,
                 params=params,
                 content=content,
-                headers={"Content-Type": "application/x-tar"} if content else None,
+                headers={"Content-Type": "application/x-tar", "Content-Length": str(length)} if content else None,
             ) as reply,
         ):
             if reply.status_code >= 400:
@@ -242,10 +242,10 @@ class _Plan:
 
 
 class DockerSink:
-    """A daemon to fill: by pull from a registry in this process, or by load of an archive without what it has.
+    """A daemon to fill: by load of an archive without what it has, or by pull from a registry in this process.
 
-    `publish` gives the registry reference an image can be pulled by; without it only load is used. Measured on 13 images
-    (docs/decisions/0003): pull is faster on overlay2 stores, the containerd store takes only load.
+    `publish` gives the registry reference an image can be pulled by. Measured on 13 images (docs/decisions/0003): two thin loads
+    at a time are the fastest on every kind of store; pulling is what is left where a daemon refuses them.
     """
 
     def __init__(
@@ -259,10 +259,9 @@ class DockerSink:
         self._client, self._observer = client, observer
         self.where = client.where
         self._containerd = client.has_containerd_store()
-        pull = way == "pull" or (way == "auto" and client.local and not self._containerd)
-        self._publish = publish if pull else None
-        self._allow_load = way != "pull"
-        self.traits = SinkTraits(keeps_digest=self._containerd, pulls=pull, parallel=2)
+        self._way = way
+        self._publish = publish if way == "pull" or (client.local and not self._containerd) else None
+        self.traits = SinkTraits(keeps_digest=self._containerd, parallel=2, checks=True)
         self._lock = threading.Lock()
         self._chains: set[tuple[str, ...]] | None = None
         self._layers: set[str] = set()
@@ -316,51 +315,54 @@ class DockerSink:
         return Landed(image, "imported", plan.id, tuple(names), sent, len(set(plan.layers)) - sent)
 
     def _bring(self, image: Image, plan: _Plan, names: Sequence[str], content: Content) -> int:
-        """Get the image into the daemon; how many layers were sent."""
-        if self._publish and names:
-            try:
-                self._pull(self._publish(plan.chosen))
-                return len(plan.missing)
-            except (EngineError, TryAgain) as error:
-                if not self._allow_load:
-                    raise
-                self._observer(Noted(f"{image.label}: pulling did not work ({error.message}); loading instead"))
+        """Get the image into the daemon, the preferred way first; how many layers were sent."""
+        if self._way == "pull":
+            return self._pull(plan)
         try:
-            self._load(image, plan, names, content, plan.missing)
-            return len(plan.missing)
+            return self._load(image, plan, names, content, plan.missing)
         except (EngineError, TryAgain) as error:
-            if len(plan.missing) == len(set(plan.layers)):
+            whole = tuple(dict.fromkeys(plan.layers))
+            if self._way == "auto" and self._publish:
+                self._observer(
+                    Noted(f"{image.label}: loading did not work ({error.message}); the daemon pulls instead")
+                )
+                return self._pull(plan)
+            if len(plan.missing) == len(whole):
                 raise
             self._observer(Noted(f"{image.label}: the daemon wants every layer ({error.message}); sending all"))
-        whole = tuple(dict.fromkeys(plan.layers))
-        self._load(image, plan, names, content, whole)
-        return len(whole)
+        return self._load(image, plan, names, content, whole)
 
-    def _pull(self, reference: str) -> None:
-        repository, _, digest = reference.partition("@")
+    def _pull(self, plan: _Plan) -> int:
+        if not self._publish:
+            raise EngineError(f"{self.where}: cannot pull from here", hint="use --via load")
+        repository, _, digest = self._publish(plan.chosen).partition("@")
         with self._client.stream("POST", "/images/create", fromImage=repository, tag=digest) as answer:
             self._heed(answer)
+        return len(plan.missing)
 
     def _load(
         self, image: Image, plan: _Plan, names: Sequence[str], content: Content, layers: Sequence[Descriptor]
-    ) -> None:
-        body = _archive(image, plan, names, content, layers, whole=self._containerd)
+    ) -> int:
+        archive = _Archive(image, plan, names, content, layers, whole=self._containerd)
         failure: list[TransferError] = []
 
         def watched() -> Iterator[bytes]:
             try:
-                yield from body
+                yield from archive.blocks()
             except TransferError as error:
                 failure.append(error)
                 raise
 
         try:
-            with self._client.stream("POST", "/images/load", content=watched(), quiet="1") as answer:
+            with self._client.stream(
+                "POST", "/images/load", content=watched(), length=archive.size, quiet="1"
+            ) as answer:
                 self._heed(answer)
         except TransferError:
             if failure:
                 raise failure[0] from None
             raise
+        return len(layers)
 
     def _heed(self, answer: Iterator[bytes]) -> None:
         """Read a stream of JSON lines; Docker says 200 first and what went wrong afterwards."""
@@ -417,36 +419,54 @@ class DockerSink:
         self._client.close()
 
 
-def _archive(
-    image: Image,
-    plan: _Plan,
-    names: Sequence[str],
-    content: Content,
-    layers: Sequence[Descriptor],
-    *,
-    whole: bool,
-) -> Iterator[bytes]:
+class _Archive:
     """The dual format `docker load` takes: OCI layout and manifest.json, with only the layers that are to be sent.
 
     `whole`: the image as it is, index and all platforms (containerd store); else one platform's manifest.
     """
-    root = image.root if whole else plan.chosen.manifest
-    documents = image.documents if whole else (plan.chosen.manifest.digest, plan.chosen.config.digest)
-    for digest in documents:
-        yield from member(f"blobs/{digest.algorithm}/{digest.hex}", content.document(digest))
-    for layer in layers:
-        yield make_header(f"blobs/{layer.digest.algorithm}/{layer.digest.hex}", layer.size)
-        yield from content.open(layer)
-        yield bytes(padding(layer.size))
-    entry = Descriptor(root.media_type, root.digest, root.size).as_json()
-    entries = [{**entry, "annotations": name_annotations(name)} for name in names] or [entry]
-    chosen = plan.chosen
-    saved = {
-        "Config": f"blobs/sha256/{chosen.config.digest.hex}",
-        "RepoTags": [Reference.parse(name).familiar for name in names] or None,
-        "Layers": [f"blobs/sha256/{each.digest.hex}" for each in chosen.layers],
-    }
-    yield from member("manifest.json", canonical_json([saved]))
-    yield from member("index.json", canonical_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
-    yield from member("oci-layout", LAYOUT)
-    yield bytes(1024)
+
+    def __init__(
+        self,
+        image: Image,
+        plan: _Plan,
+        names: Sequence[str],
+        content: Content,
+        layers: Sequence[Descriptor],
+        *,
+        whole: bool,
+    ) -> None:
+        chosen = plan.chosen
+        root = image.root if whole else chosen.manifest
+        documents = image.documents if whole else (chosen.manifest.digest, chosen.config.digest)
+        entry = Descriptor(root.media_type, root.digest, root.size).as_json()
+        entries = [{**entry, "annotations": name_annotations(name)} for name in names] or [entry]
+        saved = {
+            "Config": _blob_name(chosen.config.digest),
+            "RepoTags": [Reference.parse(name).familiar for name in names] or None,
+            "Layers": [_blob_name(each.digest) for each in chosen.layers],
+        }
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
+        self._before = [(_blob_name(digest), content.document(digest)) for digest in documents]
+        self._after = [
+            ("manifest.json", canonical_json([saved])),
+            ("index.json", canonical_json(index)),
+            ("oci-layout", LAYOUT),
+        ]
+        self._layers, self._content = layers, content
+        sizes = [len(data) for _, data in self._before + self._after] + [layer.size for layer in layers]
+        self.size = sum(RECORD + size + padding(size) for size in sizes) + 2 * RECORD
+
+    def blocks(self) -> Iterator[bytes]:
+        for name, data in self._before:
+            yield from member(name, data)
+        for layer in self._layers:
+            yield make_header(_blob_name(layer.digest), layer.size)
+            yield from self._content.open(layer)
+            yield bytes(padding(layer.size))
+        for name, data in self._after:
+            yield from member(name, data)
+        yield bytes(2 * RECORD)
+
+
+def _blob_name(digest: Digest) -> str:
+    return f"blobs/{digest.algorithm}/{digest.hex}"

@@ -55,6 +55,7 @@ class BundleContent:
     def __init__(self, bundle: Bundle, observer: Observer, *, threaded: bool) -> None:
         self._bundle, self._observer, self._threaded = bundle, observer, threaded
         self.rebuilding: Rebuilding | None = None
+        self.hashed = True
         self._lock = threading.Lock()
         self.bytes_unpacked = 0
 
@@ -68,7 +69,8 @@ class BundleContent:
         stream = self.rebuilding.open(descriptor.digest)
         parts = ahead_of(iter(lambda: stream.read(1 << 30), b""), 8, threaded=self._threaded)
         with contextlib.closing(parts):  # type: ignore[type-var]
-            for block in verified(_Parts(parts), descriptor.digest, descriptor.size, f"layer {descriptor.digest}"):
+            where = f"layer {descriptor.digest}"
+            for block in verified(_Parts(parts), descriptor.digest, descriptor.size, where, hashed=self.hashed):
                 with self._lock:
                     self.bytes_unpacked += len(block)
                     self._observer(Advanced("import", len(block)))
@@ -117,6 +119,7 @@ def load(
         )
         recipes = bundle.catalog().recipes
         observer(Planned("import", sum(recipes[digest].size for digest in plan if digest in recipes)))
+        content.hashed = not sink.traits.checks
         with Pool(threads, "unpack") as pool:
             content.rebuilding = bundle.rebuild(plan, pool=pool, jobs=max(1, threads))
             with Pool(min(sink.traits.parallel, threads), "land") as lanes:

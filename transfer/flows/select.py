@@ -59,7 +59,7 @@ def open_file_sink(text: str) -> ImageSink | None:
 
 
 def select(source: ImageSource, patterns: Sequence[str], platform: Platform | None, observer: Observer) -> list[Found]:
-    """The images that names, IDs and globs pick, each once, in the order of their names. NotFound if one picks nothing."""
+    """The images that names, IDs and globs pick, each once, in the order of `merge`. NotFound if one picks nothing."""
     listed: list[Listed] | None = None
     found: list[Found] = []
     if not patterns and not source.traits.random_access and isinstance(source, DockerSource):
@@ -97,14 +97,17 @@ def name_matches(name: str, pattern: str) -> bool:
 
 
 def merge(found: Sequence[Found]) -> list[Found]:
-    """One entry an image, with all the names it was picked by."""
+    """One entry an image, with all the names it was picked by; those with few layers first, as an import takes them.
+
+    What is packed in the order in which it will be unpacked is decoded once.
+    """
     by_id: dict[str, Found] = {}
     for each in found:
         key = str(each.id)
         known = by_id.get(key)
         names = tuple(sorted({*known.names, *each.names})) if known else tuple(sorted(each.names))
         by_id[key] = replace(each, names=names)
-    return sorted(by_id.values(), key=lambda each: (each.names, str(each.id)))
+    return sorted(by_id.values(), key=lambda each: (len(each.layers), each.names, str(each.id)))
 
 
 def choose(images: Sequence[Image], patterns: Sequence[str]) -> list[Image]:
