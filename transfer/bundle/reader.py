@@ -279,6 +279,10 @@ def _catalog_records(path: Path, blob: head.Blob) -> Iterator[bytes]:
         data = read_small(path, blob.size)
     except NotFound as error:
         raise MissingPart(f"{path}: the catalog is missing", hint="copy this file from the bundle") from error
+    except FormatError as error:
+        raise Damaged(
+            f"{path}: the catalog is damaged: {error.message}", hint="copy this file from the bundle again"
+        ) from error
     if sha256(data) != blob.digest:
         raise Damaged(f"{path}: the catalog is damaged", hint="copy this file from the bundle again")
     with open_plain(path) as file:

@@ -111,8 +111,8 @@ def check(folder):
     for blob, is_pack in [(each, False) for each in header["catalog"]] + packs:
         path, frames = path_of(folder, blob["digest"]), blob["frames"]
         lost, why = set(range(first, first + frames)), ""
-        if not os.path.isfile(path):
-            why = "missing"
+        if os.path.islink(path) or not os.path.isfile(path):
+            why = "damaged" if os.path.lexists(path) else "missing"
         else:
             digest, size = hash_file(path)
             if (digest, size) != (blob["digest"], blob["size"]):

@@ -27,7 +27,7 @@ from transfer.engines.base import (
 )
 from transfer.engines.ocilayout import LAYOUT, REF_NAME, RootedSource, Roots, name_annotations
 from transfer.engines.savefile import ForwardFile, Saved, SaveStream, follow, made_manifest, members, parse_saved
-from transfer.errors import Damaged, FormatError, NotFound, from_os_error
+from transfer.errors import Damaged, FormatError, NotFound, TransferError, from_os_error
 from transfer.model import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Image, Platform, Reference, is_name
 from transfer.streams import (
     MAX_DOCUMENT,
@@ -300,12 +300,18 @@ class ArchiveSink:
         self._written.add(digest)
 
     def _member(self, name: str, size: int, data: Iterator[bytes]) -> None:
+        """Write a member; if that fails, take back what was written of it, so that the archive stays one for other images."""
+        start = os.lseek(self._fd, 0, os.SEEK_CUR)
         try:
             write_all(self._fd, make_header(name, size))
             for block in data:
                 write_all(self._fd, block)
             write_all(self._fd, bytes(padding(size)))
-        except OSError as error:
+        except (OSError, TransferError) as error:
+            os.ftruncate(self._fd, start)
+            os.lseek(self._fd, start, os.SEEK_SET)
+            if isinstance(error, TransferError):
+                raise
             raise from_os_error(error, f"writing {self._path}") from error
 
     def close(self, *, failed: bool) -> None:

@@ -1,0 +1,129 @@
+"""kill -9 at every step that publishes something, and every way a disk says no: the same command again ends right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.faulty import KILLED, Fault, count, run_with
+from tests.support.zoo import zoo
+
+CALLS = ("write", "fsync", "replace", "unlink")
+DISK = {"ENOSPC": 23, "EDQUOT": 23, "EFBIG": 23, "EIO": 13, "EROFS": 13}
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return zoo().write(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="module")
+def whole(layout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle that an undisturbed export makes."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run_with(None, folder / "log", *exporting(layout, folder / "b")).code == 0
+    return folder / "b"
+
+
+def exporting(layout: Path, bundle: Path) -> list[object]:
+    return ["export", "--from", f"oci:{layout}", "-o", bundle, "-q", "--jobs", 1]
+
+
+def importing(bundle: Path, target: str) -> list[object]:
+    return ["import", bundle, "--to", target, "-q", "--jobs", 1]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def steps(total: int) -> list[int]:
+    """Every call where there are few, about twenty of them spread out where there are many."""
+    return sorted({*range(1, min(total, 6) + 1), *range(1, total + 1, max(1, total // 14)), total})
+
+
+@pytest.mark.parametrize("how", ["kill-before", "kill-after"])
+@pytest.mark.parametrize("call", CALLS)
+def test_an_export_killed_anywhere_goes_on(layout: Path, whole: Path, tmp_path: Path, call: str, how: str) -> None:
+    log = tmp_path / "log"
+    for at in steps(count(call, log, *exporting(layout, tmp_path / "counted"))):
+        bundle = tmp_path / f"{at}"
+        assert run_with(Fault(call, at, how), log, *exporting(layout, bundle)).code == KILLED
+        ended = run_with(None, log, *exporting(layout, bundle))
+        assert ended.code == 0, (at, ended.said)
+        assert files(bundle) == files(whole), at
+
+
+@pytest.mark.parametrize("how", ["kill-before", "kill-after"])
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("kind", ["oci", "docker-archive"])
+def test_an_import_killed_anywhere_ends_right(whole: Path, tmp_path: Path, kind: str, call: str, how: str) -> None:
+    log, sound = tmp_path / "log", tmp_path / "sound"
+    assert run_with(None, log, *importing(whole, f"{kind}:{sound}")).code == 0
+    for at in steps(count(call, log, *importing(whole, f"{kind}:{tmp_path / 'counted'}"))):
+        place = tmp_path / f"{at}"
+        target = f"{kind}:{place / 'o'}"
+        place.mkdir()
+        assert run_with(Fault(call, at, how), log, *importing(whole, target)).code == KILLED
+        ended = run_with(None, log, *importing(whole, target))
+        assert ended.code == 0, (at, ended.said)
+        if kind == "oci":
+            index = {name: data for name, data in files(place / "o").items() if not name.startswith(".")}
+            assert {n for n in index if n.startswith("blobs/") and "/." not in n} == {
+                n for n in files(sound) if n.startswith("blobs/")
+            }
+            assert run_with(None, log, "export", "--from", target, "-o", place / "again", "-q").code == 0
+        else:
+            assert (place / "o").read_bytes() == sound.read_bytes()
+
+
+@pytest.mark.parametrize("error", DISK)
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_disk_that_says_no_is_told_and_nothing_is_lost(
+    layout: Path, whole: Path, tmp_path: Path, call: str, error: str
+) -> None:
+    log = tmp_path / "log"
+    total = count(call, log, *exporting(layout, tmp_path / "counted"))
+    for at in sorted({1, 2, total // 2, total - 1, total}):
+        bundle = tmp_path / f"{at}"
+        ended = run_with(Fault(call, at, error), log, *exporting(layout, bundle))
+        assert ended.code == DISK[error], (at, ended.said)
+        assert ended.said.count("\n") == 2, ended.said
+        assert "  -> " in ended.said
+        assert str(bundle) in ended.said
+        assert not (bundle / "index.json").exists() or at >= total - 1
+        assert run_with(None, log, *exporting(layout, bundle)).code == 0
+        assert files(bundle) == files(whole), at
+
+
+@pytest.mark.parametrize("kind", ["oci", "docker-archive", "oci-archive"])
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_full_disk_at_import(whole: Path, tmp_path: Path, kind: str, call: str) -> None:
+    log = tmp_path / "log"
+    total = count(call, log, *importing(whole, f"{kind}:{tmp_path / 'counted'}"))
+    for at in sorted({1, 2, total // 2, total}):
+        place = tmp_path / f"{kind}{at}"
+        place.mkdir()
+        ended = run_with(Fault(call, at, "ENOSPC"), log, *importing(whole, f"{kind}:{place / 'o'}"))
+        assert ended.code in (3, 23), (at, ended.said)
+        assert "No space left" in ended.said
+        assert not list(place.rglob("*.tmp"))
+        if kind != "oci" and (place / "o").exists():
+            assert [path.name for path in place.iterdir()] == ["o"]
+            back = run_with(None, log, "export", "--from", f"{kind}:{place / 'o'}", "-o", place / "back", "-q")
+            assert back.code == 0, (at, back.said)
+        assert run_with(None, log, *importing(whole, f"{kind}:{place / 'o'}")).code == 0
+
+
+def test_nothing_is_compressed_twice(layout: Path, whole: Path, tmp_path: Path) -> None:
+    """After a kill at the very end, the next run takes every frame as it is."""
+    import json
+
+    log, bundle = tmp_path / "log", tmp_path / "b"
+    total = count("replace", log, *exporting(layout, tmp_path / "counted"))
+    assert run_with(Fault("replace", total, "kill-before"), log, *exporting(layout, bundle)).code == KILLED
+    ended = run_with(None, log, *exporting(layout, bundle), "--json")
+    done = json.loads(ended.said)
+    assert (done["bytes_reused"], done["bytes_read"]) == (done["bytes_new"], 0)
+    assert files(bundle) == files(whole)

@@ -1,0 +1,84 @@
+"""The specimens in bundles/: every released version opens for ever, and every defect is told as it should be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.run import alone, run, says
+from tests.support.specimens import BROKEN, BUNDLES, DEFECTS, GOLDEN
+from transfer.streams import sha256
+
+SPECIMENS = sorted(path.with_suffix("") for path in GOLDEN.parent.glob("v*/*.json"))
+
+
+def blobs_of(layout: Path) -> dict[str, int]:
+    return {str(sha256(path.read_bytes())): path.stat().st_size for path in (layout / "blobs" / "sha256").iterdir()}
+
+
+@pytest.mark.parametrize("specimen", SPECIMENS, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_a_golden_specimen_gives_back_every_blob(specimen: Path, tmp_path: Path) -> None:
+    expected = json.loads(specimen.with_suffix(".json").read_text(encoding="utf-8"))
+    run("verify", specimen, "--deep", "-q")
+    run("import", specimen, "--to", f"oci:{tmp_path / 'o'}", "-q")
+    assert blobs_of(tmp_path / "o") == expected["blobs"]
+    listed = json.loads(run("images", "--from", f"oci:{tmp_path / 'o'}", "--json"))["images"]
+    assert sorted(name for image in listed for name in image["names"]) == expected["names"]
+
+
+@pytest.mark.parametrize("specimen", SPECIMENS, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_the_stand_alone_script_reads_it_too(specimen: Path, tmp_path: Path) -> None:
+    expected = json.loads(specimen.with_suffix(".json").read_text(encoding="utf-8"))
+    assert alone(specimen) == 0
+    if shutil.which("zstd"):
+        assert alone(specimen, "--rebuild", tmp_path / "o") == 0
+        assert blobs_of(tmp_path / "o") == expected["blobs"]
+
+
+def test_the_script_on_the_medium_is_the_one_in_the_repository() -> None:
+    path = BUNDLES.parent / "transfer" / "bundle" / "standalone.py"
+    assert (BUNDLES / "verify.py").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_broken_specimen_is_told_as_it_should_be(name: str, tmp_path: Path) -> None:
+    place = BROKEN / name
+    expected = json.loads((place / "expected.json").read_text(encoding="utf-8"))
+    code = DEFECTS[name][1]
+    assert expected["verify"] == code
+    verify, text = says("verify", "--deep", place / "bundle")
+    assert verify == code, text
+    target = tmp_path / "o"
+    code, text = says("import", place / "bundle", "--to", f"oci:{target}")
+    assert code in (3, 13, 14), text
+    assert expected["names"] in text
+    if target.exists() and (target / "index.json").exists():
+        # what did land must be whole
+        run("export", "--from", f"oci:{target}", "-o", tmp_path / "again", "-q")
+
+
+@pytest.mark.parametrize("name", [n for n, d in DEFECTS.items() if d[2] in ("damaged", "missing")])
+def test_the_stand_alone_script_finds_it_too(name: str) -> None:
+    hidden = {"other-content", "bomb", "forged-document"}  # right digests over wrong content: only a rebuild tells
+    assert alone(BROKEN / name / "bundle") in ((0,) if name in hidden else (13, 14))
+
+
+@pytest.mark.parametrize("name", ["unknown-version", "unknown-feature"])
+def test_the_stand_alone_script_refuses_what_it_does_not_know(name: str) -> None:
+    assert alone(BROKEN / name / "bundle") == 13
+
+
+def test_specimens_are_what_their_maker_makes(tmp_path: Path) -> None:
+    """Each defect is made anew from the golden one: the repository holds nothing that cannot be explained."""
+    command = [
+        sys.executable,
+        "-c",
+        "from tests.support.specimens import *; make_broken(Path(sys.argv[1]), GOLDEN / 'zoo')",
+    ]
+    subprocess.run([*command, str(tmp_path)], check=True, cwd=BUNDLES.parent)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in BROKEN.iterdir())

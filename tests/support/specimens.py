@@ -1,0 +1,360 @@
+"""Makes the specimens in bundles/: `python -m tests.support.specimens`. The golden ones are made once for a version, then kept.
+
+A broken one is the golden one with exactly one thing wrong, and `expected.json`: what the commands must say of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.zoo import zoo
+from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
+from transfer.bundle.reader import Bundle, _catalog_records
+from transfer.chunks.frame import FrameHeader, encode_frame, put_varints
+from transfer.chunks.name import Kind
+from transfer.chunks.pack import PACK_HEADER, Placed, read_frame_header
+from transfer.engines.ocilayout import LayoutSource
+from transfer.events import silent
+from transfer.flows.export import export
+from transfer.flows.select import select
+from transfer.model import OCI_MANIFEST, Descriptor, Digest, Recipe
+from transfer.streams import canonical_json, open_plain, sha256
+
+BUNDLES = Path(__file__).parents[2] / "bundles"
+GOLDEN, BROKEN = BUNDLES / "golden" / "v1", BUNDLES / "broken"
+
+
+def make_golden(target: Path) -> None:
+    """One bundle of the whole zoo, and what is in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        layout = zoo()
+        source = LayoutSource(layout.write(Path(folder)))
+        export(source, select(source, [], None, silent), target / "zoo", level=3, jobs=0, observer=silent)
+    expected = {
+        "blobs": {digest: len(data) for digest, data in sorted(layout.blobs.items())},
+        "names": sorted(e["annotations"]["org.opencontainers.image.ref.name"] for e in layout.entries),
+    }
+    (target / "zoo.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
+
+
+class Patient:
+    """A bundle under the knife: change one thing, then `seal` puts right all digests above it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.blobs = folder / "blobs" / "sha256"
+        with Bundle(folder) as bundle:
+            self.manifest_digest, self.config_digest = bundle.manifest.digest, bundle.config.digest
+            self.packs = [self.blobs / each.digest.hex for each in bundle.header.packs]
+            self.catalogs = [self.blobs / each.digest.hex for each in bundle.header.catalog]
+            self.records = [
+                record for each in bundle.header.catalog for record in _catalog_records(folder / each.path, each)
+            ]
+        self.header: dict[str, Any] = json.loads((self.blobs / self.config_digest.hex).read_bytes())
+        self.manifest: dict[str, Any] = json.loads((self.blobs / self.manifest_digest.hex).read_bytes())
+        self.index: dict[str, Any] = json.loads((folder / "index.json").read_bytes())
+
+    def put(self, old: Path, data: bytes) -> Path:
+        """Replace a blob by other bytes under their own digest, in header and manifest too."""
+        digest = sha256(data)
+        old.unlink()
+        path = self.blobs / digest.hex
+        path.write_bytes(data)
+        for entry in [*self.header["packs"], *self.header["catalog"], *self.manifest["layers"]]:
+            if entry["digest"] == f"sha256:{old.name}":
+                entry |= {"digest": str(digest), "size": len(data)}
+        return path
+
+    def seal(self) -> None:
+        """Write header, manifest and index anew, so that every digest is right again."""
+        for digest in (self.manifest_digest, self.config_digest):
+            (self.blobs / digest.hex).unlink()
+        header = canonical_json(self.header)
+        self.manifest["config"] |= {"digest": str(sha256(header)), "size": len(header)}
+        manifest = canonical_json(self.manifest)
+        self.index["manifests"][0] |= {"digest": str(sha256(manifest)), "size": len(manifest)}
+        for data in (header, manifest):
+            (self.blobs / sha256(data).hex).write_bytes(data)
+        (self.folder / "index.json").write_bytes(canonical_json(self.index))
+
+    def recatalog(self, records: list[bytes]) -> None:
+        """A catalog of these records."""
+        frame, packed = encode_frame(Kind.CATALOG, b"".join(records), [len(each) for each in records], 3)
+        self.put(self.catalogs[0], PACK_HEADER + frame.encode() + packed)
+        self.seal()
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def first_frame(path: Path) -> Placed:
+    with open_plain(path) as file:
+        return read_frame_header(file.fileno(), 16, str(path))
+
+
+def reframe(patient: Patient, change: Callable[[bytearray], None]) -> None:
+    """Change the first pack's first frame header and put its CRC and all digests right."""
+    path = patient.packs[0]
+    data = bytearray(path.read_bytes())
+    size = first_frame(path).header.header_size
+    part = data[16 : 16 + size]
+    change(part)
+    part[-4:] = zlib.crc32(part[:-4]).to_bytes(4, "little")
+    patient.put(path, bytes(data[:16] + part + data[16 + size :]))
+    patient.seal()
+
+
+def _bit_in_data(p: Patient) -> None:
+    flip(p.packs[0], first_frame(p.packs[0]).data_offset + 40)
+
+
+def _bit_in_header(p: Patient) -> None:
+    flip(p.packs[0], 16 + 34)
+
+
+def _bit_in_magic(p: Patient) -> None:
+    flip(p.packs[0], 0)
+
+
+def _bit_in_catalog(p: Patient) -> None:
+    flip(p.catalogs[0], 200)
+
+
+def _bit_in_manifest(p: Patient) -> None:
+    flip(p.blobs / p.manifest_digest.hex, 30)
+
+
+def _bit_in_bundle_header(p: Patient) -> None:
+    flip(p.blobs / p.config_digest.hex, 30)
+
+
+def _cut_pack(p: Patient) -> None:
+    os.truncate(p.packs[0], p.packs[0].stat().st_size - 1)
+
+
+def _longer_pack(p: Patient) -> None:
+    with p.packs[0].open("ab") as file:
+        file.write(b"garbage")
+
+
+def _empty_pack(p: Patient) -> None:
+    os.truncate(p.packs[0], 0)
+
+
+def _missing_pack(p: Patient) -> None:
+    p.packs[0].unlink()
+
+
+def _missing_catalog(p: Patient) -> None:
+    p.catalogs[0].unlink()
+
+
+def _swapped(p: Patient) -> None:
+    pack, catalog = p.packs[0].read_bytes(), p.catalogs[0].read_bytes()
+    p.packs[0].write_bytes(catalog)
+    p.catalogs[0].write_bytes(pack)
+
+
+def _pack_is_link(p: Patient) -> None:
+    p.packs[0].rename(p.folder / "elsewhere")
+    p.packs[0].symlink_to("../../elsewhere")
+
+
+def _no_index(p: Patient) -> None:
+    (p.folder / "index.json").unlink()
+    (p.folder / ".transfer").mkdir()
+    (p.folder / ".transfer" / "lock").touch()
+
+
+def _twin_keys(p: Patient) -> None:
+    data = (p.folder / "index.json").read_bytes()
+    (p.folder / "index.json").write_bytes(data.replace(b"{", b'{"schemaVersion":2,', 1))
+
+
+def _digest_is_path(p: Patient) -> None:
+    p.index["manifests"][0]["digest"] = "sha256:../../../../etc/passwd"
+    (p.folder / "index.json").write_bytes(canonical_json(p.index))
+
+
+def _negative_size(p: Patient) -> None:
+    p.index["manifests"][0]["size"] = -1
+    (p.folder / "index.json").write_bytes(canonical_json(p.index))
+
+
+def _two_manifests(p: Patient) -> None:
+    p.index["manifests"] *= 2
+    (p.folder / "index.json").write_bytes(canonical_json(p.index))
+
+
+def _set(key: str, value: object) -> Callable[[Patient], None]:
+    def change(p: Patient) -> None:
+        p.header[key] = value
+        p.seal()
+
+    return change
+
+
+def _unknown_file(p: Patient) -> None:
+    p.manifest["layers"].append({**p.manifest["layers"][0], "mediaType": "application/vnd.transfer.parity.v1"})
+    p.seal()
+
+
+def _lists_differ(p: Patient) -> None:
+    p.header["packs"] = []
+    p.seal()
+
+
+def _pack_version(p: Patient) -> None:
+    data = bytearray(p.packs[0].read_bytes())
+    data[8] = 2
+    p.put(p.packs[0], bytes(data))
+    p.seal()
+
+
+def _codec(p: Patient) -> None:
+    reframe(p, lambda part: part.__setitem__(9, 7))
+
+
+def _flags(p: Patient) -> None:
+    reframe(p, lambda part: part.__setitem__(10, 1))
+
+
+def _bomb(p: Patient) -> None:
+    """A frame that decompresses to more than it says."""
+    path = p.packs[0]
+    placed, data = first_frame(path), path.read_bytes()
+    h = placed.header
+    big, packed = encode_frame(Kind(h.kind), bytes(h.raw_size + (8 << 20)), [h.raw_size + (8 << 20)], 3)
+    small = FrameHeader(h.kind, big.codec, h.raw_size, len(packed), h.sizes, (), zlib.crc32(packed), 0)
+    p.put(path, data[:16] + small.encode() + packed + data[placed.end :])
+    p.seal()
+
+
+def _other_content(p: Patient) -> None:
+    """A sound frame of the right sizes with other bytes in it: only the chunks' names tell."""
+    path = p.packs[0]
+    placed, data = first_frame(path), path.read_bytes()
+    h = placed.header
+    frame, packed = encode_frame(Kind(h.kind), b"x" * h.raw_size, h.sizes, 3)
+    p.put(path, data[:16] + frame.encode() + packed + data[placed.end :])
+    p.seal()
+
+
+def _lying_recipe(p: Patient) -> None:
+    """A recipe that says more bytes than it makes."""
+    out: list[bytes] = []
+    done = False
+    for record in p.records:
+        if record[:1] == b"R" and not done:
+            reader = CatalogReader("")
+            reader.add(record)
+            (digest, parts), *_ = reader._parts.items()
+            size, encoding, _ = reader._heads[digest]
+            out += recipe_records(Recipe(digest, size + 512, encoding, tuple(parts)))
+            done = True
+        else:
+            out.append(record)
+    p.recatalog(out)
+
+
+def _unknown_encoding(p: Patient) -> None:
+    at = next(n for n, record in enumerate(p.records) if record[:1] == b"R")
+    reader = CatalogReader("")
+    reader.add(p.records[at])
+    (digest, parts), *_ = reader._parts.items()
+    p.records[at] = next(iter(recipe_records(Recipe(digest, reader._heads[digest][0], 9, tuple(parts)))))
+    p.recatalog(p.records)
+
+
+def _unknown_record(p: Patient) -> None:
+    p.recatalog([*p.records, b"Z" + bytes(20)])
+
+
+def _forged_document(p: Patient) -> None:
+    digest = Digest("sha256:" + "a" * 64)
+    p.recatalog([document_record(digest, b"{}"), *p.records])
+
+
+def _long_number(p: Patient) -> None:
+    """A varint without end."""
+    p.recatalog([*p.records, b"F" + b"\xff" * 30])
+
+
+def _huge_count(p: Patient) -> None:
+    """A frame entry that claims 2^60 chunks."""
+    p.recatalog([*p.records, b"F" + put_varints([0, 16, 60, 5, 5, 1, 1, 1 << 60, 0])])
+
+
+def _other_artifact(p: Patient) -> None:
+    p.index["manifests"][0] = Descriptor(OCI_MANIFEST, p.manifest_digest, 1).as_json() | {"artifactType": "text/plain"}
+    (p.folder / "index.json").write_bytes(canonical_json(p.index))
+
+
+Defect = tuple[Callable[[Patient], None], int, str, str]
+
+DEFECTS: dict[str, Defect] = {
+    # name: what is done, exit code of verify --deep, slug of an import's error, what its message must name
+    "bit-in-data": (_bit_in_data, 13, "damaged", "frame"),
+    "bit-in-frame-header": (_bit_in_header, 13, "malformed", "frame header"),
+    "bit-in-pack-magic": (_bit_in_magic, 13, "malformed", "not a pack"),
+    "bit-in-catalog": (_bit_in_catalog, 13, "damaged", "catalog"),
+    "bit-in-manifest": (_bit_in_manifest, 13, "damaged", "manifest"),
+    "bit-in-header": (_bit_in_bundle_header, 13, "damaged", "header"),
+    "pack-cut-short": (_cut_pack, 13, "missing", "blobs/sha256/"),
+    "pack-too-long": (_longer_pack, 13, "missing", "blobs/sha256/"),
+    "pack-empty": (_empty_pack, 13, "missing", "blobs/sha256/"),
+    "pack-missing": (_missing_pack, 14, "missing", "blobs/sha256/"),
+    "catalog-missing": (_missing_catalog, 14, "missing", "catalog"),
+    "files-swapped": (_swapped, 13, "damaged", "blobs/sha256/"),
+    "pack-is-a-link": (_pack_is_link, 13, "missing", "blobs/sha256/"),
+    "unfinished": (_no_index, 14, "missing", "unfinished export"),
+    "index-twin-keys": (_twin_keys, 13, "malformed", "twice"),
+    "digest-is-a-path": (_digest_is_path, 13, "malformed", "not a sha256"),
+    "negative-size": (_negative_size, 13, "malformed", "bad size"),
+    "two-manifests": (_two_manifests, 13, "unsupported", "not a bundle"),
+    "other-artifact": (_other_artifact, 13, "unsupported", "text/plain"),
+    "unknown-version": (_set("version", 2), 13, "unsupported", "version 2"),
+    "unknown-feature": (_set("features", ["teleport"]), 13, "unsupported", "teleport"),
+    "unknown-file": (_unknown_file, 13, "unsupported", "parity"),
+    "lists-differ": (_lists_differ, 13, "malformed", "different files"),
+    "unknown-pack-version": (_pack_version, 13, "unsupported", "version 2"),
+    "unknown-codec": (_codec, 13, "unsupported", "codec 7"),
+    "unknown-flags": (_flags, 13, "unsupported", "flags"),
+    "bomb": (_bomb, 13, "damaged", "frame"),
+    "other-content": (_other_content, 13, "damaged", "images failed"),
+    "lying-recipe": (_lying_recipe, 13, "malformed", "makes"),
+    "unknown-encoding": (_unknown_encoding, 13, "unsupported", "encoding 9"),
+    "unknown-record": (_unknown_record, 13, "malformed", "unknown record"),
+    "forged-document": (_forged_document, 13, "damaged", "document"),
+    "number-without-end": (_long_number, 13, "malformed", "malformed number"),
+    "huge-count": (_huge_count, 13, "malformed", "cut short"),
+}
+
+
+def make_broken(target: Path, golden: Path) -> None:
+    """Every defect, each in a folder of its own."""
+    for name, (change, code, slug, words) in DEFECTS.items():
+        place = target / name
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(golden, place / "bundle", symlinks=True)
+        change(Patient(place / "bundle"))
+        expected = {"verify": code, "slug": slug, "names": words}
+        (place / "expected.json").write_text(json.dumps(expected) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if not (GOLDEN / "zoo").exists():
+        make_golden(GOLDEN)
+    if "--golden" not in sys.argv:
+        make_broken(BROKEN, GOLDEN / "zoo")
