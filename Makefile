@@ -18,14 +18,18 @@ test: $(BIN)/transfer
 	$(BIN)/python -m pytest $(TESTS)
 
 lint: $(BIN)/transfer
-	$(BIN)/ruff format --check transfer tests
-	$(BIN)/ruff check transfer tests
+	$(BIN)/ruff format --check transfer tests benchmarks
+	$(BIN)/ruff check transfer tests benchmarks
 	$(BIN)/lint-imports
 
 types: $(BIN)/transfer
-	$(BIN)/mypy transfer tests
+	$(BIN)/mypy transfer tests benchmarks
 
 e2e: $(BIN)/transfer
 	$(BIN)/python -m pytest tests/e2e
+
+# Figures, never a gate. Without CORPUS (docs/architecture.md) a small corpus is made here.
+bench: $(BIN)/transfer
+	$(BIN)/python -m benchmarks.run $(BENCH)
 
 check: lint types test e2e demo
