@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.support.run import alone, run
+from tests.support.zoo import zoo
 from transfer.cli.demonstration import make_layout
 
 
@@ -88,3 +90,30 @@ def test_wrong_arguments_say_what_to_do(tmp_path: Path) -> None:
     run("inspect", tmp_path, code=10)
     run("nonsense", code=2)
     run("export", "--from", f"oci:{tmp_path}", code=10)
+
+
+def test_a_platform_is_picked_from_a_multi_platform_image(tmp_path: Path) -> None:
+    run("export", "--from", f"oci:{zoo().write(tmp_path / 'o')}", "zoo/multi:1", "-o", tmp_path / "b", "-q")
+    for wanted, layers in (("linux/amd64", 2), ("linux/arm64", 1)):
+        target = tmp_path / f"{layers}.tar"
+        run("import", tmp_path / "b", "--to", f"docker-archive:{target}", "--platform", wanted, "-q")
+        with tarfile.open(target) as archive:
+            saved = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
+        assert [len(each["Layers"]) for each in saved] == [layers]
+    target = tmp_path / "none.tar"
+    run("import", tmp_path / "b", "--to", f"docker-archive:{target}", "--platform", "linux/riscv64", code=10)
+    assert not target.exists()
+    run(
+        "export",
+        "--from",
+        f"oci:{tmp_path / 'o'}",
+        "zoo/multi:1",
+        "--platform",
+        "linux/arm64",
+        "-o",
+        tmp_path / "c",
+        "-q",
+    )
+    image = json.loads(run("inspect", tmp_path / "c", "--json"))["images"][0]
+    assert image["platforms"] == ["linux/arm64"]
+    assert image["digest"] == json.loads(run("inspect", tmp_path / "b", "--json"))["images"][0]["digest"]

@@ -50,7 +50,7 @@ class Header:
     catalog: tuple[Blob, ...]
     packs: tuple[Blob, ...]
     totals: dict[str, int]
-    prerequisites: dict[str, Any] = field(default_factory=lambda: {"chunks": 0, "bundles": []})
+    prerequisites: dict[str, Any] = field(default_factory=lambda: {"chunks": 0, "bytes": 0, "bundles": []})
     features: tuple[str, ...] = ()
 
     def encode(self) -> bytes:

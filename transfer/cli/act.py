@@ -118,6 +118,7 @@ def import_(
     patterns: list[str],
     to: str,
     retag: list[str],
+    platform: str,
     via: str,
     jobs: int | None,
     dry_run: bool,
@@ -130,16 +131,17 @@ def import_(
     keep_memory()
     observer = Progress(quiet=quiet)
     rename = retagging(retag)
+    wanted = Platform.parse(platform) if platform else None
     try:
         with Bundle(bundle) as opened:
             chosen = choose(opened.images, patterns)
             if dry_run:
                 _say_plan(chosen, rename, json)
                 return
-            sink = open_file_sink(to)
+            sink = open_file_sink(to, wanted)
             if sink is None:
                 done = loading.load_into_docker(
-                    opened, chosen, rename, way=cast(Way, via), jobs=jobs, observer=observer
+                    opened, chosen, rename, way=cast(Way, via), platform=wanted, jobs=jobs, observer=observer
                 )
             else:
                 content = loading.BundleContent(opened, observer, threaded=True)

@@ -124,16 +124,21 @@ def import_(
         str, typer.Option("--to", help="docker-daemon: (default), oci:DIR, docker-archive:FILE, oci-archive:FILE.")
     ] = "",
     retag: Annotated[list[str] | None, typer.Option("--retag", help="OLD=NEW: land under another name.")] = None,
+    platform: Annotated[
+        str, typer.Option("--platform", help="Of a multi-platform image, what a Docker takes (default: its own).")
+    ] = "",
     via: Annotated[str, typer.Option("--via", help="How a Docker daemon takes it: auto, pull or load.")] = "auto",
     jobs: Jobs = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which images and layers would be sent.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say which images would come, under which names.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Import a bundle's images: what is there already is not sent; IDs and digests are compared afterwards."""
     from transfer.cli import act
 
-    act.import_(bundle, patterns or [], to, retag or [], via, jobs, dry_run, json, quiet)
+    act.import_(bundle, patterns or [], to, retag or [], platform, via, jobs, dry_run, json, quiet)
 
 
 @app.command()

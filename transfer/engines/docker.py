@@ -253,13 +253,14 @@ class DockerSink:
         client: DockerClient,
         *,
         way: Way = "auto",
+        platform: Platform | None = None,
         publish: Callable[[PlatformImage], str] | None = None,
         observer: Observer = silent,
     ) -> None:
         self._client, self._observer = client, observer
         self.where = client.where
         self._containerd = client.has_containerd_store()
-        self._way = way
+        self._way, self._platform = way, platform
         self._publish = publish if way == "pull" or (client.local and not self._containerd) else None
         self.traits = SinkTraits(keeps_digest=self._containerd, parallel=2, checks=True)
         self._lock = threading.Lock()
@@ -279,7 +280,7 @@ class DockerSink:
             self._layers.update(ids)
 
     def _plan(self, image: Image, content: Content) -> _Plan:
-        chosen = platform_image(image, content.document, self._client.platform)
+        chosen = platform_image(image, content.document, self._platform or self._client.platform)
         digest = image.root.digest if self._containerd else chosen.config.digest
         layers = image.layers if self._containerd else chosen.layers
         there = self._client.inspect(str(digest))

@@ -28,6 +28,8 @@ from transfer.work import Pool, ahead_of, default_jobs
 DEFAULT_LEVEL = 3
 PACKERS_MAX = 3
 """More frames than these are not packed at a time: each takes some 60 MB, and an export stays under 512."""
+SLOW_FROM = 9
+"""From this level on a frame takes twice the memory and long enough that none need wait for a thread."""
 READERS_FROM = 2
 """With more threads than this a file is read and hashed by a thread of its own; with fewer that only costs (measured, 2 cores)."""
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
@@ -60,7 +62,7 @@ def export(
     options: dict[str, object] = {"format": 1, "level": level}
     packers = min(threads, PACKERS_MAX)
     with Pool(packers, "pack") as pool:
-        writer = BundleWriter(folder, level=level, options=options, pool=pool, ahead=packers + 1)
+        writer = BundleWriter(folder, level=level, options=options, pool=pool, ahead=packers + (level < SLOW_FROM))
         try:
             if len(writer.kept):
                 observer(Noted(f"taking up the unfinished export in {folder}: {len(writer.kept)} chunks are packed"))

@@ -14,7 +14,7 @@ from transfer.engines.base import ImageSink, Landed, PlatformImage
 from transfer.engines.docker import TEMPORARY, DockerClient, DockerSink, Way
 from transfer.errors import EngineError, MissingPart, TransferError
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
-from transfer.model import Descriptor, Digest, Image
+from transfer.model import Descriptor, Digest, Image, Platform
 from transfer.serve.registry import Registry
 from transfer.streams import verified
 from transfer.work import Pool, ahead_of, default_jobs
@@ -229,6 +229,7 @@ def load_into_docker(
     rename: Callable[[Sequence[str]], tuple[str, ...]],
     *,
     way: Way,
+    platform: Platform | None = None,
     jobs: int | None,
     observer: Observer,
 ) -> Loaded:
@@ -239,7 +240,7 @@ def load_into_docker(
         def publish(chosen: PlatformImage) -> str:
             return registry.publish(chosen.manifest, chosen.config, chosen.layers)
 
-        sink = DockerSink(DockerClient(), way=way, publish=publish, observer=observer)
+        sink = DockerSink(DockerClient(), way=way, platform=platform, publish=publish, observer=observer)
         try:
             return load(bundle, images, rename, sink, content, jobs=jobs, observer=observer)
         except EngineError:

@@ -48,14 +48,14 @@ def open_source(text: str) -> tuple[ImageSource, list[str]]:
     return source, [reference] if reference else []
 
 
-def open_file_sink(text: str) -> ImageSink | None:
+def open_file_sink(text: str, platform: Platform | None = None) -> ImageSink | None:
     """The sink a --to means, or None for the Docker daemon, which the load flow opens itself."""
     transport, rest = split_transport(text or "docker-daemon:")
     if transport == "docker-daemon":
         return None
     if transport == "oci":
         return LayoutSink(Path(rest))
-    return ArchiveSink(Path(rest), docker=transport == "docker-archive")
+    return ArchiveSink(Path(rest), docker=transport == "docker-archive", platform=platform)
 
 
 def select(source: ImageSource, patterns: Sequence[str], platform: Platform | None, observer: Observer) -> list[Found]:
