@@ -99,6 +99,8 @@ def from_os_error(error: OSError, doing: str) -> TransferError:
         return NoSpace(what, hint="free some space there and run the same command again; finished work is kept")
     if error.errno == errno.EFBIG:
         return NoSpace(what, hint="the filesystem takes no file of this size; choose another folder or format")
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        return UsageError(what, hint="name another place")
     if error.errno == errno.ENOENT:
         return NotFound(what, hint="check the path")
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -222,7 +222,10 @@ class Reference:
             domain = "docker.io"
         if domain == "docker.io" and "/" not in path:
             path = f"library/{path}"
-        digest = Digest.parse(match["digest"], text) if match["digest"] else None
+        try:
+            digest = Digest.parse(match["digest"], text) if match["digest"] else None
+        except FormatError as error:
+            raise UsageError(error.message, hint="a digest is sha256: and 64 hex digits") from error
         tag = match["tag"] or ("" if digest else "latest")
         return Reference(domain, path, tag, digest)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.support.run import alone, run
+from tests.support.run import alone, run, says
 from tests.support.zoo import zoo
 from transfer.cli.demonstration import make_layout
 
@@ -117,3 +120,69 @@ def test_a_platform_is_picked_from_a_multi_platform_image(tmp_path: Path) -> Non
     image = json.loads(run("inspect", tmp_path / "c", "--json"))["images"][0]
     assert image["platforms"] == ["linux/arm64"]
     assert image["digest"] == json.loads(run("inspect", tmp_path / "b", "--json"))["images"][0]["digest"]
+
+
+def test_an_import_destroys_nothing_that_lies_there(layout: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    run("export", "--from", f"oci:{layout}", "-o", bundle, "-q")
+    run("import", bundle, "--to", f"oci:{bundle}", code=2)
+    run("verify", bundle, "--deep", "-q")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("elsewhere")
+    for target in (tmp_path / "fifo", tmp_path / "link", tmp_path, "."):
+        run("import", bundle, "--to", f"docker-archive:{target}", code=2)
+    assert (tmp_path / "fifo").is_fifo()
+
+
+def test_two_images_never_land_under_one_name(layout: Path, tmp_path: Path) -> None:
+    run("export", "--from", f"oci:{layout}", "-o", tmp_path / "b", "-q")
+    rules = ["--retag", "demo/app:1=same:1", "--retag", "demo/app:2=same:1"]
+    run("import", tmp_path / "b", "--to", f"oci:{tmp_path / 'o'}", *rules, code=2)
+
+
+def test_an_image_that_lacks_something_is_listed_and_its_lack_told(tmp_path: Path) -> None:
+    held = zoo()
+    held.write(tmp_path / "o")
+    config = next(d for d, data in held.blobs.items() if b"rootfs" in data and b"amd64" in data)
+    (tmp_path / "o" / "blobs" / "sha256" / config[7:]).unlink()
+    assert "zoo/plain:1" in run("images", "--from", f"oci:{tmp_path / 'o'}")
+    code, text = says("export", "--from", f"oci:{tmp_path / 'o'}", "-o", tmp_path / "b")
+    assert code == 10
+    assert config in text
+
+
+@pytest.mark.parametrize("answer", [b"nope", b"[1]", b"{}", b'{"Id":5}', b'{"ApiVersion":5}', b'"\x1b"', b"null"])
+def test_a_socket_that_is_no_docker_is_told(answer: bytes, tmp_path: Path) -> None:
+    class Nonsense(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nonsense) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        env = {"DOCKER_HOST": f"tcp://127.0.0.1:{server.server_address[1]}"}
+        for words in (["images"], ["export", "x", "-o", tmp_path / "b"]):
+            code, text = says(*words, env=env)
+            assert code in (10, 20), text
+            assert "internal error" not in text
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "host", ["tcp://[::1", "tcp://127.0.0.1:x", "tcp://a\nb:1", "tcp://\xe9..x:1", "unix://", "ftp://x"]
+)
+def test_a_docker_host_that_is_no_address_is_told(host: str) -> None:
+    assert says("images", env={"DOCKER_HOST": host})[0] == 2
+
+
+def test_an_archive_that_does_not_decompress_is_told(tmp_path: Path) -> None:
+    for start in (b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\0"):
+        (tmp_path / "a").write_bytes(start + b"\xff" * 50)
+        code, text = says("export", "--from", f"docker-archive:{tmp_path / 'a'}", "-o", tmp_path / "b")
+        assert code == 13
+        assert "does not decompress" in text

@@ -147,9 +147,18 @@ def parse_header(data: bytes, where: str) -> Header:
         tuple(_parse_blob(each, where) for each in _list(value, "catalog", where)),
         tuple(_parse_blob(each, where) for each in _list(value, "packs", where)),
         {key: _number(value["totals"], key, where) for key in _object(value, "totals", where)},
-        _object(value, "prerequisites", where),
+        _prerequisites(_object(value, "prerequisites", where), where),
         tuple(features),
     )
+
+
+def _prerequisites(value: dict[str, Any], where: str) -> dict[str, Any]:
+    bundles = [str(Digest.parse(each, where)) for each in _list(value, "bundles", where)]
+    return {
+        "chunks": _number(value, "chunks", where),
+        "bytes": _number({"bytes": 0, **value}, "bytes", where),
+        "bundles": bundles,
+    }
 
 
 def _image_json(image: Image, needs: Sequence[int]) -> dict[str, Any]:

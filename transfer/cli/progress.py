@@ -18,8 +18,8 @@ class Progress:
     """An observer. `quiet` says nothing."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._bars = sys.stderr.isatty() and not quiet
+        self._quiet = quiet or sys.stderr is None
+        self._bars = sys.stderr is not None and sys.stderr.isatty() and not quiet
         self._bar: tqdm[Any] | None = None
         self._lock = threading.Lock()
 

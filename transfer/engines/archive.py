@@ -27,7 +27,7 @@ from transfer.engines.base import (
 )
 from transfer.engines.ocilayout import LAYOUT, REF_NAME, RootedSource, Roots, name_annotations
 from transfer.engines.savefile import ForwardFile, Saved, SaveStream, follow, made_manifest, members, parse_saved
-from transfer.errors import Damaged, FormatError, NotFound, TransferError, from_os_error
+from transfer.errors import Damaged, FormatError, NotFound, TransferError, UsageError, from_os_error
 from transfer.model import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Image, Platform, Reference, is_name
 from transfer.streams import (
     MAX_DOCUMENT,
@@ -213,14 +213,18 @@ class _Inflated:
         self._out = 0
 
     def read(self, size: int, /) -> bytes:
+        from pyzstd import ZstdError
+
         try:
             data = self._stream.read(size)
         except OSError as error:
             if error.errno:
                 raise from_os_error(error, f"reading {self._path}") from error
             raise Damaged(f"{self._path}: does not decompress: {error}") from error
-        except (EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
-            raise Damaged(f"{self._path}: does not decompress: {error}") from error
+        except (EOFError, lzma.LZMAError, zlib.error, ValueError, ZstdError) as error:
+            raise Damaged(
+                f"{self._path}: does not decompress: {error}", hint="it is damaged or not whole; get it again"
+            ) from error
         self._out += len(data)
         if self._out > 64 << 20 and self._out > MAX_RATIO * max(1, self._raw.tell()):
             raise FormatError(f"{self._path}: grows more than {MAX_RATIO} times; refused as a decompression bomb")
@@ -254,6 +258,8 @@ class ArchiveSink:
     def __init__(self, path: Path, *, docker: bool, platform: Platform | None = None) -> None:
         self.where = f"the archive {path}"
         self._path, self._docker, self._platform = path, docker, platform or Platform("linux", "amd64")
+        if not path.name or path.is_symlink() or (path.exists() and not path.is_file()):
+            raise UsageError(f"{path} is not a plain file", hint="name a new file for the archive")
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with contextlib.suppress(FileNotFoundError):

@@ -39,6 +39,7 @@ TEMPORARY = "transfer-import"
 """First part of the repository name that images have while they are pulled from this process."""
 
 Way = Literal["auto", "pull", "load"]
+_NO_DOCKER = "is it a Docker daemon that DOCKER_HOST names?"
 _STALE = re.compile(rf"127\.0\.0\.1:[0-9]+/{TEMPORARY}/[0-9a-f]+@sha256:[0-9a-f]{{64}}")
 
 
@@ -72,9 +73,24 @@ class DockerClient:
             return self._http.request(method, path, params=dict(params))
 
     def _json(self, reply: httpx.Response) -> Any:
-        if reply.status_code >= 400:
+        if reply.status_code >= 300:
             raise EngineError(f"{self.where}: {_message(reply.content)} (HTTP {reply.status_code})")
-        return json.loads(reply.content) if reply.content else None
+        with self._failing():
+            return json.loads(reply.content) if reply.content else None
+
+    def ask(self, path: str, **params: Any) -> dict[str, Any]:
+        """A GET's object, empty for 404. EngineError for anything else: this is no Docker."""
+        value = self.get(path, **params)
+        if value is not None and not isinstance(value, dict):
+            raise EngineError(f"{self.where}: {path} answers with something that is no object", hint=_NO_DOCKER)
+        return value or {}
+
+    def images(self, **params: Any) -> list[dict[str, Any]]:
+        """All images, each with its Id."""
+        value = self.get("/images/json", **params)
+        if not isinstance(value, list) or not all(isinstance(e, dict) and isinstance(e.get("Id"), str) for e in value):
+            raise EngineError(f"{self.where}: its list of images cannot be read", hint=_NO_DOCKER)
+        return value
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -118,27 +134,31 @@ class DockerClient:
     def platform(self) -> Platform:
         """What this daemon runs."""
         if self._version is None:
-            self._version = self.get("/version") or {}
-        return Platform(self._version.get("Os", "linux"), self._version.get("Arch", "amd64"))
+            self._version = self.ask("/version")
+        return Platform(str(self._version.get("Os", "linux")), str(self._version.get("Arch", "amd64")))
 
     def has_containerd_store(self) -> bool:
         """Whether images live in containerd: image IDs are then manifest digests."""
-        status = (self.get("/info") or {}).get("DriverStatus") or []
+        status = self.ask("/info").get("DriverStatus") or []
         return ["driver-type", "io.containerd.snapshotter.v1"] in status
 
     def inspect(self, reference: str) -> dict[str, Any] | None:
         """An image by name or ID."""
-        found = self.get(f"/images/{reference}/json")
-        return found if isinstance(found, dict) else None
+        found = self.ask(f"/images/{reference}/json")
+        if found and not isinstance(found.get("Id"), str):
+            raise EngineError(f"{self.where}: what it says of {reference!r:.100} cannot be read", hint=_NO_DOCKER)
+        return found or None
 
 
 def _client(host: str) -> httpx.Client:
     timeout = httpx.Timeout(None, connect=10.0)
-    if host.startswith("unix://"):
+    if host.startswith("unix://") and len(host) > 7:
         transport = httpx.HTTPTransport(uds=host.removeprefix("unix://"))
         return httpx.Client(transport=transport, base_url="http://docker", timeout=timeout)
     if host.startswith(("tcp://", "http://", "https://")):
         address = host.partition("://")[2]
+        if not re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/?", address, re.ASCII):
+            raise UsageError(f"DOCKER_HOST {host!r:.200} is no address", hint="write it as tcp://host:port")
         secure = bool(os.environ.get("DOCKER_TLS_VERIFY")) or host.startswith("https://")
         verify = _tls() if secure else True
         scheme = "https" if secure else "http"
@@ -194,7 +214,7 @@ class DockerSource:
 
     def names(self) -> list[Listed]:
         out = []
-        for each in self._client.get("/images/json") or []:
+        for each in self._client.images():
             tags = tuple(tag for tag in each.get("RepoTags") or [] if tag != "<none>:<none>")
             layers = (self._client.inspect(each["Id"]) or {}).get("RootFS", {}).get("Layers") or []
             digest = Digest.parse(each["Id"], self.where)
@@ -271,7 +291,7 @@ class DockerSink:
         """Learn the layer chains the daemon has, once; what lands later is added."""
         if self._chains is None:
             self._chains = set()
-            for each in self._client.get("/images/json", all="1") or []:
+            for each in self._client.images(all="1"):
                 self._remember((self._client.inspect(each["Id"]) or {}).get("RootFS", {}).get("Layers") or [])
 
     def _remember(self, ids: Sequence[str]) -> None:
@@ -385,7 +405,7 @@ class DockerSink:
             return
         text = str(value.get("error") or value["errorDetail"])[:500]
         if "no space left on device" in text:
-            root = (self._client.get("/info") or {}).get("DockerRootDir", "its data folder")
+            root = self._client.ask("/info").get("DockerRootDir", "its data folder")
             raise NoSpace(f"{self.where}: {text}", hint=f"free space under {root} and run the same command again")
         raise EngineError(f"{self.where}: {text}")
 

@@ -22,7 +22,7 @@ from transfer.engines.base import (
     offers,
     walk,
 )
-from transfer.errors import Damaged, FormatError, NotFound, TransferError, from_os_error
+from transfer.errors import Damaged, FormatError, NotFound, TransferError, UsageError, from_os_error
 from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
 from transfer.streams import (
     Readable,
@@ -63,6 +63,12 @@ class Roots:
 
     def __init__(self, entries: list[Descriptor], where: str) -> None:
         self.where, self.entries = where, entries
+        self._names: dict[Digest, dict[str, None]] = {}
+        self._named: dict[str, list[Descriptor]] = {}
+        for each in entries:
+            for name in entry_names(each):
+                self._names.setdefault(each.digest, {})[name] = None
+                self._named.setdefault(name, []).append(each)
 
     @staticmethod
     def parse(data: bytes, where: str) -> Roots:
@@ -77,7 +83,7 @@ class Roots:
         wanted = {reference}
         if is_name(reference):
             wanted.add(Reference.parse(reference).familiar)
-        hits = [each for each in self.entries if wanted & set(entry_names(each))]
+        hits = [each for name in wanted for each in self._named.get(name, ())]
         if not hits and reference:
             text = reference.removeprefix("sha256:")
             hits = [each for each in self.entries if len(text) >= 6 and each.digest.hex.startswith(text)]
@@ -90,7 +96,7 @@ class Roots:
         return hits[0], self.names_of(hits[0].digest)
 
     def names_of(self, digest: Digest) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(n for each in self.entries if each.digest == digest for n in entry_names(each)))
+        return tuple(self._names.get(digest, ()))
 
     def unique(self) -> list[Descriptor]:
         return list({each.digest: each for each in self.entries}.values())
@@ -126,7 +132,7 @@ class RootedSource:
             try:
                 layers = self._tree(root, None).layers
             except TransferError:
-                continue
+                layers = []  # it is listed all the same: whoever asks for it is told what is wrong
             size = sum(each.size for each in layers)
             out.append(Listed(self._roots.names_of(root.digest), root.digest, size, 0, len(layers)))
         return out
@@ -184,6 +190,8 @@ class LayoutSink:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.where = f"the OCI layout {folder}"
+        if _is_bundle(folder):
+            raise UsageError(f"{folder} is a bundle, not a place for images", hint="name another folder")
         try:
             (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -261,6 +269,15 @@ class LayoutSink:
 
     def close(self, *, failed: bool) -> None:
         """Every image was published as it came."""
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether what lies there is an artifact of another kind, which a new index.json would destroy."""
+    try:
+        entries = parse_object(read_small(folder / "index.json"), "index.json").get("manifests")
+    except TransferError:
+        return (folder / ".transfer").is_dir()
+    return isinstance(entries, list) and any(isinstance(e, dict) and e.get("artifactType") for e in entries)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from transfer.bundle.reader import Bundle, Rebuilding
 from transfer.engines.base import ImageSink, Landed, PlatformImage
 from transfer.engines.docker import TEMPORARY, DockerClient, DockerSink, Way
-from transfer.errors import EngineError, MissingPart, TransferError
+from transfer.errors import EngineError, MissingPart, TransferError, UsageError
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
 from transfer.model import Descriptor, Digest, Image, Platform
 from transfer.serve.registry import Registry
@@ -111,7 +111,12 @@ def load(
     done = False
     try:
         require(bundle, ordered)
-        todo = [_job(image, rename(image.names), sink, content, observer) for image in ordered]
+        names = [rename(image.names) for image in ordered]
+        taken = [name for each in names for name in each]
+        twice = sorted({name for name in taken if taken.count(name) > 1})
+        if twice:
+            raise UsageError(f"two images would be called {twice[0]}", hint="give each a name of its own with --retag")
+        todo = [_job(image, each, sink, content, observer) for image, each in zip(ordered, names, strict=True)]
         plan = list(
             dict.fromkeys(
                 layer.digest for each, _ in todo for layer in each.image.layers if layer.digest in each.missing
