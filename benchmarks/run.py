@@ -257,10 +257,9 @@ def write(bench: Bench, name: str) -> None:
     lines = [f"{about['corpus']}; {about['machine']}; {about['date']}; median of {bench.repeat} paired runs", ""]
     lines += ["| figure | transfer | beside | ratio | must | |", "|---|---|---|---|---|---|"]
     for r in bench.rows:
-        mark = "yes" if r.reached else "**no**"
-        lines.append(
-            f"| {r.name} | {r.ours} | {r.incumbent or '-'} | {'-' if r.ratio is None else r.ratio} | {r.must} | {mark} |"
-        )
+        ratio, mark = "-" if r.ratio is None else str(r.ratio), "yes" if r.reached else "**no**"
+        cells = [r.name, r.ours, r.incumbent or "-", ratio, r.must, mark]
+        lines.append("| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |")
     (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
