@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+SCRIPT = Path(__file__).parents[2] / "bundles" / "verify.py"
+
 
 def transfer(*words: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A transfer command."""
@@ -31,8 +33,9 @@ def says(*words: object, env: Mapping[str, str] | None = None) -> tuple[int, str
 
 
 def alone(bundle: Path, *words: object) -> int:
-    """The exit code of the checker that lies in the bundle, run without any of our code or packages."""
-    command = [sys.executable, "-I", "-S", str(bundle / "verify.py"), str(bundle), *map(str, words)]
+    """The exit code of the checker that lies in the bundle (else the repository's), run without any of our code or packages."""
+    script = bundle / "verify.py" if (bundle / "verify.py").exists() else SCRIPT
+    command = [sys.executable, "-I", "-S", str(script), str(bundle), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode
