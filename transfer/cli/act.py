@@ -70,10 +70,10 @@ def export(
         )
     elif not quiet:
         if done.already:
-            print(f"{done.bundle} is already complete: {len(done.images)} images")
+            print(f"{printable(str(done.bundle))} is already complete: {len(done.images)} images")
         else:
             print(
-                f"{done.bundle}: {len(done.images)} images, {amount(done.bytes_read)} read, "
+                f"{printable(str(done.bundle))}: {len(done.images)} images, {amount(done.bytes_read)} read, "
                 f"{amount(done.bytes_packed)} packed in {done.packs} packs, {done.seconds:.1f} s"
             )
 
@@ -106,7 +106,9 @@ def verify(bundle: Path, deep: bool, jobs: int | None, json: bool, quiet: bool) 
             who = f"; cannot be imported: {', '.join(each.images)}" if each.images else "; no image needs it"
             print(printable(f"{each.file}{frame}: {each.why}{who}"))
         if done.sound and not quiet:
-            print(f"{bundle}: sound, {done.files} files, {amount(done.bytes_checked)} checked, {done.seconds:.1f} s")
+            print(
+                f"{printable(str(bundle))}: sound, {done.files} files, {amount(done.bytes_checked)} checked, {done.seconds:.1f} s"
+            )
     if wrong:
         if not json:
             print("  -> copy the named files from the bundle again, then verify again", file=sys.stderr)

@@ -99,7 +99,9 @@ def plan(patterns: list[str], output: Path, source: str, platform: str, json: bo
                 printable(f"{', '.join(each.names) or each.id.short}  {len(each.layers)} layers  {amount(each.size)}")
             )
         print(f"{len(found)} images from {where}: {amount(total)} to read, each shared layer once")
-        print(f"{output}: at most {amount(max(0, total - unfinished))} needed, {amount(free)} free there")
+        print(
+            f"{printable(str(output))}: at most {amount(max(0, total - unfinished))} needed, {amount(free)} free there"
+        )
         if unfinished:
             print(f"{amount(unfinished)} are packed already by an unfinished export")
     if free < (total - unfinished) // 4:
@@ -140,7 +142,7 @@ def inspect(bundle: Path, json: bool) -> None:
     if json:
         print_json(value)
         return
-    print(f"{bundle}  {opened.manifest.digest.short}  made by {printable(header.tool)}, {signature}")
+    print(f"{printable(str(bundle))}  {opened.manifest.digest.short}  made by {printable(header.tool)}, {signature}")
     for image in sorted(opened.images, key=lambda each: each.names):
         platforms = ", ".join(map(str, image.platforms))
         print(
