@@ -33,7 +33,7 @@ from transfer.work import Lane, Pool
 STATE = ".transfer"
 README_NAME, VERIFY_NAME = "README.txt", "verify.py"
 MIN_CATALOG_LEVEL = 15
-"""Chunk names do not compress, and a catalog has each of them twice or more: 9 finds 70 % of the repetitions, 15 all."""
+"""Chunk names do not compress, and a catalog has each of them twice or more: on the reference corpus 9 makes 2.76 MB, 15 2.27."""
 
 
 @dataclass(frozen=True, slots=True)

