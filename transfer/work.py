@@ -46,6 +46,10 @@ class Pool:
     def __init__(self, jobs: int, name: str) -> None:
         self._threads = ThreadPoolExecutor(jobs, thread_name_prefix=name) if jobs else None
 
+    @property
+    def threaded(self) -> bool:
+        return self._threads is not None
+
     def submit(self, call: Callable[[], R]) -> Future[R]:
         if self._threads:
             return self._threads.submit(call)
@@ -62,8 +66,12 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close(cancel=kind is not None)
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Wait for what runs; with `cancel`, what has not begun is left undone."""
         if self._threads:
-            self._threads.shutdown(cancel_futures=kind is not None)
+            self._threads.shutdown(cancel_futures=cancel)
 
 
 class Lane(Generic[R]):

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from tests.support.zoo import layer, noise
 from transfer.bundle.reader import Bundle
+from transfer.bundle.rebuild import Rebuilding
 from transfer.bundle.writer import BundleWriter
 from transfer.chunks.cut import Cutter
 from transfer.chunks.frame import decode_frame, encode_frame
 from transfer.chunks.layer import raw, split
 from transfer.chunks.memory import MemoryChunks
 from transfer.chunks.name import CHUNK_MAX, Kind
-from transfer.chunks.recall import Recall
+from transfer.chunks.recall import Recall, with_prefixes
 from transfer.errors import Damaged
 from transfer.model import ChunkId, Recipe
 from transfer.streams import IterReader, blocks, sha256
@@ -89,7 +90,7 @@ def test_a_bundle_gives_back_every_blob(
     # no image names these blobs, so the catalog does not list them: they are rebuilt from the writer's own recipes
     with Bundle(folder) as bundle, Pool(jobs, "test") as pool:
         bundle.catalog().recipes.update(writer.recipes())
-        rebuilding = bundle.rebuild([r.digest for r in recipes], pool=pool, jobs=max(1, jobs), budget=5000)
+        rebuilding = Rebuilding(bundle, [r.digest for r in recipes], pool=pool, jobs=max(1, jobs), budget=5000)
         for recipe, data in zip(recipes, layers, strict=True):
             assert b"".join(blocks(rebuilding.open(recipe.digest), 700)) == data
 
@@ -99,30 +100,48 @@ def test_a_bundle_gives_back_every_blob(
     st.integers(1, 6),
     st.integers(0, 200),
     st.integers(0, 3),
+    st.lists(st.lists(st.integers(0, 29), max_size=5), max_size=30),
 )
-def test_recall_gives_every_use_its_chunk(uses: list[int], width: int, budget: int, jobs: int) -> None:
-    """Thirty chunks in frames of `width`; any plan, any budget, any number of threads."""
+def test_recall_gives_every_use_its_chunk(
+    uses: list[int], width: int, budget: int, jobs: int, older: list[list[int]]
+) -> None:
+    """Thirty chunks in frames of `width`, some patched against chunks of earlier frames; any plan, any budget, any number of threads."""
     chunks = [bytes([number]) * (number + 1) for number in range(30)]
     frame_of = [number // width for number in range(30)]
+    prefixes = {frame: tuple(dict.fromkeys(n for n in names if n < frame * width)) for frame, names in enumerate(older)}
+    prefixes = {frame: names for frame, names in prefixes.items() if names and frame in frame_of}
 
-    def decode(frame: int, wanted: object) -> dict[int, bytes]:
+    def decode(frame: int, wanted: object, prefix: bytes) -> dict[int, bytes]:
         assert callable(wanted)
+        assert prefix == b"".join(chunks[n] for n in prefixes.get(frame, ()))
         return {n: chunks[n] for n in range(30) if frame_of[n] == frame and wanted(n)}
 
     with Pool(jobs, "test") as pool:
         sizes = [len(each) for each in chunks]
-        recall = Recall(decode, frame_of, sizes, array("I", uses), pool=pool, jobs=max(1, jobs), budget=budget)
+        plan, time, begin = with_prefixes(array("I", uses), frame_of, lambda frame: prefixes.get(frame, ()))
+        recall = Recall(
+            decode,
+            frame_of,
+            sizes,
+            plan,
+            pool=pool,
+            jobs=max(1, jobs),
+            budget=budget,
+            prefix_of=lambda frame: prefixes.get(frame, ()),
+            prefix_uses=begin,
+        )
         for position, number in enumerate(uses):
             for ahead in uses[position : position + 3]:
                 recall.prepare(ahead)
-            assert recall.use(number, position) == chunks[number]
-        assert recall.decodes <= max(len(uses), 1) * 3
+            assert recall.use(number, time[position]) == chunks[number]
+        if not prefixes:
+            assert recall.decodes <= max(len(uses), 1) * 3
 
 
 def test_recall_with_room_decodes_each_frame_once() -> None:
     frame_of = [number // 10 for number in range(100)]
 
-    def decode(frame: int, wanted: object) -> dict[int, bytes]:
+    def decode(frame: int, wanted: object, prefix: bytes) -> dict[int, bytes]:
         assert callable(wanted)
         return {n: b"%d" % n for n in range(100) if frame_of[n] == frame and wanted(n)}
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.support.zoo import zoo
 from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
-from transfer.bundle.reader import Bundle, _catalog_records
+from transfer.bundle.reader import Bundle
 from transfer.chunks.frame import FrameHeader, encode_frame, put_varints
 from transfer.chunks.name import Kind
 from transfer.chunks.pack import PACK_HEADER, Placed, read_frame_header
@@ -55,9 +55,7 @@ class Patient:
             self.manifest_digest, self.config_digest = bundle.manifest.digest, bundle.config.digest
             self.packs = [self.blobs / each.digest.hex for each in bundle.header.packs]
             self.catalogs = [self.blobs / each.digest.hex for each in bundle.header.catalog]
-            self.records = [
-                record for each in bundle.header.catalog for record in _catalog_records(folder / each.path, each)
-            ]
+            self.records = list(bundle.records())
         self.header: dict[str, Any] = json.loads((self.blobs / self.config_digest.hex).read_bytes())
         self.manifest: dict[str, Any] = json.loads((self.blobs / self.manifest_digest.hex).read_bytes())
         self.index: dict[str, Any] = json.loads((folder / "index.json").read_bytes())

@@ -197,11 +197,6 @@ class CatalogReader:
         end = middle + prefixes * ID_SIZE
         if end > len(record):
             raise FormatError(f"{self._where}: a frame's entry is cut short")
-        if prefixes:
-            raise Unsupported(
-                f"{self._where}: a frame that builds on other chunks, which this version does not read",
-                hint="use a newer version of transfer",
-            )
         sizes, rest = get_varints(record, end, chunks, self._where)
         limits = max(sizes, default=0) <= CHUNK_MAX and packed < 1 << 32 and header_size < 1 << 32
         if rest != len(record) or sum(sizes) != raw or not limits or (chunks and not min(sizes)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,11 @@ CONFIG_TYPE = "application/vnd.transfer.bundle.config.v1+json"
 CATALOG_TYPE = "application/vnd.transfer.catalog.v1"
 PACK_TYPE = "application/vnd.transfer.pack.v1"
 HEADER_MAX = 64 << 20
-KNOWN_FEATURES: frozenset[str] = frozenset()
+STATE = ".transfer"
+"""The folder of an unfinished export's notes."""
+PATCH = "patch"
+"""The feature of a delta: frames with prefixes, and chunks that others carry."""
+KNOWN_FEATURES = frozenset({PATCH})
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
 
 
@@ -50,7 +55,7 @@ class Header:
     catalog: tuple[Blob, ...]
     packs: tuple[Blob, ...]
     totals: dict[str, int]
-    prerequisites: dict[str, Any] = field(default_factory=lambda: {"chunks": 0, "bytes": 0, "bundles": []})
+    prerequisites: dict[str, Any] = field(default_factory=lambda: no_prerequisites())
     features: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
@@ -154,11 +159,32 @@ def parse_header(data: bytes, where: str) -> Header:
 
 def _prerequisites(value: dict[str, Any], where: str) -> dict[str, Any]:
     bundles = [str(Digest.parse(each, where)) for each in _list(value, "bundles", where)]
-    return {
+    about = _object({"about": {}, **value}, "about", where)
+    if not all(isinstance(text, str) and text.isprintable() and len(text) <= 1000 for text in about.values()):
+        raise FormatError(f"{where}: prerequisites in words that are none")
+    out = {
         "chunks": _number(value, "chunks", where),
         "bytes": _number({"bytes": 0, **value}, "bytes", where),
         "bundles": bundles,
     }
+    if about:
+        out["about"] = about
+    if "layers" in value:
+        out["layers"] = [str(Digest.parse(each, where)) for each in _list(value, "layers", where)]
+    return out
+
+
+def no_prerequisites() -> dict[str, Any]:
+    """What a bundle needs that is complete in itself."""
+    return {"chunks": 0, "bytes": 0, "bundles": []}
+
+
+def in_words(header: Header) -> str:
+    """A bundle in a few words: its images, and the day it was made for."""
+    labels = [image.label for image in sorted(header.images, key=lambda image: image.names)]
+    more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+    day = datetime.datetime.fromtimestamp(min(header.created, 1 << 36), datetime.UTC).date()
+    return f"{', '.join(labels[:3])[:300]}{more}; {day}"
 
 
 def _image_json(image: Image, needs: Sequence[int]) -> dict[str, Any]:

@@ -9,19 +9,29 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from transfer.chunks.name import Kind
 from transfer.errors import FormatError
 from transfer.model import ChunkId, Digest, Part, Recipe
 
 
+class New(NamedTuple):
+    """A chunk that was new: name, size (bytes), kind, and the base's chunks it is a version of."""
+
+    name: ChunkId
+    size: int
+    kind: Kind
+    partners: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A layer that was read to its end: its recipe, and the chunks that were new with it, in their order."""
+    """A layer that was read to its end: its recipe, the chunks that were new with it, in their order, and the base's layer it resembles."""
 
     recipe: Recipe
-    new: tuple[tuple[ChunkId, int, Kind], ...]
+    new: tuple[New, ...]
+    like: Digest | None = None
 
 
 class Journal:
@@ -78,7 +88,8 @@ def _encode(seen: Seen) -> dict[str, object]:
         "size": recipe.size,
         "encoding": recipe.encoding,
         "parts": [[part.skeleton.hex(), part.payload.hex(), list(part.gaps)] for part in recipe.parts],
-        "new": [[name.hex(), size, int(kind)] for name, size, kind in seen.new],
+        "new": [[each.name.hex(), each.size, int(each.kind), list(each.partners)] for each in seen.new],
+        "like": str(seen.like) if seen.like else None,
     }
 
 
@@ -89,7 +100,11 @@ def _parse(value: Any) -> Seen:
             for skeleton, payload, gaps in value["parts"]
         )
         recipe = Recipe(Digest.parse(value["digest"]), value["size"], value["encoding"], parts)
-        new = tuple((ChunkId(bytes.fromhex(name)), size, Kind(kind)) for name, size, kind in value["new"])
+        new = tuple(
+            New(ChunkId(bytes.fromhex(name)), int(size), Kind(kind), tuple(map(int, partners)))
+            for name, size, kind, partners in value["new"]
+        )
+        like = Digest.parse(value["like"]) if value["like"] else None
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError("the journal of the unfinished export cannot be read") from error
-    return Seen(recipe, new)
+    return Seen(recipe, new, like)

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import os
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from transfer.bundle import header as head
 from transfer.bundle.catalog import Catalog, CatalogReader
-from transfer.bundle.writer import STATE
-from transfer.chunks.frame import decode_frame
+from transfer.bundle.library import EMPTY, Library, find_records
+from transfer.chunks.frame import FRAME_RAW_MAX, decode_frame
 from transfer.chunks.name import chunk_id
 from transfer.chunks.pack import BLOB_MAX, pack_version, read_frame_header, read_packed
-from transfer.chunks.recall import AHEAD, Recall
 from transfer.errors import Damaged, FormatError, MissingPart, NotFound, TransferError
-from transfer.model import Descriptor, Digest, Image, Recipe
-from transfer.streams import BLOCK, IterReader, open_plain, parse_object, pread, read_small, sha256
-from transfer.work import Pool
+from transfer.model import Descriptor, Digest, Image
+from transfer.streams import open_plain, parse_object, pread, read_small, sha256
 
 
 class Bundle:
-    """A finished bundle folder. Opening reads and checks index, manifest and header; the catalog comes when asked for."""
+    """A finished bundle folder. Opening reads and checks index, manifest and header; the catalog comes when asked for.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.index = _read_index(folder)
+    `library` is where the bundles it builds on are looked for. In a store `folder` holds the blobs of many bundles, and `index` is given.
+    """
+
+    def __init__(self, folder: Path, *, index: bytes | None = None, library: Library = EMPTY) -> None:
+        self.folder, self.library = folder, library
+        self.index = _read_index(folder) if index is None else index
         self.manifest = head.parse_index(self.index, f"{folder}/index.json")
         data = self._document(self.manifest, "manifest")
         self.config, catalogs, packs = head.parse_manifest(data, f"{folder}: manifest")
@@ -35,6 +36,9 @@ class Bundle:
                 raise FormatError(f"{folder}: manifest and header name different files")
         self._catalog: Catalog | None = None
         self._files: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self.reading = False
+        self.record_depth = 0
 
     def _document(self, descriptor: Descriptor, what: str) -> bytes:
         path = self.folder / "blobs" / descriptor.digest.algorithm / descriptor.digest.hex
@@ -55,6 +59,11 @@ class Bundle:
         self._files.clear()
 
     @property
+    def is_delta(self) -> bool:
+        """Whether it needs others to be read."""
+        return head.PATCH in self.header.features
+
+    @property
     def images(self) -> tuple[Image, ...]:
         return self.header.images
 
@@ -62,12 +71,48 @@ class Bundle:
         """Documents, recipes and places of chunks; read and checked once."""
         if self._catalog is None:
             reader = CatalogReader(f"{self.folder}: catalog")
-            for blob in self.header.catalog:
-                for record in _catalog_records(self.folder / blob.path, blob):
-                    reader.add(record)
-            self._catalog = reader.finish()
-            self._check(self._catalog)
+            for record in self.records():
+                reader.add(record)
+            catalog = reader.finish()
+            self._check(catalog)
+            self._catalog = catalog
         return self._catalog
+
+    def records(self) -> Generator[bytes]:
+        """The catalog's records as they are. MissingPart if it builds on a catalog that is not in the library."""
+        self.reading = True
+        try:
+            for blob in self.header.catalog:
+                yield from self._catalog_records(self.folder / blob.path, blob)
+        finally:
+            self.reading = False
+
+    def _catalog_records(self, path: Path, blob: head.Blob) -> Iterator[bytes]:
+        """The records of one catalog file, after its sha256 was found right."""
+        data = _catalog_file(path, blob)
+        with open_plain(path) as file:
+            fd, at = file.fileno(), 16
+            pack_version(data[:16], str(path))
+            while at < len(data):
+                placed = read_frame_header(fd, at, str(path))
+                prefix = self._record_prefix(placed.header.prefix, str(path))
+                if prefix:
+                    self.record_depth = self._depth_behind() + 1
+                yield from decode_frame(placed.header, read_packed(fd, placed, str(path)), str(path), prefix)
+                at = placed.end
+
+    def _depth_behind(self) -> int:
+        found = [self.library.bundle(Digest.parse(each)) for each in self.header.prerequisites["bundles"]]
+        return max((each.record_depth for each in found if each and each is not self), default=0)
+
+    def _record_prefix(self, names: Sequence[bytes], where: str) -> bytes:
+        if not names:
+            return b""
+        likely = [Digest.parse(each) for each in self.header.prerequisites["bundles"]]
+        found = find_records(self.library, names, likely, where)
+        if sum(len(found[name]) for name in names) > FRAME_RAW_MAX:
+            raise FormatError(f"{where}: a prefix beyond the limits")
+        return b"".join(found[name] for name in names)
 
     def _check(self, catalog: Catalog) -> None:
         """What header and catalog say must fit together."""
@@ -107,8 +152,8 @@ class Bundle:
         pairs = zip(self.images, self.header.needs, strict=True)
         return [image.label for image, needs in pairs if frame in needs]
 
-    def decode(self, frame: int, wanted: Callable[[int], bool]) -> dict[int, bytes]:
-        """The frame's wanted chunks by number, each checked. Damaged names pack, frame and images."""
+    def decode(self, frame: int, wanted: Callable[[int], bool], prefix: bytes = b"") -> dict[int, bytes]:
+        """The frame's wanted chunks by number, each checked; `prefix` are the bytes of its prefix chunks. Damaged names pack, frame and images."""
         catalog = self.catalog()
         entry = catalog.frames[frame]
         blob = self.header.packs[entry.pack]
@@ -116,10 +161,11 @@ class Bundle:
         try:
             fd = self._open_pack(entry.pack)
             placed = read_frame_header(fd, entry.offset, where)
-            stated = (entry.packed_size, entry.raw_size, entry.sizes)
-            if (placed.header.packed_size, placed.header.raw_size, placed.header.sizes) != stated:
+            found = placed.header
+            stated = (entry.packed_size, entry.raw_size, entry.sizes, entry.prefix)
+            if (found.packed_size, found.raw_size, found.sizes, b"".join(found.prefix)) != stated:
                 raise Damaged(f"{where}: the frame is not the one the catalog means")
-            chunks = decode_frame(placed.header, read_packed(fd, placed, where), where)
+            chunks = decode_frame(placed.header, read_packed(fd, placed, where), where, prefix)
             first, out = catalog.first_of[frame], {}
             for index, data in enumerate(chunks):
                 if wanted(first + index):
@@ -138,123 +184,16 @@ class Bundle:
         )
 
     def _open_pack(self, number: int) -> int:
-        if number not in self._files:
-            path = self.folder / self.header.packs[number].path
-            try:
-                with open_plain(path) as file:
-                    pack_version(pread(file.fileno(), 16, 0, str(path)), str(path))
-                    fd = os.dup(file.fileno())
-            except NotFound as error:
-                raise MissingPart(f"{path} is missing", hint="copy this pack from the bundle") from error
-            other = self._files.setdefault(number, fd)
-            if other != fd:
-                os.close(fd)
-        return self._files[number]
-
-    def rebuild(self, digests: Iterable[Digest], *, pool: Pool, jobs: int, budget: int | None = None) -> Rebuilding:
-        """Get ready to rebuild these blobs, in this order for preference."""
-        return Rebuilding(self, list(dict.fromkeys(digests)), pool, jobs, budget)
-
-
-class Rebuilding:
-    """Blobs on their way out of a bundle, sharing one memory of decoded chunks."""
-
-    def __init__(self, bundle: Bundle, digests: list[Digest], pool: Pool, jobs: int, budget: int | None) -> None:
-        self._catalog = bundle.catalog()
-        self._begin: dict[Digest, int] = {}
-        plan: array[int] = array("I")
-        for digest in digests:
-            self._begin[digest] = len(plan)
-            for part in self._catalog.recipe(digest).parts:
-                plan.extend(self._catalog.numbers(part.skeleton + part.payload))
-        catalog = self._catalog
-        extra = {} if budget is None else {"budget": budget}
-        self.recall = Recall(bundle.decode, catalog.frame_of, catalog.size_of, plan, pool=pool, jobs=jobs, **extra)
-        self._plan = plan
-        self.frames = len({catalog.frame_of[number] for number in plan})
-
-    def open(self, digest: Digest) -> IterReader:
-        """The blob as a stream; it is checked against its digest by whoever reads it."""
-        recipe = self._catalog.recipe(digest)
-        return IterReader(self._blocks(recipe, self._begin[digest]))
-
-    def _blocks(self, recipe: Recipe, begin: int) -> Iterator[bytes]:
-        position = begin
-        held: list[bytes | memoryview] = []
-        size = 0
-        for part in recipe.parts:
-            skeletons, payloads = len(part.skeleton) // 32, len(part.payload) // 32
-            frame = _Skeleton(self, position, skeletons)
-            scout = _Scout(self, position + skeletons, position + skeletons + payloads)
-            for index in range(payloads):
-                gap = part.gaps[index]
-                if gap:
-                    held.extend(frame.take(gap))
-                data = scout.use(position + skeletons + index)
-                held.append(data)
-                size += gap + len(data)
-                if size >= BLOCK:
-                    yield b"".join(held)
-                    held.clear()
-                    size = 0
-            for piece in frame.take(part.gaps[-1]):
-                held.append(piece)
-                size += len(piece)
-                if size >= BLOCK:
-                    yield b"".join(held)
-                    held.clear()
-                    size = 0
-            position += skeletons + payloads
-        if held:
-            yield b"".join(held)
-
-    def number_at(self, position: int) -> int:
-        return self._plan[position]
-
-    def size_at(self, position: int) -> int:
-        return self._catalog.size_of[self._plan[position]]
-
-
-class _Skeleton:
-    """The skeleton chunks of one part, taken in order."""
-
-    def __init__(self, owner: Rebuilding, position: int, count: int) -> None:
-        self._owner, self._position, self._end = owner, position, position + count
-        self._rest = memoryview(b"")
-
-    def take(self, size: int) -> Iterator[memoryview]:
-        while size > 0:
-            if not self._rest:
-                if self._position >= self._end:
-                    raise FormatError("a recipe takes more skeleton than there is")
-                number = self._owner.number_at(self._position)
-                self._rest = memoryview(self._owner.recall.use(number, self._position))
-                self._position += 1
-            piece = self._rest[:size]
-            self._rest = self._rest[len(piece) :]
-            size -= len(piece)
-            yield piece
-
-
-class _Scout:
-    """Uses payload chunks and has the frames ahead decoded in time."""
-
-    def __init__(self, owner: Rebuilding, position: int, end: int) -> None:
-        self._owner, self._seen, self._end = owner, position, end
-        self._lead = 0
-
-    def use(self, position: int) -> bytes:
-        owner = self._owner
-        while self._seen < self._end and self._lead < AHEAD:
-            if not owner.recall.prepare(owner.number_at(self._seen)):
-                break
-            self._lead += owner.size_at(self._seen)
-            self._seen += 1
-        self._lead -= owner.size_at(position)
-        if self._seen <= position:
-            self._seen = position + 1
-            self._lead = 0
-        return owner.recall.use(owner.number_at(position), position)
+        with self._lock:
+            if number not in self._files:
+                path = self.folder / self.header.packs[number].path
+                try:
+                    with open_plain(path) as file:
+                        pack_version(pread(file.fileno(), 16, 0, str(path)), str(path))
+                        self._files[number] = os.dup(file.fileno())
+                except NotFound as error:
+                    raise MissingPart(f"{path} is missing", hint="copy this pack from the bundle") from error
+            return self._files[number]
 
 
 def _read_index(folder: Path) -> bytes:
@@ -262,7 +201,7 @@ def _read_index(folder: Path) -> bytes:
         raise NotFound(f"{folder}: no such bundle", hint="check the path")
     path = folder / "index.json"
     if not path.exists():
-        if (folder / STATE).is_dir():
+        if (folder / head.STATE).is_dir():
             raise MissingPart(
                 f"{folder} is an unfinished export", hint="run the same export again, it goes on where it stopped"
             )
@@ -271,8 +210,8 @@ def _read_index(folder: Path) -> bytes:
     return read_small(path)
 
 
-def _catalog_records(path: Path, blob: head.Blob) -> Iterator[bytes]:
-    """The records of one catalog file, after its sha256 was found right."""
+def _catalog_file(path: Path, blob: head.Blob) -> bytes:
+    """A catalog file's bytes, after its sha256 was found right."""
     if blob.size > BLOB_MAX:
         raise FormatError(f"{path}: a catalog file of {blob.size} bytes is refused")
     try:
@@ -285,10 +224,4 @@ def _catalog_records(path: Path, blob: head.Blob) -> Iterator[bytes]:
         ) from error
     if sha256(data) != blob.digest:
         raise Damaged(f"{path}: the catalog is damaged", hint="copy this file from the bundle again")
-    with open_plain(path) as file:
-        fd, at = file.fileno(), 16
-        pack_version(data[:16], str(path))
-        while at < len(data):
-            placed = read_frame_header(fd, at, str(path))
-            yield from decode_frame(placed.header, read_packed(fd, placed, str(path)), str(path))
-            at = placed.end
+    return data

@@ -10,27 +10,30 @@ import contextlib
 import fcntl
 import os
 import shutil
+from array import array
 from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from transfer.bundle import header as head
+from transfer.bundle.base import ABSENT, Base
 from transfer.bundle.catalog import CATALOG_FRAME_RAW, document_record, frame_record, recipe_records
-from transfer.bundle.journal import Journal, Seen
+from transfer.bundle.journal import Journal, New, Seen
 from transfer.chunks.bucket import Buckets, Gathered
 from transfer.chunks.folder import FolderChunks
 from transfer.chunks.frame import FrameHeader, encode_frame, offsets
-from transfer.chunks.name import Kind
+from transfer.chunks.name import Kind, split_names
 from transfer.chunks.pack import PACK_SIZE, PackFile, Placed
+from transfer.chunks.patch import BATCH_RAW, Change, frames_of
 from transfer.errors import Locked, UsageError, from_os_error
 from transfer.model import OCI_MANIFEST, ChunkId, Descriptor, Digest, Image, Recipe
 from transfer.streams import publish, sha256, sync_folder
 from transfer.work import Lane, Pool
 
-STATE = ".transfer"
 README_NAME, VERIFY_NAME = "README.txt", "verify.py"
 MIN_CATALOG_LEVEL = 15
 """Chunk names do not compress, and a catalog has each of them twice or more: on the reference corpus 9 makes 2.76 MB, 15 2.27."""
@@ -73,24 +76,40 @@ class _Packs:
 class BundleWriter:
     """A ChunkSink that ends as a bundle. Deterministic: the same chunks in the same order give the same bytes."""
 
-    def __init__(self, folder: Path, *, level: int, options: dict[str, object], pool: Pool, ahead: int) -> None:
-        self.folder, self._level, self._pool = folder, level, pool
-        self._blobs, self._state = folder / "blobs" / "sha256", folder / STATE
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        level: int,
+        options: dict[str, object],
+        pool: Pool,
+        ahead: int,
+        base: Base | None = None,
+    ) -> None:
+        self.folder, self._level, self._pool, self._base = folder, level, pool, base
+        self._blobs, self._state = folder / "blobs" / "sha256", folder / head.STATE
         self._lock = _claim(folder, self._state)
         try:
             self._blobs.mkdir(parents=True, exist_ok=True)
             self.journal = Journal(self._state / "journal", options)
-            self.kept = FolderChunks(self._take_up(), pool)
+            self.kept = FolderChunks(self._take_up(), pool, base.bytes_of if base else None)
         except OSError as error:
             raise from_os_error(error, f"preparing {folder}") from error
         self._known: set[bytes] = set()
-        self._new: list[tuple[ChunkId, int, Kind]] = []
+        self._new: list[New] = []
+        self._changes: list[Change] = []
+        self._changed = 0
+        self._like: dict[Digest, Digest | None] = {}
         self._recipes: dict[Digest, Recipe] = {}
         self._documents: dict[Digest, bytes] = {}
         self._frames: list[tuple[int, Placed, bytes]] = []
         self._packs = _Packs(self._state, self._blobs, "pack", pool)
         self._buckets = Buckets(self._flush)
         self._lane: Lane[tuple[FrameHeader, bytes, bytes]] = Lane(pool, ahead, self._deliver)
+        self._ahead = ahead
+        self._batches = Pool(1 if pool.threaded else 0, "patch")
+        self._patching: Future[list[tuple[FrameHeader, bytes, bytes]]] | None = None
+        self._patched = False
         self.bytes_new = self.bytes_reused = 0
 
     def _take_up(self) -> list[Path]:
@@ -105,21 +124,31 @@ class BundleWriter:
         return found
 
     def __contains__(self, name: ChunkId) -> bool:
-        return name in self._known
+        return name in self._known or (self._base is not None and name in self._base)
 
-    def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind) -> None:
-        if name in self._known:
+    def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = ()) -> None:
+        if name in self:
             return
-        self._known.add(name)
-        self._new.append((name, len(data), kind))
-        self.bytes_new += len(data)
+        self._new.append(New(name, len(data), kind, partners))
         # bytes that an earlier run has packed need no place in memory until their frame comes up
-        self._buckets.add(name, len(data), None if name in self.kept else data, kind)
+        self._gather(self._new[-1], None if name in self.kept else data)
 
-    def end_blob(self, recipe: Recipe) -> None:
-        """A blob was read and checked; its recipe and its chunks are noted for a later run."""
+    def _gather(self, new: New, data: bytes | memoryview | None) -> None:
+        self._known.add(new.name)
+        self.bytes_new += new.size
+        if not new.partners:
+            self._buckets.add(new.name, new.size, data, new.kind)
+            return
+        self._changes.append(Change(new.name, new.size, None if data is None else bytes(data), new.kind, new.partners))
+        self._changed += new.size
+        if self._changed >= BATCH_RAW:
+            self._flush_changes()
+
+    def end_blob(self, recipe: Recipe, like: Digest | None = None) -> None:
+        """A blob was read and checked; its recipe and its chunks are noted for a later run. `like`: the base's layer it is a version of."""
         self._recipes[recipe.digest] = recipe
-        self.journal.add(Seen(recipe, tuple(self._new)))
+        self._like[recipe.digest] = like
+        self.journal.add(Seen(recipe, tuple(self._new), like))
         self._new.clear()
 
     def abandon_blob(self) -> None:
@@ -132,22 +161,17 @@ class BundleWriter:
     def replay(self, digest: Digest) -> bool:
         """Take a layer from the notes of an earlier run, if all it added is in finished frames. Reads nothing."""
         seen = self.journal.seen.get(digest)
-        if not seen or not all(name in self._known or name in self.kept for name, _, _ in seen.new):
+        if not seen or not all(each.name in self or each.name in self.kept for each in seen.new):
             return False
-        new = {name for name, _, _ in seen.new}
+        new = {each.name for each in seen.new}
         ids = (part.skeleton + part.payload for part in seen.recipe.parts)
-        if any(
-            each[i : i + 32] not in self._known and each[i : i + 32] not in new
-            for each in ids
-            for i in range(0, len(each), 32)
-        ):
+        if any(name not in new and name not in self for each in ids for name in map(ChunkId, split_names(each))):
             return False
-        for name, size, kind in seen.new:
-            if name not in self._known:
-                self._known.add(name)
-                self.bytes_new += size
-                self._buckets.add(name, size, None, kind)
+        for each in seen.new:
+            if each.name not in self:
+                self._gather(each, None)
         self._recipes[digest] = seen.recipe
+        self._like[digest] = seen.like
         return True
 
     def add_document(self, digest: Digest, data: bytes) -> None:
@@ -181,6 +205,47 @@ class BundleWriter:
         gathered.buffer.close()
         return *kept, names
 
+    def _flush_changes(self) -> None:
+        """Have the batch patched while the next one gathers. What comes of it is written where the next one ends: the order is always the same."""
+        self._deliver_changes()
+        base, batch = self._base, self._changes
+        if base is None or not batch:
+            return
+        self._patching = self._batches.submit(partial(self._patch_all, base, batch))
+        self._changes = []
+        self._changed = 0
+
+    def _deliver_changes(self) -> None:
+        if self._patching:
+            self._lane.drain()
+            patched, self._patching = self._patching.result(), None
+            for each in patched:
+                self._deliver(each)
+
+    def _patch_all(self, base: Base, batch: list[Change]) -> list[tuple[FrameHeader, bytes, bytes]]:
+        """A batch as patched frames. The base's bytes come in the order in which the frames need them."""
+        out: list[tuple[FrameHeader, bytes, bytes]] = []
+        lane: Lane[tuple[FrameHeader, bytes, bytes]] = Lane(self._pool, self._ahead, out.append)
+        frames = list(frames_of(batch, lambda n: base.frame_of(n) << 32 | n, base.size_of))
+        partners = [list(dict.fromkeys(n for change in frame for n in change.partners)) for frame in frames]
+        older = base.fetch(array("I", [number for each in partners for number in each]))
+        for frame, numbers in zip(frames, partners, strict=True):
+            prefix = b"".join([next(older) for _ in numbers])
+            lane.push(partial(self._patch, frame, [base.name_of(number) for number in numbers], prefix))
+        lane.drain()
+        return out
+
+    def _patch(self, frame: list[Change], partners: list[ChunkId], prefix: bytes) -> tuple[FrameHeader, bytes, bytes]:
+        names = b"".join(change.name for change in frame)
+        kept = self.kept.packed(names) if len(self.kept) else None
+        if kept:
+            self.bytes_reused += kept[0].raw_size
+        else:
+            raw = b"".join(self.kept.get(c.name) if c.data is None else c.data for c in frame)
+            sizes = [change.size for change in frame]
+            kept = encode_frame(frame[0].kind, raw, sizes, self._level, partners, prefix)
+        return *kept, names
+
     def _deliver(self, packed: tuple[FrameHeader, bytes, bytes]) -> None:
         frame, data, names = packed
         number, placed = self._packs.append(frame, data)
@@ -189,7 +254,9 @@ class BundleWriter:
     def finish(self, images: Iterable[Image], *, created: int, tool: str, totals: dict[str, int]) -> Sealed:
         """Write what is left, then the catalog, the header, the manifest and the index."""
         try:
+            self._flush_changes()
             self._buckets.finish()
+            self._deliver_changes()
             self._lane.drain()
             packs = self._packs.finish()
             return self._seal(tuple(images), packs, created, tool, totals)
@@ -208,7 +275,10 @@ class BundleWriter:
             "packed_bytes": sum(blob.size for blob in packs + catalog),
         }
         needs = self._needs(images)
-        header = head.Header(created, tool, self._level, images, needs, catalog, packs, whole)
+        prerequisites = self._prerequisites(wanted)
+        patched = bool(prerequisites["chunks"]) or self._patched or any(p.header.prefix for _, p, _ in self._frames)
+        features = (head.PATCH,) if patched else ()
+        header = head.Header(created, tool, self._level, images, needs, catalog, packs, whole, prerequisites, features)
         config = self._put(header.encode(), head.CONFIG_TYPE)
         manifest = self._put(header.manifest(config), OCI_MANIFEST)
         publish(self.folder / "oci-layout", head.OCI_LAYOUT)
@@ -225,6 +295,30 @@ class BundleWriter:
         publish(self._blobs / digest.hex, data)
         return Descriptor(media_type, digest, len(data))
 
+    def _prerequisites(self, wanted: set[Digest]) -> dict[str, Any]:
+        """What the bundle needs and does not carry, and which bundles carry it."""
+        base = self._base
+        if base is None:
+            return head.no_prerequisites()
+        used = {
+            name
+            for digest, recipe in self._recipes.items()
+            if digest in wanted
+            for part in recipe.parts
+            for name in split_names(part.skeleton + part.payload)
+        } | {name for _, placed, _ in self._frames for name in placed.header.prefix}
+        lacking = used - self._known
+        numbers = [base.find(name) for name in lacking]
+        bundles = set(base.carriers(numbers)) | (set(base.digests) if self._patched or ABSENT in numbers else set())
+        layers = {like for digest in wanted if (like := self._like.get(digest))}
+        return {
+            "chunks": len(lacking),
+            "bytes": sum(base.size_of(number) for number in numbers if number >= 0),
+            "bundles": sorted(map(str, bundles)),
+            "about": {str(d): text for d, text in base.about().items() if d in bundles},
+            "layers": sorted(map(str, layers)),
+        }
+
     def _needs(self, images: tuple[Image, ...]) -> tuple[tuple[int, ...], ...]:
         frame_of = {
             names[i : i + 32]: n for n, (_, _, names) in enumerate(self._frames) for i in range(0, len(names), 32)
@@ -233,7 +327,8 @@ class BundleWriter:
         for image in images:
             parts = [part for layer in image.layers for part in self._recipes[layer.digest].parts]
             ids = (part.skeleton + part.payload for part in parts)
-            out.append(tuple(sorted({frame_of[each[i : i + 32]] for each in ids for i in range(0, len(each), 32)})))
+            names = {name for each in ids for name in split_names(each)}
+            out.append(tuple(sorted({frame_of[name] for name in names if name in frame_of})))
         return tuple(out)
 
     def _write_catalog(self, wanted: set[Digest]) -> tuple[head.Blob, ...]:
@@ -241,11 +336,16 @@ class BundleWriter:
         packs = _Packs(self._state, self._blobs, "catalog", self._pool)
         records: list[bytes] = []
         held = 0
+        like = [self._like.get(digest) or digest for digest in self._recipes if digest in wanted]
+        names, prefix = self._base.like(like) if self._base else ([], b"")
 
         def flush() -> None:
             nonlocal held
             sizes = [len(each) for each in records]
-            packs.append(*encode_frame(Kind.CATALOG, b"".join(records), sizes, max(self._level, MIN_CATALOG_LEVEL)))
+            level = max(self._level, MIN_CATALOG_LEVEL)
+            header, packed = encode_frame(Kind.CATALOG, b"".join(records), sizes, level, names, prefix)
+            self._patched |= bool(header.prefix)
+            packs.append(header, packed)
             records.clear()
             held = 0
 
@@ -268,6 +368,7 @@ class BundleWriter:
 
     def close(self) -> None:
         """Let go of the folder; what is finished stays for the next run."""
+        self._batches.close()
         self.journal.close()
         os.close(self._lock)
 
@@ -299,5 +400,5 @@ def clean_up(folder: Path, keep: set[str]) -> None:
                 path.unlink()
     for path in folder.glob(".*.tmp"):
         path.unlink()
-    shutil.rmtree(folder / STATE, ignore_errors=True)
+    shutil.rmtree(folder / head.STATE, ignore_errors=True)
     sync_folder(folder)

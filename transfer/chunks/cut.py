@@ -9,6 +9,7 @@ from pyfastcdc import FastCDC
 
 from transfer.chunks.layer import Piece
 from transfer.chunks.name import CHUNK_MAX, ChunkSink, Kind, chunk_id, kind_of
+from transfer.chunks.patch import Pairing
 from transfer.model import Part
 
 CDC_AVERAGE, CDC_MIN, CDC_MAX = 1 << 20, 256 << 10, CHUNK_MAX
@@ -23,8 +24,10 @@ def _cutter() -> FastCDC:
 class _Growing:
     """One big file on its way: holds back what may still belong to the next chunk."""
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
+    def __init__(self, piece: Piece) -> None:
+        self.kind = kind_of(piece.path, piece.data)
+        self.path, self.size = piece.path, piece.size
+        self.done = 0
         self._held: list[bytes | memoryview] = []
         self._size = 0
         self._cdc = _cutter()
@@ -48,15 +51,18 @@ class _Growing:
                 break
             done = found.offset + found.length
             yield whole[found.offset : done]
+            self.done += found.length
         self._held = [joined[done:]] if done < len(joined) else []
         self._size = len(joined) - done
 
 
 class Cutter:
-    """Turns the pieces of one blob into chunks in a sink and the parts of its recipe."""
+    """Turns the pieces of one blob into chunks in a sink and the parts of its recipe. `pairing` finds their partners in a base."""
 
-    def __init__(self, sink: ChunkSink) -> None:
-        self._sink = sink
+    def __init__(self, sink: ChunkSink, pairing: Pairing | None = None) -> None:
+        self._sink, self._pairing = sink, pairing
+        if pairing:
+            pairing.begin_blob()
         self._skeleton = bytearray()
         self._skeleton_ids = bytearray()
         self._payload_ids = bytearray()
@@ -69,19 +75,19 @@ class Cutter:
         growing: _Growing | None = None
         for piece in pieces:
             if growing and piece.offset == 0:
-                self._add_all(growing.finish(), growing.kind)
+                self._add_all(growing.finish(), growing)
                 growing = None
             self._frame(piece.skeleton)
             if not piece.data:
                 continue
             if 0 < piece.size <= CHUNK_MAX:
-                self._add(piece.data, kind_of(piece.path, piece.data))
+                self._add(piece.data, kind_of(piece.path, piece.data), piece.path, piece.size, 0)
                 continue
             if growing is None:
-                growing = _Growing(kind_of(piece.path, piece.data))
-            self._add_all(growing.feed(piece.data), growing.kind)
+                growing = _Growing(piece)
+            self._add_all(growing.feed(piece.data), growing)
         if growing:
-            self._add_all(growing.finish(), growing.kind)
+            self._add_all(growing.finish(), growing)
         self._end_part()
         return tuple(self._parts)
 
@@ -98,15 +104,21 @@ class Cutter:
         del self._skeleton[:size]
         name = chunk_id(data)
         self._skeleton_ids += name
-        self._sink.add(name, data, Kind.SKELETON)
+        partners = () if self._pairing is None else self._pairing.skeleton()
+        self._sink.add(name, data, Kind.SKELETON, partners)
 
-    def _add_all(self, chunks: Iterable[memoryview], kind: Kind) -> None:
+    def _add_all(self, chunks: Iterable[memoryview], file: _Growing) -> None:
         for data in chunks:
-            self._add(data, kind)
+            self._add(data, file.kind, file.path, file.size, file.done)
 
-    def _add(self, data: bytes | memoryview, kind: Kind) -> None:
+    def _add(self, data: bytes | memoryview, kind: Kind, path: bytes, size: int, offset: int) -> None:
         name = chunk_id(data)
-        self._sink.add(name, data, kind)
+        if self._pairing is None:
+            self._sink.add(name, data, kind)
+        elif name in self._sink:
+            self._pairing.known(name, path, offset)
+        else:
+            self._sink.add(name, data, kind, self._pairing.partners(path, size, offset, len(data)))
         self._payload_ids += name
         self._gaps.append(self._gap)
         self._gap = 0

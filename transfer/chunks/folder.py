@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,19 @@ class Kept:
 class FolderChunks:
     """The chunks of every sound frame in some pack files. Each was decoded and named anew when found."""
 
-    def __init__(self, packs: Iterable[Path], pool: Pool) -> None:
+    def __init__(
+        self,
+        packs: Iterable[Path],
+        pool: Pool,
+        older: Callable[[Sequence[ChunkId]], bytes | None] | None = None,
+    ) -> None:
+        """`older` gives the bytes of chunks that lie elsewhere, end to end, for frames patched against them."""
+        self._older = older
         self.frames: dict[bytes, Kept] = {}
         self._where: dict[ChunkId, tuple[Kept, int]] = {}
         self._last: tuple[Kept | None, list[bytes]] = (None, [])
         found = ((path, each) for path in packs for each in scan(path) if not isinstance(each, Hole))
-        for kept in ordered_map(lambda item: _examine(*item), found, pool, 3):
+        for kept in ordered_map(lambda item: self._examine(*item), found, pool, 3):
             if kept:
                 self._adopt(kept)
 
@@ -50,9 +57,10 @@ class FolderChunks:
 
     def get(self, name: ChunkId) -> bytes:
         kept, index = self._where[name]
-        if self._last[0] is not kept:
-            self._last = (kept, list(_decode(kept.path, kept.placed)))
-        data = self._last[1][index]
+        last = self._last
+        if last[0] is not kept:
+            last = self._last = (kept, list(self._decode(kept.path, kept.placed)))
+        data = last[1][index]
         if chunk_id(data) != name:
             raise Damaged(f"{kept.path}: a chunk changed while it was in use")
         return data
@@ -70,19 +78,20 @@ class FolderChunks:
         header = kept.placed.header
         return (header, packed) if sound(header, packed) else None
 
+    def _decode(self, path: Path, placed: Placed) -> Iterator[bytes]:
+        names = placed.header.prefix
+        prefix = self._older(names) if names and self._older else b""
+        if prefix is None or (names and not self._older):
+            raise Damaged(f"{path}: a frame that builds on chunks which are not here")
+        with open_plain(path) as file:
+            packed = read_packed(file.fileno(), placed, str(path))
+        yield from decode_frame(placed.header, packed, str(path), prefix)
 
-def _decode(path: Path, placed: Placed) -> Iterator[bytes]:
-    with open_plain(path) as file:
-        packed = read_packed(file.fileno(), placed, str(path))
-    yield from decode_frame(placed.header, packed, str(path))
-
-
-def _examine(path: Path, placed: Placed) -> Kept | None:
-    """The frame, if it is sound, needs no other chunks and holds content (not a catalog)."""
-    header = placed.header
-    if header.prefix or header.kind == Kind.CATALOG:
-        return None
-    try:
-        return Kept(path, placed, b"".join(map(chunk_id, _decode(path, placed))))
-    except Damaged:
-        return None
+    def _examine(self, path: Path, placed: Placed) -> Kept | None:
+        """The frame, if it is sound and holds content (not a catalog)."""
+        if placed.header.kind == Kind.CATALOG:
+            return None
+        try:
+            return Kept(path, placed, b"".join(map(chunk_id, self._decode(path, placed))))
+        except Damaged:
+            return None

@@ -159,16 +159,51 @@ def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
     return out
 
 
-def encode_frame(kind: Kind, raw: bytes | memoryview, sizes: Sequence[int], level: int) -> tuple[FrameHeader, bytes]:
+PATCH_LEVEL = 9
+"""The least level of a patched frame: nearly all of it is matches, so that it costs little."""
+PLAIN_FROM = 4
+"""A patched frame of more than a fourth of its bytes is compressed plainly as well, and the smaller of the two is kept."""
+PREFIX_MIN = 8
+"""Shorter prefixes (bytes) have no meaning for zstd."""
+
+
+def encode_frame(
+    kind: Kind,
+    raw: bytes | memoryview,
+    sizes: Sequence[int],
+    level: int,
+    names: Sequence[ChunkId] = (),
+    prefix: bytes = b"",
+) -> tuple[FrameHeader, bytes]:
     """Compress chunks, given end to end, into one frame: its header and its bytes. Stored where zstd gains nothing.
 
-    In one call: fed piece by piece, zstd ends a block at every 128 KiB and the frame grows by half a percent.
+    In one call: fed piece by piece, zstd ends a block at every 128 KiB and the frame grows by half a percent. With a `prefix` (the bytes
+    of the chunks `names`) it is patched against that, unless plain is smaller.
     """
-    packed = pyzstd.compress(raw, options(level, len(raw), kind))
+    packed, used = b"", tuple(names) if len(prefix) >= PREFIX_MIN else ()
+    if used:
+        packed = _patch(raw, max(level, PATCH_LEVEL), prefix)
+    if not used or len(packed) * PLAIN_FROM > len(raw):
+        plain = pyzstd.compress(raw, options(level, len(raw), kind))
+        if not used or len(plain) <= len(packed):
+            packed, used = plain, ()
     codec = ZSTD
     if len(packed) >= len(raw):
-        codec, packed = STORED, bytes(raw)
-    return FrameHeader(int(kind), codec, len(raw), len(packed), tuple(sizes), (), zlib.crc32(packed), 0), packed
+        codec, packed, used = STORED, bytes(raw), ()
+    return FrameHeader(int(kind), codec, len(raw), len(packed), tuple(sizes), used, zlib.crc32(packed), 0), packed
+
+
+def _patch(raw: bytes | memoryview, level: int, prefix: bytes) -> bytes:
+    """Compressed with the window over prefix and content."""
+    window = min(WINDOW_LOG_MAX, max(10, (len(raw) + len(prefix) - 1).bit_length()))
+    settings: dict[int, int] = {
+        pyzstd.CParameter.compressionLevel: level,
+        pyzstd.CParameter.windowLog: window,
+        pyzstd.CParameter.contentSizeFlag: 1,
+        pyzstd.CParameter.checksumFlag: 0,
+        pyzstd.CParameter.enableLongDistanceMatching: 1,
+    }
+    return pyzstd.compress(raw, settings, pyzstd.ZstdDict(prefix, is_raw=True).as_prefix)
 
 
 def decode_frame(header: FrameHeader, packed: bytes, where: str, prefix: bytes = b"") -> Iterator[bytes]:
@@ -182,7 +217,7 @@ def decode_frame(header: FrameHeader, packed: bytes, where: str, prefix: bytes =
         for start, size in zip(offsets(header.sizes), header.sizes, strict=True):
             yield packed[start : start + size]
         return
-    dictionary = pyzstd.ZstdDict(prefix, is_raw=True).as_prefix if prefix else None
+    dictionary = pyzstd.ZstdDict(prefix, is_raw=True).as_prefix if len(prefix) >= PREFIX_MIN else None
     decoder = pyzstd.ZstdDecompressor(dictionary, {pyzstd.DParameter.windowLogMax: WINDOW_LOG_MAX})
     try:
         given = packed

@@ -6,7 +6,8 @@ in comes out again byte for byte. Misreading costs only compression.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from transfer.chunks.name import CHUNK_MAX
@@ -137,6 +138,37 @@ def _opaque(skeleton: bytes, first: bytes, source: _Input) -> Iterator[Piece]:
     while data := source.some(BLOCK):
         yield Piece(b"", b"", -1, offset, data)
         offset += len(data)
+
+
+def file_paths(stretches: Iterable[bytes]) -> Iterator[bytes]:
+    """The path of the file behind each stretch of skeleton, as `split` gave it; nothing between means: the same file goes on."""
+    path = b""
+    for stretch in stretches:
+        if stretch:
+            path = _last_path(stretch)
+        yield path
+
+
+def _last_path(skeleton: bytes) -> bytes:
+    """What the last header of a stretch names: it ends with that header, and begins with the padding of the file before."""
+    path, name = b"", b""
+    at = len(skeleton) % RECORD
+    while at < len(skeleton):
+        member = parse_header(skeleton[at : at + RECORD])
+        at += RECORD
+        if member is None:
+            continue
+        if member.kind not in (_LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL):
+            name, path = path or member.name, b""
+            continue
+        data = skeleton[at : at + member.size]
+        at += member.size + padding(member.size)
+        if member.kind == _LONG_NAME:
+            path = data.rstrip(b"\0")
+        elif member.kind == _PAX:
+            with contextlib.suppress(FormatError):
+                path = parse_pax(data).get(b"path", path)
+    return name
 
 
 def raw(stream: Readable) -> Iterator[Piece]:

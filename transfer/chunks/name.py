@@ -14,6 +14,8 @@ CHUNK_MAX = 4 << 20
 
 ID_SIZE = 32
 
+NO_PARTNER = -1
+
 
 class Kind(IntEnum):
     """Which bytes compress well together. The numbers are part of the bundle format."""
@@ -42,14 +44,22 @@ class ChunkSink(Protocol):
 
     def __contains__(self, name: ChunkId) -> bool: ...
 
-    def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind) -> None:
-        """Take a copy of a chunk; one that is there already is not taken twice."""
+    def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = ()) -> None:
+        """Take a copy of a chunk; one that is there already is not taken twice.
+
+        `partners` are the numbers of the older chunks it is a version of, for sinks that patch against a base.
+        """
         ...
 
 
 def chunk_id(data: bytes | memoryview) -> ChunkId:
     """BLAKE3-256 (https://github.com/BLAKE3-team/BLAKE3-specs)."""
     return ChunkId(blake3(data).digest())
+
+
+def split_names(names: bytes) -> list[bytes]:
+    """Names given end to end, one by one."""
+    return [names[at : at + ID_SIZE] for at in range(0, len(names), ID_SIZE)]
 
 
 _TEXT = bytes(range(32, 127)) + b"\t\n\r\f\b\x1b" + bytes(range(128, 256))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import threading
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 
 from transfer.work import Pool
@@ -23,13 +23,14 @@ AHEAD = 40 << 20
 class Recall:
     """Chunks by number, decoded frame by frame. `plan` is every use to come, in order; using them so is fastest.
 
-    `decode(frame, wanted)` gives the frame's chunks for which `wanted(number)` holds, checked against their names.
-    Safe to use from several threads.
+    `decode(frame, wanted, prefix)` gives the frame's chunks for which `wanted(number)` holds, checked against their names. Where frames
+    have prefixes, `prefix_of` gives the numbers of a frame's prefix chunks, and `prefix_uses` where in the plan they stand.
+    Only those who use chunks wait for frames; the pool's threads never do. Safe to use from several threads.
     """
 
     def __init__(
         self,
-        decode: Callable[[int, Callable[[int], bool]], dict[int, bytes]],
+        decode: Callable[[int, Callable[[int], bool], bytes], dict[int, bytes]],
         frame_of: Sequence[int],
         size_of: Sequence[int],
         plan: array[int],
@@ -37,10 +38,14 @@ class Recall:
         pool: Pool,
         jobs: int,
         budget: int = BUDGET,
+        prefix_of: Callable[[int], Sequence[int]] | None = None,
+        prefix_uses: Mapping[int, int] | None = None,
     ) -> None:
         self._decode, self._frame_of, self._size_of = decode, frame_of, size_of
         self._pool, self._jobs, self._budget = pool, max(1, jobs), budget
+        self._prefix_of, self._prefix_uses = prefix_of, dict(prefix_uses or {})
         self._next, self._coming = _next_uses(plan, len(frame_of))
+        self._past: set[int] = set()
         self._held: dict[int, bytes] = {}
         self._held_size = 0
         self._order: list[tuple[int, int]] = []
@@ -51,19 +56,69 @@ class Recall:
     def use(self, number: int, position: int) -> bytes:
         """The chunk, for its use at `position` of the plan."""
         with self._lock:
-            self._coming[number] = self._next[position]
+            self._pass(number, position)
             data = self._held.get(number)
             if data is not None:
                 self._settle(number)
                 return data
-            future = self._start(self._frame_of[number], number)
-        found = future.result()
+        return self._obtain((number,))[number]
+
+    def _obtain(self, numbers: Sequence[int]) -> dict[int, bytes]:
+        """These chunks, decoded if need be, each frame once. Waits for the frames, and first for those they are patched against."""
+        out: dict[int, bytes] = {}
+        for number in numbers:
+            if number in out:
+                continue
+            frame = self._frame_of[number]
+            with self._lock:
+                data = self._held.get(number)
+                future = self._running.get(frame)
+            if data is not None:
+                out[number] = data
+                continue
+            together = {each for each in numbers if self._frame_of[each] == frame}
+            if future is None:
+                prefix = self._prefix(frame)
+                with self._lock:
+                    future = self._start(frame, together, prefix)
+            found = future.result()
+            with self._lock:
+                self._adopt(frame, future)
+                out.update({n: data for n in together if (data := found.get(n) or self._held.get(n))})
+            if number not in out:
+                out |= self._decode(frame, together.__contains__, self._prefix(frame))
+        return out
+
+    def _prefix(self, frame: int) -> bytes:
+        """A frame's prefix, from the chunks it names."""
+        numbers = self._prefix_of(frame) if self._prefix_of else ()
+        if not numbers:
+            return b""
+        found = self._obtain(numbers)
         with self._lock:
-            self._adopt(self._frame_of[number], future)
-            data = found.get(number) or self._held.get(number)
-        if data is None:
-            data = self._decode(self._frame_of[number], number.__eq__)[number]
-        return data
+            self._spend(frame, numbers)
+        return b"".join([found[number] for number in numbers])
+
+    def _spend(self, frame: int, numbers: Sequence[int]) -> None:
+        """The uses the plan has for this prefix are over."""
+        begin = self._prefix_uses.pop(frame, None)
+        if begin is None:
+            return
+        for position, number in enumerate(numbers, begin):
+            if self._coming[number] == position:
+                self._pass(number, position)
+                if number in self._held:
+                    self._settle(number)
+            else:
+                self._past.add(position)
+
+    def _pass(self, number: int, position: int) -> None:
+        """The use at this position is over: the next one comes."""
+        following = self._next[position]
+        while following in self._past:
+            self._past.discard(following)
+            following = self._next[following]
+        self._coming[number] = following
 
     def prepare(self, number: int) -> bool:
         """Begin to decode the chunk's frame if it is not at hand; False if enough are under way."""
@@ -75,19 +130,39 @@ class Recall:
                 return False
             if len(self._running) > self._jobs + 1:
                 return False
-            self._start(frame, number)
+            numbers = self._prefix_of(frame) if self._prefix_of else ()
+            prefix = b""
+            if numbers:
+                if not self._gather(numbers):
+                    return False
+                prefix = b"".join([self._held[each] for each in numbers])
+                self._spend(frame, numbers)
+            self._start(frame, (number,), prefix)
             return True
 
-    def _start(self, frame: int, number: int) -> Future[dict[int, bytes]]:
+    def _gather(self, numbers: Sequence[int]) -> bool:
+        """Whether all these chunks are held; if not, the first frame that is lacking is begun, where it is a plain one."""
+        for number in numbers:
+            frame = self._frame_of[number]
+            running = self._running.get(frame)
+            if number not in self._held and running and running.done() and not running.exception():
+                self._adopt(frame, running)
+            if number not in self._held:
+                if frame not in self._running and not (self._prefix_of and self._prefix_of(frame)):
+                    self._start(frame, (number,), b"")
+                return False
+        return True
+
+    def _start(self, frame: int, numbers: Collection[int], prefix: bytes) -> Future[dict[int, bytes]]:
         future = self._running.get(frame)
         if future is None:
             self.decodes += 1
             coming = self._coming
 
             def wanted(each: int) -> bool:
-                return coming[each] != NEVER or each == number
+                return coming[each] != NEVER or each in numbers
 
-            future = self._pool.submit(lambda: self._decode(frame, wanted))
+            future = self._pool.submit(lambda: self._decode(frame, wanted, prefix))
             self._running[frame] = future
         return future
 
@@ -125,3 +200,34 @@ def _next_uses(plan: array[int], chunks: int) -> tuple[array[int], array[int]]:
         following[position] = first[number]
         first[number] = position
     return following, first
+
+
+def with_prefixes(
+    plan: array[int], frame_of: Sequence[int], prefix_of: Callable[[int], Sequence[int]]
+) -> tuple[array[int], array[int], dict[int, int]]:
+    """The plan with the uses that decoding itself makes: a frame's prefix chunks just before its first chunk.
+
+    Gives all uses, for each place of the plan its place among them, and for each patched frame where its prefix uses begin.
+    """
+    uses: array[int] = array("I")
+    time: array[int] = array("I")
+    begin: dict[int, int] = {}
+    seen: set[int] = set()
+
+    def enter(frame: int) -> None:
+        seen.add(frame)
+        prefix = prefix_of(frame)
+        for number in prefix:
+            if frame_of[number] not in seen:
+                enter(frame_of[number])
+        if prefix:
+            begin[frame] = len(uses)
+            uses.extend(prefix)
+
+    for number in plan:
+        frame = frame_of[number]
+        if frame not in seen:
+            enter(frame)
+        time.append(len(uses))
+        uses.append(number)
+    return uses, time, begin

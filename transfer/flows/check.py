@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transfer.bundle import header as head
 from transfer.bundle.reader import Bundle
+from transfer.bundle.rebuild import Rebuilding
 from transfer.chunks.pack import Hole, read_packed, scan, sound
 from transfer.errors import Damaged, MissingPart, NotFound, TransferError
 from transfer.events import Advanced, Done, Observer, Planned
@@ -146,7 +147,7 @@ def _rebuild_all(bundle: Bundle, pool: Pool, jobs: int, observer: Observer) -> t
     """Every layer, to nowhere, against its digest."""
     layers = list({layer.digest: layer for image in bundle.images for layer in image.layers}.values())
     content = BundleContent(bundle, observer, threaded=jobs > 0)
-    content.rebuilding = bundle.rebuild([layer.digest for layer in layers], pool=pool, jobs=max(1, jobs))
+    content.rebuilding = Rebuilding(bundle, [layer.digest for layer in layers], pool=pool, jobs=max(1, jobs))
     observer(Planned("import", sum(layer.size for layer in layers)))
     found = []
     for layer in layers:

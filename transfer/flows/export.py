@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from transfer import __version__
+from transfer.bundle.base import Base
 from transfer.bundle.catalog import OPAQUE, PLAIN
 from transfer.bundle.reader import Bundle
 from transfer.bundle.writer import BundleWriter, Sealed, clean_up
@@ -52,22 +53,43 @@ class Exported:
 
 
 def export(
-    source: ImageSource, found: Sequence[Found], folder: Path, *, level: int, jobs: int | None, observer: Observer
+    source: ImageSource,
+    found: Sequence[Found],
+    folder: Path,
+    *,
+    level: int,
+    jobs: int | None,
+    observer: Observer,
+    base: Sequence[Bundle] = (),
 ) -> Exported:
-    """Make the bundle, or finish the one an earlier run began, or find that it is finished."""
+    """Make the bundle, or finish the one an earlier run began, or find that it is finished.
+
+    With a `base`, what those bundles hold is not packed again, and what changed is patched against it.
+    """
     started = time.monotonic()
     if (folder / "index.json").exists():
-        return _already(found, folder, level, started)
+        return _already(found, folder, level, base, started)
     threads = default_jobs() if jobs is None else jobs
-    options: dict[str, object] = {"format": 1, "level": level}
+    options: dict[str, object] = {
+        "format": 2,
+        "level": level,
+        "base": sorted(str(each.manifest.digest) for each in base),
+    }
     packers = min(threads, PACKERS_MAX)
     with Pool(packers, "pack") as pool:
-        writer = BundleWriter(folder, level=level, options=options, pool=pool, ahead=packers + (level < SLOW_FROM))
+        built = Base(base, pool=pool, jobs=packers) if base else None
+        writer = BundleWriter(
+            folder, level=level, options=options, pool=pool, ahead=packers + (level < SLOW_FROM), base=built
+        )
         try:
             if len(writer.kept):
                 observer(Noted(f"taking up the unfinished export in {folder}: {len(writer.kept)} chunks are packed"))
             run = _Run(
-                source, writer, observer, threaded=threads > (READERS_FROM if source.traits.random_access else 0)
+                source,
+                writer,
+                observer,
+                built,
+                threaded=threads > (READERS_FROM if source.traits.random_access else 0),
             )
             sealed = run.all(found)
         finally:
@@ -89,8 +111,12 @@ def export(
 class _Run:
     """One export on its way."""
 
-    def __init__(self, source: ImageSource, writer: BundleWriter, observer: Observer, *, threaded: bool) -> None:
+    def __init__(
+        self, source: ImageSource, writer: BundleWriter, observer: Observer, base: Base | None, *, threaded: bool
+    ) -> None:
         self._source, self._writer, self._observer, self._threaded = source, writer, observer, threaded
+        self._base = base
+        self._pairing = base.pairing() if base else None
         self.bytes_read = 0
         self._current = 0
 
@@ -138,7 +164,7 @@ class _Run:
             first = next(stream, b"")
             encoding = OPAQUE if first.startswith(_COMPRESSED) else PLAIN
             reader = IterReader(chain([first] if first else [], stream))
-            parts = Cutter(self._writer).cut(raw(reader) if encoding else split(reader))
+            parts = Cutter(self._writer, self._pairing).cut(raw(reader) if encoding else split(reader))
         digest = Digest(f"{hasher.name}:{hasher.hexdigest()}")
         size = self._current
         if offer.digest and (offer.digest != digest or (offer.size is not None and offer.size != size)):
@@ -148,7 +174,8 @@ class _Run:
                 hint="the source itself is broken; pull or build the image again",
             )
         recipe = Recipe(digest, size, encoding, parts)
-        self._writer.end_blob(recipe)
+        like = self._base.layer(self._pairing.resembles) if self._base and self._pairing else None
+        self._writer.end_blob(recipe, like)
         return recipe
 
     def _hashed(self, offer: Offer, hasher: hashlib._Hash) -> Iterator[bytes]:
@@ -212,12 +239,16 @@ def _created(images: Sequence[Image], documents: dict[Digest, bytes]) -> int:
     return newest
 
 
-def _already(found: Sequence[Found], folder: Path, level: int, started: float) -> Exported:
+def _already(found: Sequence[Found], folder: Path, level: int, base: Sequence[Bundle], started: float) -> Exported:
     """The bundle is finished: fine if it is the one asked for, else the user must choose."""
     with Bundle(folder) as bundle:
         header = bundle.header
         have = {(frozenset(i.names), d) for i in header.images for d in (i.root.digest, i.config_digest)}
-        same = len(found) == len(header.images) and header.level == level
+        builds_on = set(header.prerequisites["bundles"])
+        allowed = {str(each.manifest.digest) for each in base} | {
+            digest for each in base for digest in each.header.prerequisites["bundles"]
+        }
+        same = len(found) == len(header.images) and header.level == level and builds_on <= allowed
         if not same or not all((frozenset(each.names), each.id) in have for each in found):
             raise UsageError(
                 f"{folder} is a finished bundle of something else", hint="name another folder, or remove this one"

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
-from transfer.bundle.reader import Bundle, Rebuilding
+from transfer.bundle.reader import Bundle
+from transfer.bundle.rebuild import Rebuilding
 from transfer.engines.base import ImageSink, Landed, PlatformImage
 from transfer.engines.docker import TEMPORARY, DockerClient, DockerSink, Way
 from transfer.errors import EngineError, MissingPart, TransferError, UsageError
@@ -126,7 +127,7 @@ def load(
         observer(Planned("import", sum(recipes[digest].size for digest in plan if digest in recipes)))
         content.hashed = not sink.traits.checks
         with Pool(threads, "unpack") as pool:
-            content.rebuilding = bundle.rebuild(plan, pool=pool, jobs=max(1, threads))
+            content.rebuilding = Rebuilding(bundle, plan, pool=pool, jobs=max(1, threads))
             with Pool(min(sink.traits.parallel, threads), "land") as lanes:
                 landed, failed = _Landing(sink, content, observer, lanes, sink.traits.parallel).run(todo)
         observer(Done("import"))

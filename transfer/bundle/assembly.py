@@ -1,0 +1,152 @@
+"""A bundle and those it builds on, as one numbering of chunks and frames."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+
+from transfer.bundle.library import Library, import_first
+from transfer.bundle.reader import Bundle
+from transfer.chunks.frame import FRAME_RAW_MAX
+from transfer.chunks.name import ID_SIZE, split_names
+from transfer.errors import FormatError, MissingPart
+from transfer.model import Digest
+
+DEPTH_MAX = 4
+"""Frames from a patched one to a plain one (FORMAT.md, section 3)."""
+
+
+class Assembly:
+    """Several bundles' chunks. A chunk that more than one carries has the number it has in the first."""
+
+    def __init__(self, bundles: Sequence[Bundle]) -> None:
+        self.bundles: list[Bundle] = []
+        self.frame_of: array[int] = array("I")
+        self.size_of: array[int] = array("I")
+        self._first_frame: list[int] = []
+        self._first_chunk: list[int] = []
+        self._depth: dict[int, int] = {}
+        self._prefix: dict[int, array[int]] = {}
+        self.frames = 0
+        for bundle in bundles:
+            self.add(bundle)
+
+    def add(self, bundle: Bundle) -> None:
+        """One more, behind the others."""
+        if bundle in self.bundles:
+            return
+        catalog = bundle.catalog()
+        self._first_frame.append(self.frames)
+        self._first_chunk.append(len(self.size_of))
+        self.bundles.append(bundle)
+        first = self.frames
+        self.frame_of.extend(array("I", [first + frame for frame in catalog.frame_of]) if first else catalog.frame_of)
+        self.size_of.extend(catalog.size_of)
+        self.frames += len(catalog.frames)
+
+    def find(self, name: bytes) -> int:
+        """The chunk's number, -1 if none of them carries it."""
+        for bundle, first in zip(self.bundles, self._first_chunk, strict=True):
+            number = bundle.catalog().numbers_of.get(name)
+            if number is not None:
+                return first + number
+        return -1
+
+    def numbers(self, names: bytes) -> array[int]:
+        """The numbers of names given end to end; MissingPart if one is carried by none."""
+        out = array("q", [self.find(names[at : at + ID_SIZE]) for at in range(0, len(names), ID_SIZE)])
+        if -1 in out:
+            at = out.index(-1) * ID_SIZE
+            raise MissingPart(
+                f"chunk {names[at : at + ID_SIZE].hex()[:12]} is not in this bundle",
+                hint="it builds on another one: import that first",
+            )
+        return array("I", out)
+
+    def name_of(self, number: int) -> bytes:
+        which = bisect_right(self._first_chunk, number) - 1
+        return self.bundles[which].catalog().name_of(number - self._first_chunk[which])
+
+    def owner(self, frame: int) -> tuple[Bundle, int]:
+        """The bundle a frame is in, and its number there."""
+        which = bisect_right(self._first_frame, frame) - 1
+        return self.bundles[which], frame - self._first_frame[which]
+
+    def prefix_names(self, frame: int) -> bytes:
+        """The names of a frame's prefix chunks, end to end."""
+        bundle, number = self.owner(frame)
+        return bundle.catalog().frames[number].prefix
+
+    def prefix_of(self, frame: int) -> array[int]:
+        """The numbers of a frame's prefix chunks. FormatError beyond the limits of size and depth."""
+        known = self._prefix.get(frame)
+        if known is None:
+            names = self.prefix_names(frame)
+            known = self._prefix[frame] = self.numbers(names) if names else array("I")
+            if names:
+                self.depth(frame)
+                if sum(self.size_of[number] for number in known) > FRAME_RAW_MAX:
+                    raise FormatError(f"{self.owner(frame)[0].folder}: a prefix beyond the limits")
+        return known
+
+    def depth(self, frame: int, _left: int = DEPTH_MAX) -> int:
+        """Steps from a frame to plain ones, 0 to 4. FormatError for more, or a circle; MissingPart for a gap."""
+        known = self._depth.get(frame)
+        if known is None:
+            names = self.prefix_names(frame)
+            if names and not _left:
+                raise FormatError(f"{self.owner(frame)[0].folder}: frames that build on each other without end")
+            frames = {self.frame_of[number] for number in self.numbers(names)} if names else set()
+            known = self._depth[frame] = 1 + max(self.depth(each, _left - 1) for each in frames) if frames else 0
+        if known > _left:
+            raise FormatError(f"{self.owner(frame)[0].folder}: frames that build on each other without end")
+        return known
+
+    def decode(self, frame: int, wanted: Callable[[int], bool], prefix: bytes) -> dict[int, bytes]:
+        """The frame's wanted chunks by number, each checked."""
+        which = bisect_right(self._first_frame, frame) - 1
+        first = self._first_chunk[which]
+        found = self.bundles[which].decode(
+            frame - self._first_frame[which], (lambda number: wanted(first + number)) if first else wanted, prefix
+        )
+        return {first + number: data for number, data in found.items()} if first else found
+
+
+def assemble(bundle: Bundle, digests: Iterable[Digest], library: Library) -> Assembly:
+    """The bundle and what rebuilding these blobs needs beside it. MissingPart says which bundles would supply what is not here."""
+    out = Assembly([bundle])
+    catalog = bundle.catalog()
+    parts = [part for digest in digests for part in catalog.recipe(digest).parts]
+    absent = complete(out, {n for part in parts for n in split_names(part.skeleton + part.payload)}, library)
+    if absent:
+        builds_on = [Digest.parse(each) for each in bundle.header.prerequisites["bundles"]]
+        gone = [each for each in builds_on if library.bundle(each) is None]
+        raise MissingPart(
+            f"{bundle.folder}: {len(absent)} chunks of other bundles are not here; {supplied_by(bundle, gone or builds_on)}",
+            hint=import_first(gone or builds_on),
+        )
+    return out
+
+
+def supplied_by(bundle: Bundle, absent: Sequence[Digest]) -> str:
+    """Who would supply what a delta lacks, in words."""
+    about = bundle.header.prerequisites.get("about", {})
+    texts = [f"{each.short} ({about[str(each)]})" if str(each) in about else each.short for each in absent]
+    return f"bundle {', '.join(texts)} would supply them" if texts else "no bundle is named that would supply them"
+
+
+def complete(out: Assembly, names: set[bytes], library: Library) -> set[bytes]:
+    """Bring in the bundles that carry these chunks and the prefixes of their frames; the names nobody carries."""
+    seen: set[int] = set()
+    absent: set[bytes] = set()
+    while names:
+        unknown = {name for name in names if out.find(name) < 0}
+        found = library.locate(unknown) if unknown else {}
+        for each in {bundle.manifest.digest.text: bundle for bundle in found.values()}.values():
+            out.add(each)
+        absent |= unknown - found.keys()
+        frames = {out.frame_of[out.find(name)] for name in names - absent} - seen
+        seen |= frames
+        names = {name for frame in frames for name in split_names(out.prefix_names(frame))} - absent
+    return absent

@@ -1,0 +1,206 @@
+"""What a delta builds on: chunks the far side has, and older selves of files to patch against."""
+
+from __future__ import annotations
+
+import contextlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+from transfer.bundle import header as head
+from transfer.bundle.assembly import DEPTH_MAX, Assembly, complete
+from transfer.bundle.catalog import document_record, recipe_records
+from transfer.bundle.reader import Bundle
+from transfer.chunks.layer import file_paths
+from transfer.chunks.name import ID_SIZE, chunk_id, split_names
+from transfer.chunks.patch import Older, Pairing
+from transfer.chunks.recall import Recall, with_prefixes
+from transfer.errors import FormatError, MissingPart
+from transfer.model import ChunkId, Digest, Part, Recipe
+from transfer.work import Pool
+
+ABSENT = -1
+_RECORDS_MAX = 32 << 20
+_DOCUMENTS_MAX = 1 << 20
+_FETCH_BUDGET = 96 << 20
+
+
+class Base:
+    """Bundles that the far side has whole: every chunk their recipes name is there.
+
+    Where a chunk's bytes are not at hand here as well, it is still known, but nothing is patched against it.
+    """
+
+    def __init__(self, bundles: Sequence[Bundle], *, pool: Pool, jobs: int) -> None:
+        self.bundles = tuple(bundles)
+        self._pool, self._jobs = pool, max(1, jobs)
+        self.assembly = Assembly(bundles)
+        names = {n for each in bundles if each.is_delta for n in recipe_names(each)}
+        self.absent = complete(self.assembly, names, bundles[0].library) if names and bundles else set()
+        self._numbers = self._known(names)
+        self._gone = {each.manifest.digest for each in self.assembly.bundles if each.missing_packs()}
+        self._usable: dict[int, bool] = {}
+        self._layers: list[Digest] = []
+        self._recipes = {d: r for each in reversed(bundles) for d, r in each.catalog().recipes.items()}
+        self._older: Older | None = None
+
+    def _known(self, names: set[bytes]) -> dict[bytes, int]:
+        if len(self.bundles) == 1 and not names:
+            return self.bundles[0].catalog().numbers_of
+        known: dict[bytes, int] = {name: self.assembly.find(name) for name in names}
+        for bundle in self.bundles:
+            known.update((name, self.assembly.find(name)) for name in bundle.catalog().numbers_of)
+        return known
+
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        return tuple(each.manifest.digest for each in self.bundles)
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._numbers
+
+    def find(self, name: bytes) -> int:
+        """The chunk's number, -1 if it is not known or nowhere here."""
+        return self._numbers.get(name, ABSENT)
+
+    def size_of(self, number: int) -> int:
+        return self.assembly.size_of[number]
+
+    def name_of(self, number: int) -> ChunkId:
+        return ChunkId(self.assembly.name_of(number))
+
+    def frame_of(self, number: int) -> int:
+        return self.assembly.frame_of[number]
+
+    def usable(self, number: int) -> bool:
+        """Whether the chunk's bytes can be had here, and a frame patched against it stays within the depth."""
+        if number < 0:
+            return False
+        frame = self.assembly.frame_of[number]
+        known = self._usable.get(frame)
+        if known is None:
+            known = False
+            with contextlib.suppress(MissingPart, FormatError):
+                known = self.assembly.depth(frame) < DEPTH_MAX and self._at_hand(frame)
+            self._usable[frame] = known
+        return known
+
+    def _at_hand(self, frame: int) -> bool:
+        bundle, _ = self.assembly.owner(frame)
+        prefix = {self.assembly.frame_of[number] for number in self.assembly.prefix_of(frame)}
+        return bundle.manifest.digest not in self._gone and all(self._at_hand(each) for each in prefix)
+
+    def pairing(self) -> Pairing:
+        """Partners for the chunks of new layers. The files of the base are looked through once, when first asked for."""
+        if self._older is None:
+            self._older = self._look_through()
+        return Pairing(self._older, self.find, self.usable)
+
+    def layer(self, number: int) -> Digest | None:
+        """The base layer a pairing means by this number."""
+        return self._layers[number] if 0 <= number < len(self._layers) else None
+
+    def _look_through(self) -> Older:
+        """Every file of every layer: the names are in the skeletons, which are small."""
+        older = Older()
+        recipes = [r for d, r in self._recipes.items() if r.encoding == 0 and self._rebuildable(r)]
+        plan = array("I", [self.find(name) for r in recipes for part in r.parts for name in split_names(part.skeleton)])
+        skeletons = self.fetch(plan)
+        for recipe in recipes:
+            self._layers.append(recipe.digest)
+            older.add_layer(
+                [self.find(name) for part in recipe.parts for name in split_names(part.skeleton)],
+                self._files(recipe, skeletons),
+            )
+        return older
+
+    def _rebuildable(self, recipe: Recipe) -> bool:
+        return all(self.usable_for_reading(name) for part in recipe.parts for name in split_names(part.skeleton))
+
+    def usable_for_reading(self, name: bytes) -> bool:
+        """Whether the chunk's bytes can be had here at all."""
+        number = self.find(name)
+        with contextlib.suppress(MissingPart, FormatError):
+            return number >= 0 and self._at_hand(self.assembly.frame_of[number])
+        return False
+
+    def _files(self, recipe: Recipe, skeletons: Iterator[bytes]) -> Iterator[tuple[bytes, int, int]]:
+        for part in recipe.parts:
+            whole = b"".join(next(skeletons) for _ in range(len(part.skeleton) // ID_SIZE))
+            names = split_names(part.payload)
+            for name, path in zip(names, file_paths(_stretches(whole, part)), strict=True):
+                number = self.find(name)
+                if number >= 0:
+                    yield path, number, self.size_of(number)
+
+    def fetch(self, plan: array[int], *, inline: bool = False) -> Iterator[bytes]:
+        """The bytes of these chunks, in this order, decoded ahead; `inline`: in this thread alone."""
+        uses, time, begin = with_prefixes(plan, self.assembly.frame_of, self.assembly.prefix_of)
+        recall = Recall(
+            self.assembly.decode,
+            self.assembly.frame_of,
+            self.assembly.size_of,
+            uses,
+            pool=Pool(0, "inline") if inline else self._pool,
+            jobs=self._jobs,
+            budget=_FETCH_BUDGET,
+            prefix_of=self.assembly.prefix_of,
+            prefix_uses=begin,
+        )
+        ahead = 0
+        for position, number in enumerate(plan):
+            ahead = max(ahead, position)
+            while ahead < len(plan) and ahead - position < 4096 and recall.prepare(plan[ahead]):
+                ahead += 1
+            yield recall.use(number, time[position])
+
+    def bytes_of(self, names: Sequence[ChunkId]) -> bytes | None:
+        """Some chunks end to end, at once and in this thread; None if one is not here."""
+        numbers = array("q", [self.find(name) for name in names])
+        if not all(number >= 0 and self.usable(number) for number in numbers):
+            return None
+        return b"".join(self.fetch(array("I", numbers), inline=True))
+
+    def like(self, layers: Iterable[Digest | None]) -> tuple[list[ChunkId], bytes]:
+        """Catalog records of the base to patch new ones against: its documents, and the recipes of these layers."""
+        if any(each.record_depth >= DEPTH_MAX for each in self.bundles):
+            return [], b""
+        documents = {d: data for each in self.bundles for d, data in each.catalog().documents.items()}
+        records = [document_record(digest, documents[digest]) for digest in sorted(documents)]
+        if sum(map(len, records)) > _DOCUMENTS_MAX:
+            records = []
+        for digest in dict.fromkeys(layers):
+            if digest in self._recipes:
+                records += recipe_records(self._recipes[digest])
+        total, kept = 0, []
+        for record in dict.fromkeys(records):
+            total += len(record)
+            if total <= _RECORDS_MAX:
+                kept.append(record)
+        return [chunk_id(record) for record in kept], b"".join(kept)
+
+    def about(self) -> dict[Digest, str]:
+        """Each bundle in a few words, for whoever looks for it later."""
+        return {each.manifest.digest: head.in_words(each.header) for each in self.assembly.bundles}
+
+    def carriers(self, numbers: Iterable[int]) -> list[Digest]:
+        """The bundles that carry these chunks."""
+        frames = {self.assembly.frame_of[number] for number in numbers if number >= 0}
+        return sorted({self.assembly.owner(frame)[0].manifest.digest for frame in frames})
+
+
+def recipe_names(bundle: Bundle) -> Iterator[bytes]:
+    """Every chunk a bundle's recipes name."""
+    for recipe in bundle.catalog().recipes.values():
+        for part in recipe.parts:
+            yield from split_names(part.skeleton)
+            yield from split_names(part.payload)
+
+
+def _stretches(skeleton: bytes, part: Part) -> Iterator[bytes]:
+    """What stands before each payload chunk."""
+    at = [0]
+    for gap in part.gaps[:-1]:
+        at.append(at[-1] + gap)
+    for start, end in pairwise(at):
+        yield skeleton[start:end]

@@ -1,0 +1,121 @@
+"""Where other bundles are found: what a delta needs of them, by content."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from transfer.chunks.name import chunk_id
+from transfer.errors import Damaged, MissingPart
+from transfer.model import Digest
+
+if TYPE_CHECKING:
+    from transfer.bundle.reader import Bundle
+
+
+class Library(Protocol):
+    """Some bundles at hand."""
+
+    def bundle(self, digest: Digest) -> Bundle | None:
+        """The bundle with this digest, if it is here."""
+        ...
+
+    def bundles(self) -> Iterator[Bundle]:
+        """All of them."""
+        ...
+
+    def locate(self, names: Iterable[bytes]) -> dict[bytes, Bundle]:
+        """Which bundle carries each of these chunks; names that none carries are left out."""
+        ...
+
+
+class Shelf:
+    """A few bundles, and the libraries behind them: the first that has something gives it."""
+
+    def __init__(self, bundles: Iterable[Bundle] = (), behind: Sequence[Library] = ()) -> None:
+        self._bundles = {each.manifest.digest: each for each in bundles}
+        self._behind = behind
+        for each in self._bundles.values():
+            each.library = self
+
+    def put(self, bundle: Bundle) -> None:
+        bundle.library = self
+        self._bundles.setdefault(bundle.manifest.digest, bundle)
+
+    def bundle(self, digest: Digest) -> Bundle | None:
+        if digest in self._bundles:
+            return self._bundles[digest]
+        return next((found for each in self._behind if (found := each.bundle(digest))), None)
+
+    def bundles(self) -> Iterator[Bundle]:
+        yield from self._bundles.values()
+        for each in self._behind:
+            yield from (b for b in each.bundles() if b.manifest.digest not in self._bundles)
+
+    def locate(self, names: Iterable[bytes]) -> dict[bytes, Bundle]:
+        wanted, found = set(names), {}
+        for bundle in self._bundles.values():
+            if not wanted or bundle.missing_packs():
+                continue
+            hits = wanted & bundle.catalog().numbers_of.keys()
+            found.update(dict.fromkeys(hits, bundle))
+            wanted -= hits
+        for library in self._behind:
+            if wanted:
+                hits_behind = library.locate(wanted)
+                found.update(hits_behind)
+                wanted -= hits_behind.keys()
+        return found
+
+
+EMPTY = Shelf()
+
+
+def find_records(library: Library, names: Sequence[bytes], likely: Sequence[Digest], where: str) -> dict[bytes, bytes]:
+    """Catalog records of other bundles by the BLAKE3 of their bytes. MissingPart if one is not to be had."""
+    wanted, found = set(names), {}
+    seen: set[Digest] = set()
+
+    def look(bundle: Bundle) -> None:
+        if not wanted or bundle.manifest.digest in seen or bundle.reading:
+            return
+        seen.add(bundle.manifest.digest)
+        with contextlib.suppress(MissingPart, Damaged), contextlib.closing(bundle.records()) as records:
+            for record in records:
+                name = chunk_id(record)
+                if name in wanted:
+                    wanted.discard(name)
+                    found[bytes(name)] = record
+                    if not wanted:
+                        return
+
+    for digest in likely:
+        known = library.bundle(digest)
+        if known:
+            look(known)
+    if wanted:
+        for bundle in library.bundles():
+            look(bundle)
+    if wanted:
+        absent = [digest for digest in likely if digest not in seen]
+        raise MissingPart(
+            f"{where}: the catalog builds on {describe(absent or likely)}", hint=import_first(absent or likely)
+        )
+    return found
+
+
+def describe(bundles: Sequence[Digest]) -> str:
+    """Bundles in a sentence."""
+    shown = ", ".join(each.short for each in bundles[:3])
+    more = f" and {len(bundles) - 3} more" if len(bundles) > 3 else ""
+    return f"bundle{'s' * (len(bundles) != 1)} {shown}{more}"
+
+
+def import_first(bundles: Sequence[Digest]) -> str:
+    """What to do about bundles that are not here."""
+    return (
+        f"import {describe(bundles)} first, or name its folder with --seed; --stage keeps this bundle until then"
+        if bundles
+        else "name a folder that holds the bundle it builds on with --seed"
+    )

@@ -1,0 +1,139 @@
+"""Blobs on their way out of a bundle and those it builds on: recipes followed, frames decoded ahead of their use."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+
+from transfer.bundle.assembly import Assembly, assemble
+from transfer.bundle.reader import Bundle
+from transfer.chunks.recall import AHEAD, BUDGET, Recall, with_prefixes
+from transfer.errors import FormatError
+from transfer.model import Digest, Recipe
+from transfer.streams import BLOCK, IterReader
+from transfer.work import Pool
+
+DELTA_BUDGET = 176 << 20
+"""Decoded chunks kept where older ones are needed as well (bytes): on the reference corpus 144 MiB decode 1.23 times, this 1.09."""
+
+
+class Rebuilding:
+    """These blobs, in this order for preference, sharing one memory of decoded chunks.
+
+    MissingPart if they need chunks that neither the bundle nor its library has.
+    """
+
+    def __init__(
+        self, bundle: Bundle, digests: Iterable[Digest], *, pool: Pool, jobs: int, budget: int | None = None
+    ) -> None:
+        ordered = list(dict.fromkeys(digests))
+        self._catalog = bundle.catalog()
+        self._assembly = assembly = assemble(bundle, ordered, bundle.library) if bundle.is_delta else Assembly([bundle])
+        self._begin: dict[Digest, int] = {}
+        self._plan: array[int] = array("I")
+        for digest in ordered:
+            self._begin[digest] = len(self._plan)
+            for part in self._catalog.recipe(digest).parts:
+                self._plan.extend(assembly.numbers(part.skeleton + part.payload))
+        uses, prefixes = self._plan, dict[int, int]()
+        self._time: array[int] | None = None
+        if bundle.is_delta:
+            uses, self._time, prefixes = with_prefixes(self._plan, assembly.frame_of, assembly.prefix_of)
+        self.recall = Recall(
+            assembly.decode,
+            assembly.frame_of,
+            assembly.size_of,
+            uses,
+            pool=pool,
+            jobs=jobs,
+            prefix_of=assembly.prefix_of if bundle.is_delta else None,
+            prefix_uses=prefixes,
+            budget=budget if budget is not None else DELTA_BUDGET if bundle.is_delta else BUDGET,
+        )
+        self.frames = len({assembly.frame_of[number] for number in uses})
+
+    def open(self, digest: Digest) -> IterReader:
+        """The blob as a stream; it is checked against its digest by whoever reads it."""
+        recipe = self._catalog.recipe(digest)
+        return IterReader(self._blocks(recipe, self._begin[digest]))
+
+    def _blocks(self, recipe: Recipe, begin: int) -> Iterator[bytes]:
+        position = begin
+        held: list[bytes | memoryview] = []
+        size = 0
+        for part in recipe.parts:
+            skeletons, payloads = len(part.skeleton) // 32, len(part.payload) // 32
+            frame = _Skeleton(self, position, skeletons)
+            scout = _Scout(self, position + skeletons, position + skeletons + payloads)
+            for index in range(payloads):
+                gap = part.gaps[index]
+                if gap:
+                    held.extend(frame.take(gap))
+                data = scout.use(position + skeletons + index)
+                held.append(data)
+                size += gap + len(data)
+                if size >= BLOCK:
+                    yield b"".join(held)
+                    held.clear()
+                    size = 0
+            for piece in frame.take(part.gaps[-1]):
+                held.append(piece)
+                size += len(piece)
+                if size >= BLOCK:
+                    yield b"".join(held)
+                    held.clear()
+                    size = 0
+            position += skeletons + payloads
+        if held:
+            yield b"".join(held)
+
+    def number_at(self, position: int) -> int:
+        return self._plan[position]
+
+    def size_at(self, position: int) -> int:
+        return self._assembly.size_of[self._plan[position]]
+
+    def use(self, position: int) -> bytes:
+        """The chunk at this place of the plan."""
+        return self.recall.use(self._plan[position], self._time[position] if self._time else position)
+
+
+class _Skeleton:
+    """The skeleton chunks of one part, taken in order."""
+
+    def __init__(self, owner: Rebuilding, position: int, count: int) -> None:
+        self._owner, self._position, self._end = owner, position, position + count
+        self._rest = memoryview(b"")
+
+    def take(self, size: int) -> Iterator[memoryview]:
+        while size > 0:
+            if not self._rest:
+                if self._position >= self._end:
+                    raise FormatError("a recipe takes more skeleton than there is")
+                self._rest = memoryview(self._owner.use(self._position))
+                self._position += 1
+            piece = self._rest[:size]
+            self._rest = self._rest[len(piece) :]
+            size -= len(piece)
+            yield piece
+
+
+class _Scout:
+    """Uses payload chunks and has the frames ahead decoded in time."""
+
+    def __init__(self, owner: Rebuilding, position: int, end: int) -> None:
+        self._owner, self._seen, self._end = owner, position, end
+        self._lead = 0
+
+    def use(self, position: int) -> bytes:
+        owner = self._owner
+        while self._seen < self._end and self._lead < AHEAD:
+            if not owner.recall.prepare(owner.number_at(self._seen)):
+                break
+            self._lead += owner.size_at(self._seen)
+            self._seen += 1
+        self._lead -= owner.size_at(position)
+        if self._seen <= position:
+            self._seen = position + 1
+            self._lead = 0
+        return owner.use(position)
