@@ -68,6 +68,12 @@ class MissingPart(TransferError):
     slug, exit_code = "missing", 14
 
 
+class RolledBack(TransferError):
+    """Something older than what is known already, or a second thing with the same number."""
+
+    slug, exit_code = "rolled-back", 15
+
+
 class EngineError(TransferError):
     """The engine refused, failed or lied."""
 

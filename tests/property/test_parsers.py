@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.support.zoo import layer, noise, zoo
 from transfer.bundle import header as head
 from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
-from transfer.bundle.journal import Journal, Seen, _encode
+from transfer.bundle.journal import Journal, New, Seen, _encode
 from transfer.chunks.frame import encode_frame, get_varints, parse_frame_header, put_varints
 from transfer.chunks.name import Kind, chunk_id
 from transfer.engines.base import diff_ids, walk
@@ -327,7 +327,12 @@ def test_a_spoiled_journal_is_only_a_shorter_one(
     journal = Journal(path, {"level": 3})
     for number in range(5):
         part = Part(b"", chunk_id(b"%d" % number), (0, 0))
-        journal.add(Seen(Recipe(sha256(b"%d" % number), 1, 0, (part,)), ((chunk_id(b"%d" % number), 1, Kind.TEXT),)))
+        journal.add(
+            Seen(
+                Recipe(sha256(b"%d" % number), 1, 0, (part,)),
+                (New(chunk_id(b"%d" % number), 1, Kind.TEXT, (7, number)),),
+            )
+        )
     whole = dict(journal.seen)
     journal.close()
     data = path.read_bytes()

@@ -6,7 +6,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
-from transfer.bundle.library import Library, import_first
+from transfer.bundle.library import Library, describe, import_first
 from transfer.bundle.reader import Bundle
 from transfer.chunks.frame import FRAME_RAW_MAX
 from transfer.chunks.name import ID_SIZE, split_names
@@ -26,6 +26,7 @@ class Assembly:
         self.size_of: array[int] = array("I")
         self._first_frame: list[int] = []
         self._first_chunk: list[int] = []
+        self._numbers: list[tuple[dict[bytes, int], int]] = []
         self._depth: dict[int, int] = {}
         self._prefix: dict[int, array[int]] = {}
         self.frames = 0
@@ -38,6 +39,7 @@ class Assembly:
             return
         catalog = bundle.catalog()
         self._first_frame.append(self.frames)
+        self._numbers.append((catalog.numbers_of, len(self.size_of)))
         self._first_chunk.append(len(self.size_of))
         self.bundles.append(bundle)
         first = self.frames
@@ -47,8 +49,8 @@ class Assembly:
 
     def find(self, name: bytes) -> int:
         """The chunk's number, -1 if none of them carries it."""
-        for bundle, first in zip(self.bundles, self._first_chunk, strict=True):
-            number = bundle.catalog().numbers_of.get(name)
+        for numbers, first in self._numbers:
+            number = numbers.get(name)
             if number is not None:
                 return first + number
         return -1
@@ -132,8 +134,7 @@ def assemble(bundle: Bundle, digests: Iterable[Digest], library: Library) -> Ass
 def supplied_by(bundle: Bundle, absent: Sequence[Digest]) -> str:
     """Who would supply what a delta lacks, in words."""
     about = bundle.header.prerequisites.get("about", {})
-    texts = [f"{each.short} ({about[str(each)]})" if str(each) in about else each.short for each in absent]
-    return f"bundle {', '.join(texts)} would supply them" if texts else "no bundle is named that would supply them"
+    return f"{describe(absent, about)} would supply them" if absent else "no bundle is named that would supply them"
 
 
 def complete(out: Assembly, names: set[bytes], library: Library) -> set[bytes]:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 
 from transfer.bundle import header as head
 from transfer.bundle.assembly import DEPTH_MAX, Assembly, complete
-from transfer.bundle.catalog import document_record, recipe_records
+from transfer.bundle.catalog import PLAIN, recipe_records
+from transfer.bundle.files import payload_paths, skeleton_names
 from transfer.bundle.reader import Bundle
-from transfer.chunks.layer import file_paths
 from transfer.chunks.name import ID_SIZE, chunk_id, split_names
 from transfer.chunks.patch import Older, Pairing
 from transfer.chunks.recall import Recall, with_prefixes
 from transfer.errors import FormatError, MissingPart
-from transfer.model import ChunkId, Digest, Part, Recipe
+from transfer.model import ChunkId, Digest, Recipe
 from transfer.work import Pool
 
 ABSENT = -1
 _RECORDS_MAX = 32 << 20
-_DOCUMENTS_MAX = 1 << 20
 _FETCH_BUDGET = 96 << 20
 
 
@@ -103,19 +101,19 @@ class Base:
     def _look_through(self) -> Older:
         """Every file of every layer: the names are in the skeletons, which are small."""
         older = Older()
-        recipes = [r for d, r in self._recipes.items() if r.encoding == 0 and self._rebuildable(r)]
-        plan = array("I", [self.find(name) for r in recipes for part in r.parts for name in split_names(part.skeleton)])
+        recipes = [r for r in self._recipes.values() if r.encoding == PLAIN and self._rebuildable(r)]
+        plan = array("I", [self.find(name) for r in recipes for name in skeleton_names(r)])
         skeletons = self.fetch(plan)
         for recipe in recipes:
             self._layers.append(recipe.digest)
             older.add_layer(
-                [self.find(name) for part in recipe.parts for name in split_names(part.skeleton)],
+                [self.find(name) for name in skeleton_names(recipe)],
                 self._files(recipe, skeletons),
             )
         return older
 
     def _rebuildable(self, recipe: Recipe) -> bool:
-        return all(self.usable_for_reading(name) for part in recipe.parts for name in split_names(part.skeleton))
+        return all(self.usable_for_reading(name) for name in skeleton_names(recipe))
 
     def usable_for_reading(self, name: bytes) -> bool:
         """Whether the chunk's bytes can be had here at all."""
@@ -127,8 +125,7 @@ class Base:
     def _files(self, recipe: Recipe, skeletons: Iterator[bytes]) -> Iterator[tuple[bytes, int, int]]:
         for part in recipe.parts:
             whole = b"".join(next(skeletons) for _ in range(len(part.skeleton) // ID_SIZE))
-            names = split_names(part.payload)
-            for name, path in zip(names, file_paths(_stretches(whole, part)), strict=True):
+            for path, name in payload_paths(part, whole):
                 number = self.find(name)
                 if number >= 0:
                     yield path, number, self.size_of(number)
@@ -161,23 +158,30 @@ class Base:
             return None
         return b"".join(self.fetch(array("I", numbers), inline=True))
 
-    def like(self, layers: Iterable[Digest | None]) -> tuple[list[ChunkId], bytes]:
-        """Catalog records of the base to patch new ones against: its documents, and the recipes of these layers."""
+    def like(self, layers: Iterable[Digest]) -> tuple[list[ChunkId], bytes]:
+        """Recipe records of these base layers, to patch new ones against. They can be made anew from the layers, where a catalog is lost."""
         if any(each.record_depth >= DEPTH_MAX for each in self.bundles):
             return [], b""
-        documents = {d: data for each in self.bundles for d, data in each.catalog().documents.items()}
-        records = [document_record(digest, documents[digest]) for digest in sorted(documents)]
-        if sum(map(len, records)) > _DOCUMENTS_MAX:
-            records = []
-        for digest in dict.fromkeys(layers):
-            if digest in self._recipes:
-                records += recipe_records(self._recipes[digest])
+        records = [
+            record
+            for digest in dict.fromkeys(layers)
+            if digest in self._recipes
+            for record in recipe_records(self._recipes[digest])
+        ]
         total, kept = 0, []
-        for record in dict.fromkeys(records):
+        for record in records:
             total += len(record)
             if total <= _RECORDS_MAX:
                 kept.append(record)
         return [chunk_id(record) for record in kept], b"".join(kept)
+
+    def layers_with(self, names: set[bytes]) -> set[Digest]:
+        """The base's layers that have any of these chunks."""
+        return {
+            digest
+            for digest, recipe in self._recipes.items()
+            if any(not names.isdisjoint(split_names(part.skeleton + part.payload)) for part in recipe.parts)
+        }
 
     def about(self) -> dict[Digest, str]:
         """Each bundle in a few words, for whoever looks for it later."""
@@ -195,12 +199,3 @@ def recipe_names(bundle: Bundle) -> Iterator[bytes]:
         for part in recipe.parts:
             yield from split_names(part.skeleton)
             yield from split_names(part.payload)
-
-
-def _stretches(skeleton: bytes, part: Part) -> Iterator[bytes]:
-    """What stands before each payload chunk."""
-    at = [0]
-    for gap in part.gaps[:-1]:
-        at.append(at[-1] + gap)
-    for start, end in pairwise(at):
-        yield skeleton[start:end]

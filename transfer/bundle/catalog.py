@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from transfer.chunks.frame import get_varints, put_varints
-from transfer.chunks.name import CHUNK_MAX, ID_SIZE
+from transfer.chunks.name import CHUNK_MAX, ID_SIZE, split_names
 from transfer.chunks.pack import Placed
 from transfer.errors import FormatError, MissingPart, Unsupported
 from transfer.model import Digest, Part, Recipe
@@ -121,15 +121,15 @@ class Catalog:
             self.find(error.args[0])
             raise
 
-    def frames_for(self, digests: Iterable[Digest]) -> set[int]:
-        """The frames that rebuilding these blobs needs."""
-        return {
-            self.frame_of[number]
+    def frames_for(self, digests: Iterable[Digest], *, carried: bool = False) -> set[int]:
+        """The frames that rebuilding these blobs needs; with `carried`, chunks that are not here are passed over."""
+        names = (
+            name
             for digest in digests
             for part in self.recipe(digest).parts
-            for names in (part.skeleton, part.payload)
-            for number in self.numbers(names)
-        }
+            for name in (*split_names(part.skeleton), *split_names(part.payload))
+        )
+        return {self.frame_of[self.find(name)] for name in names if not carried or name in self.numbers_of}
 
     def recipe(self, digest: Digest) -> Recipe:
         """MissingPart if the bundle has none for this blob."""

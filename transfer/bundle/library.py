@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from transfer.chunks.name import chunk_id
@@ -40,6 +41,7 @@ class Shelf:
             each.library = self
 
     def put(self, bundle: Bundle) -> None:
+        """One more, with this shelf as its library."""
         bundle.library = self
         self._bundles.setdefault(bundle.manifest.digest, bundle)
 
@@ -72,9 +74,13 @@ class Shelf:
 EMPTY = Shelf()
 
 
-def find_records(library: Library, names: Sequence[bytes], likely: Sequence[Digest], where: str) -> dict[bytes, bytes]:
-    """Catalog records of other bundles by the BLAKE3 of their bytes. MissingPart if one is not to be had."""
-    wanted, found = set(names), {}
+def find_records(
+    library: Library, names: Sequence[bytes], likely: Sequence[Digest], about: Mapping[str, str], where: str
+) -> tuple[dict[bytes, bytes], set[Digest]]:
+    """Catalog records of other bundles by the BLAKE3 of their bytes, and the bundles they are in. MissingPart if one is not to be had."""
+    wanted: set[bytes] = set(names)
+    found: dict[bytes, bytes] = {}
+    suppliers: set[Digest] = set()
     seen: set[Digest] = set()
 
     def look(bundle: Bundle) -> None:
@@ -87,6 +93,7 @@ def find_records(library: Library, names: Sequence[bytes], likely: Sequence[Dige
                 if name in wanted:
                     wanted.discard(name)
                     found[bytes(name)] = record
+                    suppliers.add(bundle.manifest.digest)
                     if not wanted:
                         return
 
@@ -100,14 +107,17 @@ def find_records(library: Library, names: Sequence[bytes], likely: Sequence[Dige
     if wanted:
         absent = [digest for digest in likely if digest not in seen]
         raise MissingPart(
-            f"{where}: the catalog builds on {describe(absent or likely)}", hint=import_first(absent or likely)
+            f"{where}: it builds on {describe(absent or likely, about)}, not to be found here",
+            hint=import_first(absent or likely),
         )
-    return found
+    return found, suppliers
 
 
-def describe(bundles: Sequence[Digest]) -> str:
-    """Bundles in a sentence."""
-    shown = ", ".join(each.short for each in bundles[:3])
+def describe(bundles: Sequence[Digest], about: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Bundles in a sentence; `about` has a few words for each digest that is known."""
+    shown = ", ".join(
+        f"{each.short} ({about[str(each)]})" if str(each) in about else each.short for each in bundles[:3]
+    )
     more = f" and {len(bundles) - 3} more" if len(bundles) > 3 else ""
     return f"bundle{'s' * (len(bundles) != 1)} {shown}{more}"
 

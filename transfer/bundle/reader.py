@@ -39,6 +39,7 @@ class Bundle:
         self._lock = threading.Lock()
         self.reading = False
         self.record_depth = 0
+        self.record_suppliers: set[Digest] = set()
 
     def _document(self, descriptor: Descriptor, what: str) -> bytes:
         path = self.folder / "blobs" / descriptor.digest.algorithm / descriptor.digest.hex
@@ -109,7 +110,9 @@ class Bundle:
         if not names:
             return b""
         likely = [Digest.parse(each) for each in self.header.prerequisites["bundles"]]
-        found = find_records(self.library, names, likely, where)
+        about = self.header.prerequisites.get("about", {})
+        found, suppliers = find_records(self.library, names, likely, about, str(self.folder))
+        self.record_suppliers |= suppliers
         if sum(len(found[name]) for name in names) > FRAME_RAW_MAX:
             raise FormatError(f"{where}: a prefix beyond the limits")
         return b"".join(found[name] for name in names)

@@ -51,8 +51,8 @@ class Sealed:
 class _Packs:
     """A sequence of packs being filled; every frame is told where it went."""
 
-    def __init__(self, state: Path, blobs: Path, stem: str, pool: Pool) -> None:
-        self._state, self._blobs, self._stem, self._pool = state, blobs, stem, pool
+    def __init__(self, state: Path, blobs: Path, stem: str, pool: Pool, *, weigh: bool) -> None:
+        self._state, self._blobs, self._stem, self._pool, self._weigh = state, blobs, stem, pool, weigh
         self._open: PackFile | None = None
         self._done: list[tuple[PackFile, Future[Digest]]] = []
 
@@ -60,7 +60,8 @@ class _Packs:
         if self._open and self._open.size + len(packed) > PACK_SIZE:
             self._close()
         if not self._open:
-            self._open = PackFile(self._state / f"{self._stem}-{len(self._done):05d}.part")
+            path = self._state / f"{self._stem}-{len(self._done):05d}.part"
+            self._open = PackFile(None if self._weigh else path)
         return len(self._done), self._open.append(header, packed)
 
     def _close(self) -> None:
@@ -85,7 +86,9 @@ class BundleWriter:
         pool: Pool,
         ahead: int,
         base: Base | None = None,
+        weigh: bool = False,
     ) -> None:
+        """`weigh`: all the work is done and nothing of it is written but notes; `folder` is a temporary one."""
         self.folder, self._level, self._pool, self._base = folder, level, pool, base
         self._blobs, self._state = folder / "blobs" / "sha256", folder / head.STATE
         self._lock = _claim(folder, self._state)
@@ -103,7 +106,8 @@ class BundleWriter:
         self._recipes: dict[Digest, Recipe] = {}
         self._documents: dict[Digest, bytes] = {}
         self._frames: list[tuple[int, Placed, bytes]] = []
-        self._packs = _Packs(self._state, self._blobs, "pack", pool)
+        self._packs = _Packs(self._state, self._blobs, "pack", pool, weigh=weigh)
+        self._weigh = weigh
         self._buckets = Buckets(self._flush)
         self._lane: Lane[tuple[FrameHeader, bytes, bytes]] = Lane(pool, ahead, self._deliver)
         self._ahead = ahead
@@ -281,6 +285,8 @@ class BundleWriter:
         header = head.Header(created, tool, self._level, images, needs, catalog, packs, whole, prerequisites, features)
         config = self._put(header.encode(), head.CONFIG_TYPE)
         manifest = self._put(header.manifest(config), OCI_MANIFEST)
+        if self._weigh:
+            return Sealed(self.folder, manifest.digest, header)
         publish(self.folder / "oci-layout", head.OCI_LAYOUT)
         publish(self.folder / README_NAME, resources.files("transfer.bundle").joinpath("README.txt").read_bytes())
         publish(self.folder / VERIFY_NAME, resources.files("transfer.bundle").joinpath("standalone.py").read_bytes())
@@ -292,7 +298,8 @@ class BundleWriter:
 
     def _put(self, data: bytes, media_type: str) -> Descriptor:
         digest = sha256(data)
-        publish(self._blobs / digest.hex, data)
+        if not self._weigh:
+            publish(self._blobs / digest.hex, data)
         return Descriptor(media_type, digest, len(data))
 
     def _prerequisites(self, wanted: set[Digest]) -> dict[str, Any]:
@@ -310,7 +317,7 @@ class BundleWriter:
         lacking = used - self._known
         numbers = [base.find(name) for name in lacking]
         bundles = set(base.carriers(numbers)) | (set(base.digests) if self._patched or ABSENT in numbers else set())
-        layers = {like for digest in wanted if (like := self._like.get(digest))}
+        layers = base.layers_with(lacking) | {like for digest in wanted if (like := self._like.get(digest))}
         return {
             "chunks": len(lacking),
             "bytes": sum(base.size_of(number) for number in numbers if number >= 0),
@@ -331,9 +338,19 @@ class BundleWriter:
             out.append(tuple(sorted({frame_of[name] for name in names if name in frame_of})))
         return tuple(out)
 
+    def image_bytes(self, header: head.Header) -> tuple[int, ...]:
+        """What each image adds to the packs (bytes): a frame counts for the first image that needs it."""
+        counted: set[int] = set()
+        out = []
+        for needs in header.needs:
+            sizes = (self._frames[n][1].end - self._frames[n][1].offset for n in needs if n not in counted)
+            out.append(sum(sizes))
+            counted.update(needs)
+        return tuple(out)
+
     def _write_catalog(self, wanted: set[Digest]) -> tuple[head.Blob, ...]:
         """Documents, recipes, frames, in that order: a chunk's name then stands near its first use."""
-        packs = _Packs(self._state, self._blobs, "catalog", self._pool)
+        packs = _Packs(self._state, self._blobs, "catalog", self._pool, weigh=self._weigh)
         records: list[bytes] = []
         held = 0
         like = [self._like.get(digest) or digest for digest in self._recipes if digest in wanted]

@@ -43,11 +43,11 @@ class Placed:
 
 
 class PackFile:
-    """One pack being written, under a temporary name until `finish`."""
+    """One pack being written, under a temporary name until `finish`. Without a path it is only weighed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._fd = create(path)
+        self._fd = -1 if path is None else create(path)
         self._hash = hashlib.sha256()
         self.size = 0
         self.frames = 0
@@ -75,13 +75,16 @@ class PackFile:
         return Placed(offset, placed)
 
     def _write(self, data: bytes) -> None:
-        write_all(self._fd, data)
+        if self.path:
+            write_all(self._fd, data)
         self._hash.update(data)
         self.size += len(data)
 
     def finish(self, blobs: Path) -> Digest:
         """Make it durable and give it its name in `blobs` (the folder of its sha256 blobs)."""
         digest = Digest("sha256:" + self._hash.hexdigest())
+        if self.path is None:
+            return digest
         os.fsync(self._fd)
         os.close(self._fd)
         os.replace(self.path, blobs / digest.hex)

@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
+from transfer.bundle.store import Store
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
-from transfer.cli.show import amount, print_json
+from transfer.cli.show import Behind, amount, print_json
 from transfer.engines.docker import Way
-from transfer.errors import SomeImagesFailed, UsageError
-from transfer.events import Noted
+from transfer.errors import MissingPart, SomeImagesFailed, UsageError
+from transfer.events import Noted, Observer, silent
+from transfer.flows import arrive as arriving
 from transfer.flows import check as checking
 from transfer.flows import export as exporting
-from transfer.flows import load as loading
-from transfer.flows.select import choose, open_file_sink, open_source, retagging, select
+from transfer.flows import repair, stores
+from transfer.flows.select import choose, open_source, retagging, select
 from transfer.model import Platform
+from transfer.streams import publish, read_small
 from transfer.work import keep_memory
 
 
@@ -29,6 +33,7 @@ def export(
     source: str,
     platform: str,
     level: int,
+    behind: Behind,
     jobs: int | None,
     json: bool,
     quiet: bool,
@@ -36,14 +41,17 @@ def export(
     """Run the export flow and say what came of it."""
     keep_memory()
     observer = Progress(quiet=quiet)
+    choice = behind.choice()
     opened, named = open_source(source)
     try:
+        base = behind.bases(choice, observer)
         observer(Noted(f"from {opened.where}"))
         found = select(opened, [*named, *patterns], Platform.parse(platform) if platform else None, observer)
-        done = exporting.export(opened, found, output, level=level, jobs=jobs, observer=observer)
+        done = exporting.export(opened, found, output, level=level, jobs=jobs, observer=observer, base=base)
     finally:
         observer.close()
         opened.close()
+    stores.sent(choice, done.bundle, done.digest, base, behind.sites, observer)
     if json:
         print_json(
             {
@@ -65,6 +73,7 @@ def export(
                 "bytes_reused": done.bytes_reused,
                 "bytes_packed": done.bytes_packed,
                 "packs": done.packs,
+                "prerequisites": done.prerequisites,
                 "seconds": round(done.seconds, 3),
             }
         )
@@ -75,17 +84,43 @@ def export(
             print(
                 f"{printable(str(done.bundle))}: {len(done.images)} images, {amount(done.bytes_read)} read, "
                 f"{amount(done.bytes_packed)} packed in {done.packs} packs, {done.seconds:.1f} s"
+                + (f"; builds on {done.prerequisites} chunks of its base" if done.prerequisites else "")
             )
 
 
-def verify(bundle: Path, deep: bool, jobs: int | None, json: bool, quiet: bool) -> None:
-    """Run the check flow; exit 13 for damage, 14 for missing files."""
+def answer(file: Path, output: Path, behind: Behind, patterns: list[str], json: bool, quiet: bool) -> None:
+    """Write the files a request names."""
+    if patterns:
+        raise UsageError("--answer takes no images: the request says what is wanted")
+    done = repair.answer(repair.parse_request(read_small(file), str(file)), output, behind.shelf(behind.choice()))
+    if json:
+        print_json({"bundle": str(output), "digest": str(done.digest), "files": done.files, "bytes_packed": done.size})
+    elif not quiet:
+        print(f"{printable(str(output))}: {done.files} files of bundle {done.digest.short}, {amount(done.size)}")
+        print("  -> carry it there and copy it over the damaged bundle: cp -r SMALL/. DAMAGED/; then verify again")
+
+
+def verify(
+    bundle: Path,
+    deep: bool,
+    against: str,
+    request: Path | None,
+    behind: Behind,
+    jobs: int | None,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Run the check flow; exit 13 for damage, 14 for missing files or missing prerequisites."""
     keep_memory()
     observer = Progress(quiet=quiet or json)
+    shelf = behind.shelf(behind.choice())
     try:
-        done = checking.check(bundle, deep=deep, jobs=jobs, observer=observer)
+        done = checking.check(bundle, deep=deep, jobs=jobs, observer=observer, library=shelf)
     finally:
         observer.close()
+    if request:
+        publish(request, repair.request_for(done).encode())
+    compared = _against(bundle, against, behind, shelf) if against and done.sound else None
     wrong = (*done.damage, *done.missing)
     if json:
         print_json(
@@ -97,6 +132,12 @@ def verify(bundle: Path, deep: bool, jobs: int | None, json: bool, quiet: bool) 
                 "bytes_checked": done.bytes_checked,
                 "layers_rebuilt": done.layers_rebuilt,
                 "damage": [{"file": d.file, "frame": d.frame, "why": d.why, "images": list(d.images)} for d in wrong],
+                "against": compared
+                and {
+                    "chunks_needed": compared.needed,
+                    "chunks_missing": compared.missing,
+                    "bundles": [str(each) for each in compared.suppliers],
+                },
                 "seconds": round(done.seconds, 3),
             }
         )
@@ -109,10 +150,33 @@ def verify(bundle: Path, deep: bool, jobs: int | None, json: bool, quiet: bool) 
             print(
                 f"{printable(str(bundle))}: sound, {done.files} files, {amount(done.bytes_checked)} checked, {done.seconds:.1f} s"
             )
+        if compared and not compared.missing and not quiet:
+            print(f"all {compared.needed} chunks it builds on are in {printable(against)}")
     if wrong:
-        if not json:
+        if not json and request:
+            print(
+                f"  -> carry {printable(str(request))} to the sender: transfer export --answer FILE -o small.bundle",
+                file=sys.stderr,
+            )
+        elif not json:
             print("  -> copy the named files from the bundle again, then verify again", file=sys.stderr)
         sys.exit(13 if done.damage else 14)
+    if compared and compared.missing:
+        raise MissingPart(
+            f"{against} lacks {compared.missing} of the {compared.needed} chunks it builds on; {compared.words}",
+            hint="import that bundle there first, or export against what the site has confirmed",
+        )
+
+
+def _against(bundle: Path, place: str, behind: Behind, shelf: Shelf) -> repair.Against:
+    with Bundle(bundle, library=shelf) as opened:
+        shelf.put(opened)
+        if place.startswith(stores.SITE):
+            have = stores.bases([place], shelf, stores.need_store(behind.choice()), silent)
+            return repair.against(opened, have)
+        if not (Path(place) / "bundles").is_dir():
+            raise UsageError(f"{place!r} is no store", hint="name a store's folder, or site:NAME")
+        return repair.against(opened, Store(Path(place)))
 
 
 def import_(
@@ -122,6 +186,8 @@ def import_(
     retag: list[str],
     platform: str,
     via: str,
+    behind: Behind,
+    stage: bool,
     jobs: int | None,
     dry_run: bool,
     json: bool,
@@ -133,24 +199,31 @@ def import_(
     keep_memory()
     observer = Progress(quiet=quiet)
     rename = retagging(retag)
-    wanted = Platform.parse(platform) if platform else None
+    choice = behind.choice()
+    target = arriving.Target(to, Platform.parse(platform) if platform else None, cast(Way, via), jobs)
     try:
-        with Bundle(bundle) as opened:
+        shelf = behind.shelf(choice)
+        with Bundle(bundle, library=shelf) as opened:
             chosen = choose(opened.images, patterns)
             if dry_run:
                 _say_plan(chosen, rename, json)
                 return
-            sink = open_file_sink(to, wanted)
-            if sink is None:
-                done = loading.load_into_docker(
-                    opened, chosen, rename, way=cast(Way, via), platform=wanted, jobs=jobs, observer=observer
-                )
-            else:
-                content = loading.BundleContent(opened, observer, threaded=True)
-                done = loading.load(opened, chosen, rename, sink, content, jobs=jobs, observer=observer)
+            try:
+                arrival = arriving.arrive(opened, chosen, rename, target, shelf=shelf, choice=choice, observer=observer)
+            except MissingPart:
+                if not stage or not opened.is_delta or opened.missing_packs():
+                    raise
+                _stage(opened, choice, observer, json, quiet)
+                return
     finally:
         observer.close()
-    _say_loaded(done, json, quiet)
+    done = arrival.loaded
+    _say_loaded(arrival, json, quiet)
+    if arrival.store_error:
+        raise type(arrival.store_error)(
+            f"the images are in place, but the store could not take the bundle: {arrival.store_error.message}",
+            hint=arrival.store_error.hint or "run the same command again, or go without: --no-store",
+        )
     if done.failed:
         for each in done.failed:
             print(f"transfer: {printable(each.image.label)}: {printable(each.error.message)}", file=sys.stderr)
@@ -158,6 +231,18 @@ def import_(
             f"{len(done.failed)} of {len(done.failed) + len(done.landed)} images failed",
             hint="the others are in place; run the same command again for the rest",
         )
+
+
+def _stage(opened: Bundle, choice: stores.StoreChoice, observer: Observer, json: bool, quiet: bool) -> None:
+    stores.need_store(choice)
+    adopted, failed = arriving.stage(opened, choice, observer)
+    if failed or adopted is None:
+        raise failed or UsageError("there is no store to keep it in", hint="name one with --store DIR")
+    waits = [str(each) for each in opened.header.prerequisites["bundles"]]
+    if json:
+        print_json({"staged": str(opened.manifest.digest), "waits_for": waits})
+    elif not quiet:
+        print(f"{printable(str(opened.folder))} is staged: it is imported as soon as what it builds on is here")
 
 
 def _say_plan(chosen: Sequence[Any], rename: Any, json: bool) -> None:
@@ -168,7 +253,8 @@ def _say_plan(chosen: Sequence[Any], rename: Any, json: bool) -> None:
         print(f"{', '.join(rename(image.names)) or image.label}  {len(image.layers)} layers  {amount(image.size)}")
 
 
-def _say_loaded(done: loading.Loaded, json: bool, quiet: bool) -> None:
+def _say_loaded(arrival: arriving.Arrival, json: bool, quiet: bool) -> None:
+    done, adopted = arrival.loaded, arrival.adopted
     rows = [
         {
             "name": each.names[0] if each.names else each.image.label,
@@ -199,6 +285,8 @@ def _say_loaded(done: loading.Loaded, json: bool, quiet: bool) -> None:
             "layers_present": done.layers_present,
             "frames_decoded": done.frames_decoded,
             "frames_needed": done.frames_needed,
+            "store": adopted and {"linked": adopted.linked, "copied": adopted.copied, "present": adopted.present},
+            "completed": [each.image.label for more in arrival.completed for each in more.landed],
             "seconds": round(done.seconds, 3),
         }
         print(jsonlib.dumps(value, ensure_ascii=False))
@@ -209,3 +297,5 @@ def _say_loaded(done: loading.Loaded, json: bool, quiet: bool) -> None:
             f"{done.layers_sent} layers sent, {done.layers_present} present, "
             f"{amount(done.bytes_unpacked)} unpacked, {done.seconds:.1f} s"
         )
+        for more in arrival.completed:
+            print(f"{len(more.landed)} images of a staged bundle are in place as well")

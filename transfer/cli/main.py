@@ -31,8 +31,25 @@ From = Annotated[
     ),
 ]
 PlatformOption = Annotated[str, typer.Option("--platform", help="Only this platform of an index, e.g. linux/arm64.")]
+Level = Annotated[int, typer.Option(min=1, max=19, help="Compression: 3 is fast, 9 is 11 % smaller.")]
 BundleArgument = Annotated[Path, typer.Argument(help="The bundle folder.")]
 Patterns = Annotated[list[str] | None, typer.Argument(help="Names, IDs or globs ('app/*').")]
+
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", help="The site's store (default: /var/lib/transfer, or the user's state folder)."),
+]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Go without a store.")]
+Seeds = Annotated[
+    list[Path] | None, typer.Option("--seed", help="A bundle folder to find older chunks in (may be given again).")
+]
+Bases = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--base", help="Build on this: a bundle folder, or site:NAME for what that site confirmed (repeatable)."
+    ),
+]
 
 
 def _version(value: bool) -> None:
@@ -64,7 +81,15 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to make.")] = Path("images.bundle"),
     source: From = "",
     platform: PlatformOption = "",
-    level: Annotated[int, typer.Option(min=1, max=19, help="Compression: 3 is fast, 9 is 11 % smaller.")] = 3,
+    level: Level = 3,
+    base: Bases = None,
+    seed: Seeds = None,
+    site: Annotated[str, typer.Option("--site", help="Note that the bundle is for this site.")] = "",
+    answer: Annotated[
+        Path | None, typer.Option("--answer", help="Only the files this request names (verify --request made it).")
+    ] = None,
+    store: StoreOption = None,
+    no_store: NoStore = False,
     jobs: Jobs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done (as `plan`).")] = False,
     json: Json = False,
@@ -73,10 +98,13 @@ def export(
     """Export images into a bundle; run it again after an interruption and it goes on where it stopped."""
     from transfer.cli import act, show
 
-    if dry_run:
-        show.plan(patterns or [], output, source, platform, json, quiet)
+    behind = show.Behind(tuple(base or ()), tuple(seed or ()), store, no_store, site)
+    if answer:
+        act.answer(answer, output, behind, patterns or [], json, quiet)
+    elif dry_run:
+        show.plan(patterns or [], output, source, platform, level, behind, jobs, json, quiet)
     else:
-        act.export(patterns or [], output, source, platform, level, jobs, json, quiet)
+        act.export(patterns or [], output, source, platform, level, behind, jobs, json, quiet)
 
 
 @app.command()
@@ -85,13 +113,20 @@ def plan(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the bundle would go.")] = Path("images.bundle"),
     source: From = "",
     platform: PlatformOption = "",
+    level: Level = 3,
+    base: Bases = None,
+    seed: Seeds = None,
+    store: StoreOption = None,
+    no_store: NoStore = False,
+    jobs: Jobs = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what an export would read and need, without writing anything."""
+    """Say what an export would read and need, without writing anything; with --base, to the byte."""
     from transfer.cli import show
 
-    show.plan(patterns or [], output, source, platform, json, quiet)
+    behind = show.Behind(tuple(base or ()), tuple(seed or ()), store, no_store, "")
+    show.plan(patterns or [], output, source, platform, level, behind, jobs, json, quiet)
 
 
 @app.command()
@@ -106,14 +141,24 @@ def inspect(bundle: BundleArgument, json: Json = False) -> None:
 def verify(
     bundle: BundleArgument,
     deep: Annotated[bool, typer.Option("--deep", help="Also rebuild every layer and check its digest.")] = False,
+    against: Annotated[
+        str, typer.Option("--against", help="Is what it builds on there? A store's folder, or site:NAME.")
+    ] = "",
+    request: Annotated[
+        Path | None, typer.Option("--request", help="Write the list of damaged or missing files, for export --answer.")
+    ] = None,
+    seed: Seeds = None,
+    store: StoreOption = None,
+    no_store: NoStore = False,
     jobs: Jobs = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Check every byte of a bundle; damage is named by file, frame and image."""
-    from transfer.cli import act
+    from transfer.cli import act, show
 
-    act.verify(bundle, deep, jobs, json, quiet)
+    behind = show.Behind((), tuple(seed or ()), store, no_store, "")
+    act.verify(bundle, deep, against, request, behind, jobs, json, quiet)
 
 
 @app.command("import")
@@ -128,6 +173,13 @@ def import_(
         str, typer.Option("--platform", help="Of a multi-platform image, what a Docker takes (default: its own).")
     ] = "",
     via: Annotated[str, typer.Option("--via", help="How a Docker daemon takes it: auto, pull or load.")] = "auto",
+    seed: Seeds = None,
+    stage: Annotated[
+        bool,
+        typer.Option("--stage", help="If what it builds on is not here yet, keep it; it is imported when that comes."),
+    ] = False,
+    store: StoreOption = None,
+    no_store: NoStore = False,
     jobs: Jobs = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say which images would come, under which names.")
@@ -136,9 +188,122 @@ def import_(
     quiet: Quiet = False,
 ) -> None:
     """Import a bundle's images: what is there already is not sent; IDs and digests are compared afterwards."""
-    from transfer.cli import act
+    from transfer.cli import act, show
 
-    act.import_(bundle, patterns or [], to, retag or [], platform, via, jobs, dry_run, json, quiet)
+    behind = show.Behind((), tuple(seed or ()), store, no_store, "")
+    act.import_(bundle, patterns or [], to, retag or [], platform, via, behind, stage, jobs, dry_run, json, quiet)
+
+
+@app.command()
+def diff(
+    older: Annotated[str, typer.Argument(help="A bundle folder, or an image.")],
+    newer: Annotated[str, typer.Argument(help="Another bundle folder, or another image.")],
+    source: From = "",
+    files: Annotated[bool, typer.Option("--files", help="List every file.")] = False,
+    seed: Seeds = None,
+    store: StoreOption = None,
+    no_store: NoStore = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """What changed between two bundles or two images: images, layers, files, and the bytes each costs."""
+    from transfer.cli import keep, show
+
+    keep.diff(older, newer, source, files, show.Behind((), tuple(seed or ()), store, no_store, ""), json, quiet)
+
+
+receipt_app = typer.Typer(invoke_without_command=True, help="What this site holds, for the sender to build on.")
+app.add_typer(receipt_app, name="receipt")
+store_app = typer.Typer(no_args_is_help=True, help="Look at the site's store, check it, keep it small.")
+app.add_typer(store_app, name="store")
+
+
+@receipt_app.callback()
+def receipt(
+    context: typer.Context,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
+    text: Annotated[bool, typer.Option("--text", help="A form to print and retype: each line has a check.")] = False,
+    site: Annotated[str, typer.Option("--site", help="This site's name (remembered; first: the host's).")] = "",
+    store: StoreOption = None,
+) -> None:
+    """Say what this site has committed; carry it back to the sender by any way."""
+    if context.invoked_subcommand is None:
+        from transfer.cli import keep
+
+        keep.receipt(output, text, site, store)
+
+
+@receipt_app.command("accept")
+def receipt_accept(
+    file: Annotated[str, typer.Argument(help="The receipt, either form; - for standard input.")],
+    anew: Annotated[
+        bool, typer.Option("--anew", help="The site lost its store and counts from the beginning.")
+    ] = False,
+    store: StoreOption = None,
+    json: Json = False,
+) -> None:
+    """Take a site's receipt: exports with --base site:NAME build on what it confirms."""
+    from transfer.cli import keep
+
+    keep.accept(file, anew, store, json)
+
+
+@app.command()
+def inventory(store: StoreOption = None, no_store: NoStore = False, json: Json = False) -> None:
+    """What this site could serve as a base: its store's bundles and its engine's images."""
+    from transfer.cli import keep
+
+    keep.inventory(store, no_store, json)
+
+
+@store_app.command("ls")
+def store_ls(store: StoreOption = None, json: Json = False) -> None:
+    """List the bundles of the store."""
+    from transfer.cli import keep
+
+    keep.ls(store, json)
+
+
+@store_app.command("path")
+def store_path(store: StoreOption = None) -> None:
+    """Say where the store is."""
+    from transfer.cli import keep
+
+    keep.path(store)
+
+
+@store_app.command("check")
+def store_check(
+    store: StoreOption = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the index anew from the catalogs.")] = False,
+    jobs: Jobs = None,
+    json: Json = False,
+) -> None:
+    """Hash every file of the store."""
+    from transfer.cli import keep
+
+    keep.check(store, rebuild, jobs, json)
+
+
+@store_app.command("prune")
+def store_prune(
+    keep_last: Annotated[int, typer.Option("--keep-last", min=1, help="How many of the newest bundles to keep.")],
+    store: StoreOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    json: Json = False,
+) -> None:
+    """Forget old bundles; what kept ones build on stays."""
+    from transfer.cli import keep
+
+    keep.prune(keep_last, store, dry_run, json)
+
+
+@store_app.command("compact")
+def store_compact(store: StoreOption = None, jobs: Jobs = None, json: Json = False) -> None:
+    """Pack chunks anew that are kept only because newer bundles build on them."""
+    from transfer.cli import keep
+
+    keep.compact(store, jobs, json)
 
 
 @app.command()

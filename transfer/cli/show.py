@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.errors import NoSpace
+from transfer.events import Observer
+from transfer.flows import export as exporting
+from transfer.flows import stores
 from transfer.flows.select import open_source, select
 from transfer.model import Platform
 
@@ -63,14 +69,68 @@ def images(source: str, json: bool) -> None:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
-def plan(patterns: list[str], output: Path, source: str, platform: str, json: bool, quiet: bool) -> None:
-    """What an export would do. `bytes_to_read` counts shared layers once; `bytes_needed` is the most it can take."""
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What a command may build on: --base, --seed, --store, --no-store, --site."""
+
+    base: tuple[str, ...]
+    seeds: tuple[Path, ...]
+    store: Path | None
+    no_store: bool
+    site: str
+
+    def choice(self) -> stores.StoreChoice:
+        return stores.choose_store(self.store, self.no_store)
+
+    def shelf(self, choice: stores.StoreChoice) -> Shelf:
+        return stores.library(self.seeds, choice.store)
+
+    def bases(self, choice: stores.StoreChoice, observer: Observer) -> list[Bundle]:
+        return stores.bases(self.base, self.shelf(choice), choice.store, observer)
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites an export is for."""
+        named = [text.removeprefix(stores.SITE) for text in self.base if text.startswith(stores.SITE)]
+        return list(dict.fromkeys([*named, *([self.site] if self.site else [])]))
+
+
+def plan(
+    patterns: list[str],
+    output: Path,
+    source: str,
+    platform: str,
+    level: int,
+    behind: Behind,
+    jobs: int | None,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """What an export would do. `bytes_to_read` counts shared layers once; `bytes_needed` is the most it can take.
+
+    With a base the delta is made and thrown away: `delta` has its exact bytes.
+    """
     observer = Progress(quiet=quiet or json)
     opened, named = open_source(source)
+    weighed = None
     try:
+        base = behind.bases(behind.choice(), observer)
         found = select(opened, [*named, *patterns], Platform.parse(platform) if platform else None, observer)
         where = opened.where
+        if base and not (output / "index.json").exists():
+            with tempfile.TemporaryDirectory() as folder:
+                weighed = exporting.export(
+                    opened,
+                    found,
+                    Path(folder) / "plan",
+                    level=level,
+                    jobs=jobs,
+                    observer=observer,
+                    base=base,
+                    weigh=True,
+                )
     finally:
+        observer.close()
         opened.close()
     layers = {digest: size for each in found for digest, size in each.layers}
     total = sum(layers.values()) or sum(each.size for each in found)
@@ -91,8 +151,28 @@ def plan(patterns: list[str], output: Path, source: str, platform: str, json: bo
         "bytes_free": free,
         "finished": finished,
     }
+    if weighed:
+        value["bytes_needed"] = weighed.bytes_packed
+        value["delta"] = {
+            "bytes_packed": weighed.bytes_packed,
+            "bytes_new": weighed.bytes_new,
+            "prerequisites": weighed.prerequisites,
+            "images": [
+                {"names": list(image.names), "bytes": size}
+                for image, size in zip(weighed.images, weighed.image_bytes, strict=True)
+            ],
+        }
     if json:
         print_json(value)
+    elif weighed:
+        for image, size in zip(weighed.images, weighed.image_bytes, strict=True):
+            print(printable(f"{', '.join(image.names) or image.label}  {len(image.layers)} layers  {amount(size)}"))
+        print(
+            f"{printable(str(output))}: {weighed.bytes_packed} bytes, {amount(free)} free there; "
+            f"builds on {weighed.prerequisites} chunks the other side must have:"
+        )
+        print("  in its store, in a bundle named with --seed, or, slower, in the images of its engine")
+        return
     else:
         for each in found:
             print(
@@ -104,7 +184,7 @@ def plan(patterns: list[str], output: Path, source: str, platform: str, json: bo
         )
         if unfinished:
             print(f"{amount(unfinished)} are packed already by an unfinished export")
-    if free < (total - unfinished) // 4:
+    if not weighed and free < (total - unfinished) // 4:
         raise NoSpace(
             f"{there}: {amount(free)} free will hardly hold {amount(total)} of layers", hint="choose another folder"
         )
@@ -157,4 +237,10 @@ def inspect(bundle: Path, json: bool) -> None:
         f" ({saved:.0f} % less), {len(header.packs)} packs, {totals.get('chunks', 0)} chunks"
     )
     missing = header.prerequisites.get("chunks", 0)
-    print(f"  builds on {missing} chunks of other bundles" if missing else "  complete in itself")
+    if not missing:
+        print("  complete in itself")
+        return
+    print(f"  builds on {missing} chunks ({amount(header.prerequisites['bytes'])}) of")
+    about = header.prerequisites.get("about", {})
+    for text in header.prerequisites["bundles"]:
+        print(printable(f"    bundle {text[7:19]}  {about.get(text, '')}").rstrip())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer.bundle import header as head
+from transfer.bundle.library import EMPTY, Library
 from transfer.bundle.reader import Bundle
 from transfer.bundle.rebuild import Rebuilding
 from transfer.chunks.pack import Hole, read_packed, scan, sound
@@ -50,11 +51,11 @@ class Checked:
         return not self.damage and not self.missing
 
 
-def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer) -> Checked:
+def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, library: Library = EMPTY) -> Checked:
     """Hash every file; in a damaged pack, find the frames; with `deep`, rebuild every layer as well."""
     started = time.monotonic()
     threads = default_jobs() if jobs is None else jobs
-    with Bundle(folder) as bundle, Pool(threads, "verify") as pool:
+    with Bundle(folder, library=library) as bundle, Pool(threads, "verify") as pool:
         blobs = [*bundle.header.catalog, *bundle.header.packs]
         observer(Planned("verify", sum(blob.size for blob in blobs)))
         found: list[Damage] = []

@@ -50,6 +50,8 @@ class Exported:
     packs: int
     seconds: float
     already: bool = False
+    image_bytes: tuple[int, ...] = ()
+    prerequisites: int = 0
 
 
 def export(
@@ -61,10 +63,12 @@ def export(
     jobs: int | None,
     observer: Observer,
     base: Sequence[Bundle] = (),
+    weigh: bool = False,
 ) -> Exported:
     """Make the bundle, or finish the one an earlier run began, or find that it is finished.
 
-    With a `base`, what those bundles hold is not packed again, and what changed is patched against it.
+    With a `base`, what those bundles hold is not packed again, and what changed is patched against it. With `weigh`, the bundle is made but
+    not written: `folder` is a temporary one.
     """
     started = time.monotonic()
     if (folder / "index.json").exists():
@@ -79,7 +83,13 @@ def export(
     with Pool(packers, "pack") as pool:
         built = Base(base, pool=pool, jobs=packers) if base else None
         writer = BundleWriter(
-            folder, level=level, options=options, pool=pool, ahead=packers + (level < SLOW_FROM), base=built
+            folder,
+            level=level,
+            options=options,
+            pool=pool,
+            ahead=packers + (level < SLOW_FROM),
+            base=built,
+            weigh=weigh,
         )
         try:
             if len(writer.kept):
@@ -105,6 +115,9 @@ def export(
         writer.bytes_reused,
         len(sealed.header.packs),
         time.monotonic() - started,
+        False,
+        writer.image_bytes(sealed.header),
+        sealed.header.prerequisites["chunks"],
     )
 
 

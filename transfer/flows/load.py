@@ -104,13 +104,21 @@ def load(
     *,
     jobs: int | None,
     observer: Observer,
+    help_out: Callable[[], bool] = lambda: False,
+    ready: Callable[[], None] = lambda: None,
 ) -> Loaded:
-    """Bring the images in. One that fails does not stop the others; if all fail, the first failure is raised."""
+    """Bring the images in. One that fails does not stop the others; if all fail, the first failure is raised.
+
+    Where a delta lacks what it builds on, `help_out` is asked once for more bundles in its library. `ready` is called when all that is
+    needed is at hand and before anything is changed.
+    """
     started = time.monotonic()
     threads = default_jobs() if jobs is None else jobs
     ordered = sorted(images, key=lambda image: (len(image.layers), image.names))
     done = False
     try:
+        if not _readable(bundle) and not help_out():
+            bundle.catalog()
         require(bundle, ordered)
         names = [rename(image.names) for image in ordered]
         taken = [name for each in names for name in each]
@@ -127,7 +135,13 @@ def load(
         observer(Planned("import", sum(recipes[digest].size for digest in plan if digest in recipes)))
         content.hashed = not sink.traits.checks
         with Pool(threads, "unpack") as pool:
-            content.rebuilding = Rebuilding(bundle, plan, pool=pool, jobs=max(1, threads))
+            try:
+                content.rebuilding = Rebuilding(bundle, plan, pool=pool, jobs=max(1, threads))
+            except MissingPart:
+                if not bundle.is_delta or not help_out():
+                    raise
+                content.rebuilding = Rebuilding(bundle, plan, pool=pool, jobs=max(1, threads))
+            ready()
             with Pool(min(sink.traits.parallel, threads), "land") as lanes:
                 landed, failed = _Landing(sink, content, observer, lanes, sink.traits.parallel).run(todo)
         observer(Done("import"))
@@ -147,6 +161,17 @@ def load(
     )
 
 
+def _readable(bundle: Bundle) -> bool:
+    """Whether the catalog can be read with what is at hand."""
+    try:
+        bundle.catalog()
+    except MissingPart:
+        if not bundle.is_delta:
+            raise
+        return False
+    return True
+
+
 def require(bundle: Bundle, images: Sequence[Image]) -> None:
     """All packs the images need are there, before anything is touched. MissingPart names them."""
     gone = {blob.digest for blob in bundle.missing_packs()}
@@ -154,7 +179,7 @@ def require(bundle: Bundle, images: Sequence[Image]) -> None:
         return
     catalog, packs = bundle.catalog(), bundle.header.packs
     for image in images:
-        frames = catalog.frames_for(layer.digest for layer in image.layers)
+        frames = catalog.frames_for((layer.digest for layer in image.layers), carried=bundle.is_delta)
         lost = sorted(
             {packs[catalog.frames[f].pack].path for f in frames} & {b.path for b in packs if b.digest in gone}
         )
@@ -238,6 +263,8 @@ def load_into_docker(
     platform: Platform | None = None,
     jobs: int | None,
     observer: Observer,
+    help_out: Callable[[], bool] = lambda: False,
+    ready: Callable[[], None] = lambda: None,
 ) -> Loaded:
     """`load` into the Docker found here, with a registry beside it for daemons that would rather pull."""
     content = BundleContent(bundle, observer, threaded=jobs != 0)
@@ -248,7 +275,17 @@ def load_into_docker(
 
         sink = DockerSink(DockerClient(), way=way, platform=platform, publish=publish, observer=observer)
         try:
-            return load(bundle, images, rename, sink, content, jobs=jobs, observer=observer)
+            return load(
+                bundle,
+                images,
+                rename,
+                sink,
+                content,
+                jobs=jobs,
+                observer=observer,
+                help_out=help_out,
+                ready=ready,
+            )
         except EngineError:
             if registry.failures:
                 raise registry.failures[0] from None

@@ -1,0 +1,124 @@
+"""Where chunks and layers are in a store: a cache in SQLite, rebuilt from the catalogs whenever it is not to be trusted.
+
+It is written without a journal. A mark beside it says that a write is under way; where one is found, the index is made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from transfer.chunks.name import ID_SIZE
+from transfer.errors import from_os_error
+from transfer.model import Digest
+from transfer.streams import publish, sync_folder
+
+VERSION = 1
+_SCHEMA = """
+create table bundle(id integer primary key, digest text unique not null);
+create table chunk(key integer primary key, bundle integer not null, number integer not null);
+create table layer(digest text not null, bundle integer not null, primary key (digest, bundle)) without rowid;
+"""
+_ASK = 500
+
+
+class ChunkIndex:
+    """Names of chunks by their first 64 bits: a hit is a hint, which the catalog it points to confirms."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self._mark = folder / "index.sqlite", folder / "index.dirty"
+        self._open: sqlite3.Connection | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is there, whole, and of this version."""
+        if self._mark.exists() or not self.path.exists():
+            return False
+        try:
+            return bool(self._db().execute("pragma user_version").fetchone()[0] == VERSION)
+        except sqlite3.DatabaseError:
+            return False
+
+    def _db(self) -> sqlite3.Connection:
+        if self._open is None:
+            self._open = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            for each in ("journal_mode=off", "synchronous=off", "cache_size=-65536", "temp_store=memory"):
+                self._open.execute(f"pragma {each}")
+        return self._open
+
+    def clear(self) -> None:
+        """An empty index, whatever was there."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+        with self.writing():
+            self._db().executescript(_SCHEMA)
+            self._db().execute(f"pragma user_version={VERSION}")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Changes inside are all there afterwards, or the index counts as broken."""
+        publish(self._mark, b"being written\n")
+        try:
+            yield
+            self.close()
+            with self.path.open("rb+") as file:
+                os.fsync(file.fileno())
+            self._mark.unlink()
+            sync_folder(self.path.parent)
+        except sqlite3.Error as error:
+            raise from_os_error(OSError(5, str(error)), f"writing {self.path}") from error
+        finally:
+            self.close()
+
+    def bundles(self) -> set[Digest]:
+        """Whose chunks it knows."""
+        return {Digest(text) for (text,) in self._db().execute("select digest from bundle")}
+
+    def add(self, digest: Digest, names: Iterable[bytes], layers: Iterable[Digest]) -> None:
+        """A bundle's chunks (names end to end, frame by frame, in the order of their numbers) and layers. Inside `writing`."""
+        db = self._db()
+        db.execute("begin")
+        number = db.execute("insert into bundle(digest) values (?)", (str(digest),)).lastrowid
+        first = 0
+        for each in names:
+            keys = (_key(each[at : at + ID_SIZE]) for at in range(0, len(each), ID_SIZE))
+            db.executemany(
+                "insert or ignore into chunk values (?, ?, ?)", ((k, number, n) for n, k in enumerate(keys, first))
+            )
+            first += len(each) // ID_SIZE
+        db.executemany("insert or ignore into layer values (?, ?)", ((str(each), number) for each in layers))
+        db.execute("commit")
+
+    def find(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, Digest, int]]:
+        """(name, bundle, chunk number) of those it has."""
+        by_key = {_key(name): name for name in names}
+        keys = list(by_key)
+        for at in range(0, len(keys), _ASK):
+            part = keys[at : at + _ASK]
+            marks = ",".join("?" * len(part))
+            rows = self._db().execute(
+                f"select key, digest, number from chunk join bundle on bundle.id = chunk.bundle where key in ({marks})",
+                part,
+            )
+            for key, digest, number in rows:
+                yield by_key[key], Digest(digest), number
+
+    def holders(self, layer: Digest) -> list[Digest]:
+        """The bundles with a recipe for this layer."""
+        rows = self._db().execute(
+            "select bundle.digest from layer join bundle on bundle.id = layer.bundle where layer.digest = ?",
+            (str(layer),),
+        )
+        return [Digest(text) for (text,) in rows]
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+
+def _key(name: bytes) -> int:
+    return int.from_bytes(name[:8], "little", signed=True)

@@ -1,0 +1,205 @@
+"""An import as a site sees it: images into the engine, the bundle into the store, and what waited for it as well."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transfer.bundle.assembly import assemble
+from transfer.bundle.library import Shelf
+from transfer.bundle.reader import Bundle
+from transfer.bundle.store import Adopted, Role
+from transfer.bundle.upkeep import staged
+from transfer.engines.base import ImageSource
+from transfer.engines.docker import DockerClient, DockerSource, Way
+from transfer.engines.ocilayout import LayoutSource
+from transfer.errors import MissingPart, TransferError
+from transfer.events import Noted, Observer
+from transfer.flows.load import BundleContent, Loaded, load, load_into_docker
+from transfer.flows.recut import recut
+from transfer.flows.select import open_file_sink, split_transport
+from transfer.flows.stores import StoreChoice, remember
+from transfer.model import Digest, Image, Platform
+from transfer.work import Pool
+
+Rename = Callable[[Sequence[str]], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where images are to land, and how."""
+
+    to: str
+    platform: Platform | None = None
+    way: Way = "auto"
+    jobs: int | None = None
+
+
+@dataclass
+class Arrival:
+    """What came of it. `store_error`: the images are in place, the store could not take the bundle."""
+
+    loaded: Loaded
+    adopted: Adopted | None = None
+    store_error: TransferError | None = None
+    completed: list[Loaded] = field(default_factory=list)
+
+
+def arrive(
+    bundle: Bundle,
+    images: Sequence[Image],
+    rename: Rename,
+    target: Target,
+    *,
+    shelf: Shelf,
+    choice: StoreChoice,
+    observer: Observer,
+) -> Arrival:
+    """Import the images; take the bundle into the store meanwhile; then import what was staged and is complete now."""
+    with contextlib.ExitStack() as stack:
+        if choice.store:
+            stack.enter_context(_reading(choice))
+        side = stack.enter_context(Pool(1, "adopt"))
+        taking: list[Future[tuple[Adopted | None, TransferError | None]]] = []
+
+        def ready() -> None:
+            taking.append(side.submit(lambda: _take(bundle, choice, observer)))
+
+        loaded = land(bundle, images, rename, target, shelf=shelf, choice=choice, observer=observer, ready=ready)
+        arrival = Arrival(loaded)
+        for future in taking:
+            arrival.adopted, arrival.store_error = future.result()
+        if choice.store and not arrival.store_error:
+            arrival.completed = _complete(rename, target, choice, observer)
+        return arrival
+
+
+@contextlib.contextmanager
+def _reading(choice: StoreChoice) -> Iterator[None]:
+    """Nothing is removed from the store meanwhile; where there can be no store, that is no matter."""
+    with contextlib.ExitStack() as stack:
+        if choice.store:
+            try:
+                stack.enter_context(choice.store.reading())
+            except TransferError:
+                if choice.explicit:
+                    raise
+        yield
+
+
+def land(
+    bundle: Bundle,
+    images: Sequence[Image],
+    rename: Rename,
+    target: Target,
+    *,
+    shelf: Shelf,
+    choice: StoreChoice,
+    observer: Observer,
+    ready: Callable[[], None] = lambda: None,
+) -> Loaded:
+    """The images into the engine or file. What a delta lacks is looked for in the engine's own images too."""
+    with contextlib.ExitStack() as stack:
+
+        def help_out() -> bool:
+            layers = [Digest.parse(text) for text in bundle.header.prerequisites.get("layers", ())]
+            source = _source_of(target.to) if layers else None
+            if source is None:
+                return False
+            stack.callback(source.close)
+            place = choice.store.root if choice.store and choice.store.root.is_dir() else _spacious()
+            found = stack.enter_context(recut(source, layers, place, jobs=target.jobs, observer=observer))
+            if found:
+                shelf.put(found)
+            return found is not None
+
+        sink = open_file_sink(target.to, target.platform)
+        if sink is None:
+            return load_into_docker(
+                bundle,
+                images,
+                rename,
+                way=target.way,
+                platform=target.platform,
+                jobs=target.jobs,
+                observer=observer,
+                help_out=help_out,
+                ready=ready,
+            )
+        content = BundleContent(bundle, observer, threaded=target.jobs != 0)
+        return load(
+            bundle, images, rename, sink, content, jobs=target.jobs, observer=observer, help_out=help_out, ready=ready
+        )
+
+
+def _source_of(to: str) -> ImageSource | None:
+    """The images that are there already, where they can be read again."""
+    transport, rest = split_transport(to or "docker-daemon:")
+    if transport == "docker-daemon":
+        return DockerSource(DockerClient())
+    if transport == "oci" and (Path(rest) / "index.json").exists():
+        return LayoutSource(Path(rest))
+    return None
+
+
+def _spacious() -> Path:
+    """A folder for large temporary files: TMPDIR where it is set, else /var/tmp, which is a disk where /tmp may be memory."""
+    return Path(os.environ.get("TMPDIR") or "/var/tmp")
+
+
+def _take(bundle: Bundle, choice: StoreChoice, observer: Observer) -> tuple[Adopted | None, TransferError | None]:
+    """The bundle into the store, and before it those it builds on that are not there: a store rebuilds all it holds by itself."""
+    store = choice.store
+    if store is None:
+        return None, None
+    if store.holds(bundle):
+        return Adopted(0, 0, sum(blob.size for blob in bundle.header.packs)), None
+    try:
+        behind = assemble(bundle, bundle.catalog().recipes, bundle.library).bundles[1:] if bundle.is_delta else []
+    except MissingPart as error:
+        observer(Noted(f"not kept in the store: {error.message}"))
+        return None, None
+    digests = {each.manifest.digest for each in behind} | bundle.record_suppliers
+    for digest in sorted(digests):
+        entry = store.entry(digest)
+        supplier = bundle.library.bundle(digest)
+        if supplier and not (entry and entry.packs) and supplier.folder != store.root:
+            _, failed = remember(choice, supplier, Role.SUPPLIER, observer, copy=True)
+            if failed:
+                return None, failed
+    return remember(choice, bundle, Role.HELD, observer, copy=True)
+
+
+def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Observer) -> list[Loaded]:
+    """Import the staged bundles that have all they need now."""
+    out: list[Loaded] = []
+    store = choice.store
+    if store is None or split_transport(target.to or "docker-daemon:")[0] not in ("docker-daemon", "oci"):
+        return out
+    for bundle in list(staged(store)):
+        shelf = Shelf((), [store])
+        try:
+            bundle.catalog()
+            assemble(bundle, bundle.catalog().recipes, store)
+        except MissingPart:
+            continue
+        observer(Noted(f"bundle {bundle.manifest.digest.short}, which was staged, is complete now"))
+        done = land(bundle, bundle.images, rename, target, shelf=shelf, choice=choice, observer=observer)
+        out.append(done)
+        if not done.failed:
+            with store.adding():
+                store.change(bundle.manifest.digest, role=Role.HELD)
+    return out
+
+
+def stage(bundle: Bundle, choice: StoreChoice, observer: Observer) -> tuple[Adopted | None, TransferError | None]:
+    """Keep a bundle until what it builds on has come."""
+    started = time.monotonic()
+    found = remember(choice, bundle, Role.STAGED, observer, copy=True)
+    observer(Noted(f"staged in {time.monotonic() - started:.1f} s"))
+    return found

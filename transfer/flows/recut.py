@@ -1,0 +1,61 @@
+"""A base where there is no store: the engine's own images are cut again, which gives the very same chunks and recipes."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from transfer.bundle.reader import Bundle
+from transfer.engines.base import Found, ImageSource
+from transfer.errors import TransferError
+from transfer.events import Event, Noted, Observer, Planned
+from transfer.flows.export import export
+from transfer.model import Digest
+
+_LEVEL = 1
+
+
+@contextlib.contextmanager
+def recut(
+    source: ImageSource, layers: Sequence[Digest], place: Path, *, jobs: int | None, observer: Observer
+) -> Iterator[Bundle | None]:
+    """The images of `source` that hold any of these layers, as a bundle in a temporary folder in `place`. None if there are none."""
+    found = holding(source, set(layers))
+    if not found:
+        yield None
+        return
+    observer(Noted(f"reading {len(found)} images of {source.where} again: the delta builds on their layers"))
+    with tempfile.TemporaryDirectory(prefix=".transfer-base-", dir=place) as folder:
+        yield Bundle(
+            export(source, found, Path(folder) / "b", level=_LEVEL, jobs=jobs, observer=_quieter(observer)).bundle
+        )
+
+
+def holding(source: ImageSource, layers: set[Digest]) -> list[Found]:
+    """Images that have any of these layers, fewest first that together hold as many of them as can be had."""
+    candidates: list[Found] = []
+    for listed in source.names():
+        with contextlib.suppress(TransferError):
+            candidates.append(source.resolve(listed.names[0] if listed.names else str(listed.id), None))
+    chosen: list[Found] = []
+    wanted = set(layers)
+    while wanted:
+        best = max(candidates, key=lambda f: (len(wanted & {d for d, _ in f.layers}), -f.size), default=None)
+        hits = wanted & {digest for digest, _ in best.layers} if best else set()
+        if best is None or not hits:
+            break
+        chosen.append(best)
+        wanted -= hits
+    return chosen
+
+
+def _quieter(observer: Observer) -> Observer:
+    def tell(event: Event) -> None:
+        if not isinstance(event, Noted | Planned):
+            return
+        if isinstance(event, Planned):
+            observer(event)
+
+    return tell

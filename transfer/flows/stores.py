@@ -1,0 +1,202 @@
+"""Which store is meant, what a delta may build on, and what is remembered of exports and imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transfer.bundle.library import Shelf
+from transfer.bundle.reader import Bundle
+from transfer.bundle.receipt import Receipt, matching, parse_receipt, receipt_file, site_name
+from transfer.bundle.sites import Sites
+from transfer.bundle.store import Adopted, Role, Store
+from transfer.errors import FormatError, MediumError, MissingPart, NotFound, TransferError, UsageError
+from transfer.events import Noted, Observer
+from transfer.model import Digest
+from transfer.streams import parse_object, publish, read_small
+
+SITE = "site:"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChoice:
+    """The store that was asked for. `explicit`: by option or environment, so that failing to use it is an error."""
+
+    store: Store | None
+    explicit: bool
+
+
+def choose_store(folder: Path | None, without: bool) -> StoreChoice:
+    """--store, --no-store, TRANSFER_STORE (a folder, or `none`), else /var/lib/transfer for root and the user's state folder."""
+    if folder and without:
+        raise UsageError("--store and --no-store contradict each other")
+    if folder:
+        return StoreChoice(Store(folder), True)
+    named = os.environ.get("TRANSFER_STORE", "")
+    if without or named == "none":
+        return StoreChoice(None, True)
+    if named:
+        return StoreChoice(Store(Path(named)), True)
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return StoreChoice(Store(Path("/var/lib/transfer")), False)
+    state = os.environ.get("XDG_STATE_HOME", "")
+    home = os.environ.get("HOME", "")
+    if not state and not home:
+        return StoreChoice(None, False)
+    return StoreChoice(Store((Path(state) if state else Path(home) / ".local" / "state") / "transfer"), False)
+
+
+def need_store(choice: StoreChoice) -> Store:
+    """The store, for commands that are about it."""
+    if choice.store is None:
+        raise UsageError("this needs a store", hint="name one with --store DIR, or set TRANSFER_STORE")
+    return choice.store
+
+
+def library(seeds: Iterable[Path], store: Store | None) -> Shelf:
+    """Where a delta's prerequisites are looked for: the folders given, then the store."""
+    return Shelf([Bundle(each) for each in seeds], [store] if store else [])
+
+
+def bases(texts: Sequence[str], shelf: Shelf, store: Store | None, observer: Observer) -> list[Bundle]:
+    """What --base means: bundle folders, and `site:NAME` for what that site has confirmed. Each once, oldest first."""
+    found: dict[Digest, Bundle] = {}
+    for text in texts:
+        if not text.startswith(SITE):
+            bundle = Bundle(Path(text))
+            shelf.put(bundle)
+            found.setdefault(bundle.manifest.digest, bundle)
+            continue
+        for bundle in _confirmed(text.removeprefix(SITE), shelf, store, observer):
+            found.setdefault(bundle.manifest.digest, bundle)
+    return list(found.values())
+
+
+def _confirmed(name: str, shelf: Shelf, store: Store | None, observer: Observer) -> Iterator[Bundle]:
+    if store is None:
+        raise UsageError(f"--base {SITE}{name} needs a store", hint="name it with --store DIR, or give --base BUNDLE")
+    site = Sites(store.root).get(name)
+    if not site.confirmed:
+        raise NotFound(
+            f"the site {name} has confirmed nothing yet",
+            hint="accept its receipt (transfer receipt accept FILE), or name a bundle it has: --base BUNDLE",
+        )
+    observer(Noted(f"{name} has confirmed {len(site.confirmed)} bundles (receipt {site.serial})"))
+    for digest in site.confirmed:
+        bundle = shelf.bundle(digest)
+        if bundle is None:
+            observer(Noted(f"bundle {digest.short} is not known here any more; nothing is built on it"))
+            continue
+        try:
+            bundle.catalog()
+        except MissingPart as error:
+            observer(Noted(f"nothing is built on bundle {digest.short}: {error.message}"))
+            continue
+        if bundle.missing_packs():
+            observer(
+                Noted(f"the packs of bundle {digest.short} are not here: what changed since is sent whole, not patched")
+            )
+        yield bundle
+
+
+def remember(
+    choice: StoreChoice, bundle: Bundle, role: Role, observer: Observer, *, copy: bool
+) -> tuple[Adopted | None, TransferError | None]:
+    """Take a bundle into the store. Where nobody asked for one and there can be none, that is only noted."""
+    if choice.store is None:
+        return None, None
+    try:
+        return choice.store.adopt(bundle, role, copy=copy), None
+    except MediumError as error:
+        if choice.explicit:
+            return None, error
+        observer(Noted(f"no store is kept: {error.message}"))
+    except TransferError as error:
+        return None, error
+    return None, None
+
+
+def sent(
+    choice: StoreChoice, folder: Path, digest: Digest, base: Sequence[Bundle], sites: Sequence[str], observer: Observer
+) -> None:
+    """Remember an export: its catalog, its packs where that costs nothing, and for which sites it was made. A failure is only noted."""
+    if choice.store is None:
+        return
+    failed: TransferError | None = None
+    with Bundle(folder, library=Shelf(base, [choice.store])) as bundle:
+        for each in (*base, bundle):
+            if failed is None and (each is bundle or choice.store.entry(each.manifest.digest) is None):
+                _, failed = remember(choice, each, Role.SENT, observer, copy=False)
+    if failed is None and sites:
+        try:
+            with choice.store.adding():
+                for name in sites:
+                    Sites(choice.store.root).note(name, digest, "exported")
+        except TransferError as error:
+            failed = error
+    if failed:
+        observer(Noted(f"this export is not remembered: {failed.message}"))
+
+
+def receipt(store: Store, site: str) -> Receipt:
+    """What this store holds. The number rises by one whenever that has changed since the last receipt."""
+    with store.adding():
+        path = receipt_file(store.root)
+        last = parse_object(read_small(path), str(path)) if path.exists() else {}
+        name = site_name(site or str(last.get("site", "")) or _host())
+        held = [entry.digest for entry in store.entries() if entry.role is Role.HELD and entry.packs]
+        bundles = tuple(sorted(each.hex for each in held))
+        roots = tuple(
+            sorted({str(image.root.digest) for each in held if (b := store.bundle(each)) for image in b.images})
+        )
+        serial = last.get("serial", 0)
+        if type(serial) is not int:
+            raise FormatError(
+                f"{path}: malformed", hint="remove it; the next receipt begins a new count (accept --anew)"
+            )
+        if last.get("site") != name or last.get("bundles") != list(bundles):
+            serial += 1
+            value = {"site": name, "serial": serial, "bundles": list(bundles)}
+            publish(path, json.dumps(value, indent=1).encode() + b"\n")
+        return Receipt(name, serial, bundles, roots)
+
+
+def _host() -> str:
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in socket.gethostname())
+    return name.strip(".-")[:64] or "site"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What came of a receipt: bundles now confirmed, beginnings of digests nobody here knows, whether it was new."""
+
+    receipt: Receipt
+    confirmed: tuple[Digest, ...]
+    unknown: tuple[str, ...]
+    new: bool
+
+
+def accept(store: Store, data: bytes, where: str, *, anew: bool) -> Accepted:
+    """Take a site's receipt. RolledBack for an older one, unless the site began `anew`."""
+    given = parse_receipt(data, where)
+    known = [entry.digest for entry in store.entries()]
+    found, unknown = matching(given, known)
+    with store.adding():
+        sites = Sites(store.root)
+        if anew:
+            site = sites.known(given.site)
+            if given.serial <= site.serial:
+                site.serial = -1
+                sites.put(site)
+        new = sites.accept(given, found)
+    return Accepted(given, tuple(found), tuple(unknown), new)
+
+
+def all_confirmed(store: Store) -> set[Digest]:
+    """Everything that some site has confirmed."""
+    sites = Sites(store.root)
+    return {digest for name in sites.names() for digest in sites.get(name).confirmed}
