@@ -1,7 +1,12 @@
-"""A bundle and those it builds on, as one numbering of chunks and frames."""
+"""A bundle and those it builds on, as one numbering of chunks and frames.
+
+Several may carry a chunk: plain in one, patched in another against what a third has patched against it. The carrier with the fewest
+steps to plain frames counts, so that such circles do no harm.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -13,12 +18,13 @@ from transfer.chunks.name import ID_SIZE, split_names
 from transfer.errors import FormatError, MissingPart
 from transfer.model import Digest
 
+UNREACHED = 1 << 30
 DEPTH_MAX = 4
 """Frames from a patched one to a plain one (FORMAT.md, section 3)."""
 
 
 class Assembly:
-    """Several bundles' chunks. A chunk that more than one carries has the number it has in the first."""
+    """Several bundles' chunks. One that more than one carries has the number it has where it is the fewest steps from plain."""
 
     def __init__(self, bundles: Sequence[Bundle]) -> None:
         self.bundles: list[Bundle] = []
@@ -27,7 +33,7 @@ class Assembly:
         self._first_frame: list[int] = []
         self._first_chunk: list[int] = []
         self._numbers: list[tuple[dict[bytes, int], int]] = []
-        self._depth: dict[int, int] = {}
+        self._steps: dict[int, int] | None = None
         self._prefix: dict[int, array[int]] = {}
         self.frames = 0
         for bundle in bundles:
@@ -38,6 +44,8 @@ class Assembly:
         if bundle in self.bundles:
             return
         catalog = bundle.catalog()
+        self._steps = None
+        self._prefix.clear()
         self._first_frame.append(self.frames)
         self._numbers.append((catalog.numbers_of, len(self.size_of)))
         self._first_chunk.append(len(self.size_of))
@@ -49,11 +57,50 @@ class Assembly:
 
     def find(self, name: bytes) -> int:
         """The chunk's number, -1 if none of them carries it."""
+        best, least = -1, UNREACHED
         for numbers, first in self._numbers:
             number = numbers.get(name)
             if number is not None:
-                return first + number
-        return -1
+                if best < 0 and len(self._numbers) == 1:
+                    return number
+                steps = self.steps(self.frame_of[first + number])
+                if best < 0 or steps < least:
+                    best, least = first + number, steps
+                if not steps:
+                    break
+        return best
+
+    def steps(self, frame: int) -> int:
+        """How many steps a frame is from plain ones; UNREACHED where that is more than four, a circle, or a gap."""
+        if self._steps is None:
+            self._steps = self._walk()
+        return self._steps.get(frame, 0)
+
+    def _walk(self) -> dict[int, int]:
+        """Steps of the patched frames: each is one more than the farthest of its prefix chunks, taken where they are nearest."""
+        patched = {
+            first + number: split_names(entry.prefix)
+            for bundle, first in zip(self.bundles, self._first_frame, strict=True)
+            for number, entry in enumerate(bundle.catalog().frames)
+            if entry.prefix
+        }
+        steps = dict.fromkeys(patched, UNREACHED)
+        for depth in range(1, DEPTH_MAX + 1):
+            reached = [
+                frame
+                for frame, names in patched.items()
+                if steps[frame] == UNREACHED and all(self._within(name, depth, steps) for name in names)
+            ]
+            steps.update(dict.fromkeys(reached, depth))
+        return steps
+
+    def _within(self, name: bytes, depth: int, steps: dict[int, int]) -> bool:
+        """Whether some carrier of the chunk is less than `depth` steps from plain."""
+        return any(
+            steps.get(self.frame_of[first + number], 0) < depth
+            for numbers, first in self._numbers
+            if (number := numbers.get(name)) is not None
+        )
 
     def numbers(self, names: bytes) -> array[int]:
         """The numbers of names given end to end; MissingPart if one is carried by none."""
@@ -92,18 +139,13 @@ class Assembly:
                     raise FormatError(f"{self.owner(frame)[0].folder}: a prefix beyond the limits")
         return known
 
-    def depth(self, frame: int, _left: int = DEPTH_MAX) -> int:
-        """Steps from a frame to plain ones, 0 to 4. FormatError for more, or a circle; MissingPart for a gap."""
-        known = self._depth.get(frame)
-        if known is None:
-            names = self.prefix_names(frame)
-            if names and not _left:
-                raise FormatError(f"{self.owner(frame)[0].folder}: frames that build on each other without end")
-            frames = {self.frame_of[number] for number in self.numbers(names)} if names else set()
-            known = self._depth[frame] = 1 + max(self.depth(each, _left - 1) for each in frames) if frames else 0
-        if known > _left:
+    def depth(self, frame: int) -> int:
+        """`steps`, from 0 to 4. FormatError for more, or a circle; MissingPart for a gap."""
+        steps = self.steps(frame)
+        if steps > DEPTH_MAX:
+            self.numbers(self.prefix_names(frame))
             raise FormatError(f"{self.owner(frame)[0].folder}: frames that build on each other without end")
-        return known
+        return steps
 
     def decode(self, frame: int, wanted: Callable[[int], bool], prefix: bytes) -> dict[int, bytes]:
         """The frame's wanted chunks by number, each checked."""
@@ -139,6 +181,20 @@ def supplied_by(bundle: Bundle, absent: Sequence[Digest]) -> str:
 
 def complete(out: Assembly, names: set[bytes], library: Library) -> set[bytes]:
     """Bring in the bundles that carry these chunks and the prefixes of their frames; the names nobody carries."""
+    absent = _close(out, names, library)
+    unreached = [n for n in range(out.frames) if out.steps(n) > DEPTH_MAX]
+    if unreached and not absent:
+        # another carrier, plain or nearer to it, may lie in a bundle that was not asked, as something was found before it
+        wanted = {name for frame in unreached for name in split_names(out.prefix_names(frame))}
+        for bundle in library.bundles():
+            with contextlib.suppress(MissingPart):
+                if not wanted.isdisjoint(bundle.catalog().numbers_of) and not bundle.missing_packs():
+                    out.add(bundle)
+        absent = _close(out, names, library)
+    return absent
+
+
+def _close(out: Assembly, names: set[bytes], library: Library) -> set[bytes]:
     seen: set[int] = set()
     absent: set[bytes] = set()
     while names:

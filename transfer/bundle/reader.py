@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -103,7 +104,7 @@ class Bundle:
                 at = placed.end
 
     def _depth_behind(self) -> int:
-        found = [self.library.bundle(Digest.parse(each)) for each in self.header.prerequisites["bundles"]]
+        found = [self.library.bundle(digest) for digest in self.record_suppliers]
         return max((each.record_depth for each in found if each and each is not self), default=0)
 
     def _record_prefix(self, names: Sequence[bytes], where: str) -> bytes:
@@ -121,7 +122,7 @@ class Bundle:
         """What header and catalog say must fit together."""
         where = f"{self.folder}: catalog"
         for digest, data in catalog.documents.items():
-            if sha256(data) != digest:
+            if hashlib.new(digest.algorithm, data).hexdigest() != digest.hex:
                 raise Damaged(f"{where}: the document {digest} is not what its digest says")
         for entry in catalog.frames:
             if entry.pack >= len(self.header.packs):

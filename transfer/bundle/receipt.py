@@ -20,6 +20,7 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _STANDARD = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _TO_PAPER = str.maketrans(_STANDARD, _ALPHABET)
 _FROM_PAPER = str.maketrans(_ALPHABET + "OIL", _STANDARD + _STANDARD[0] + _STANDARD[1] * 2)
+_LOOK_ALIKES = str.maketrans("OIL", "011")
 NAME_MAX = 64
 
 
@@ -108,6 +109,9 @@ def _parse_text(data: bytes, where: str) -> Receipt:
             raise FormatError(f"{where}: line {number} does not match its last four characters", hint="type it again")
         bodies.append(body.split(" "))
     head = bodies[0] if bodies else []
+    for each in bodies[1:]:
+        each[0] = each[0].upper().translate(_LOOK_ALIKES)
+    head[2:] = [number.upper().translate(_LOOK_ALIKES) for number in head[2:]]
     if len(head) != 4 or head[0].upper() != "RECEIPT" or not head[2].isdecimal() or not head[3].isdecimal():
         raise FormatError(f"{where}: not a receipt: its first line is RECEIPT, site, number, count and four characters")
     if (
@@ -132,7 +136,7 @@ def _unpaper(groups: Sequence[str], where: str) -> str:
 
 def _check(line: str) -> str:
     """Four characters over a line in which case, spacing and look-alikes do not count."""
-    plain = "".join(line.split()).upper().translate(str.maketrans("OIL", "011"))
+    plain = "".join(line.split()).upper().translate(_LOOK_ALIKES)
     crc = zlib.crc32(plain.encode()) & 0xFFFFF
     return "".join(_ALPHABET[crc >> shift & 31] for shift in (15, 10, 5, 0))
 

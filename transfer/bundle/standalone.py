@@ -104,7 +104,7 @@ def check(folder):
         index = json.loads(file.read(8 << 20))
     manifest = load(folder, index["manifests"][0])
     header = load(folder, manifest["config"])
-    if header.get("format") != "transfer.bundle" or header.get("version") != 1 or header.get("features"):
+    if header.get("format") != "transfer.bundle" or header.get("version") != 1 or set(header["features"]) - {"patch"}:
         raise ValueError("a bundle of another version, or with features that this script does not know")
     found, first = [], 0
     packs = [(pack, True) for pack in header["packs"]]
@@ -257,6 +257,8 @@ def unzstd(packed, size):
 
 def rebuild(folder, header, target, names):
     """The images as an OCI layout that `tar -C TARGET -c . | docker load` takes as well; each blob checked by digest."""
+    if header["features"]:
+        raise ValueError("it builds on other bundles: only `transfer import` can rebuild its images")
     source = Rebuilder(folder, header)
     os.makedirs(os.path.join(target, "blobs", "sha256"), exist_ok=True)
     entries, saved = [], []
@@ -347,6 +349,9 @@ def main(arguments):
                 "%s: %s%s; cannot be imported: %s"
                 % (each["file"], each["why"], frames, ", ".join(each["images"]) or "-")
             )
+        for digest in header["prerequisites"]["bundles"]:
+            about = header["prerequisites"].get("about", {}).get(digest, "")
+            print("builds on bundle %s  %s" % (digest[7:19], ascii(about).strip("'")))
         print("sound" if not found else "NOT SOUND: copy the named files from the bundle again")
     if not found:
         return 0

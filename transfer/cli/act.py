@@ -169,14 +169,14 @@ def verify(
 
 
 def _against(bundle: Path, place: str, behind: Behind, shelf: Shelf) -> repair.Against:
-    with Bundle(bundle, library=shelf) as opened:
-        shelf.put(opened)
-        if place.startswith(stores.SITE):
-            have = stores.bases([place], shelf, stores.need_store(behind.choice()), silent)
-            return repair.against(opened, have)
-        if not (Path(place) / "bundles").is_dir():
-            raise UsageError(f"{place!r} is no store", hint="name a store's folder, or site:NAME")
-        return repair.against(opened, Store(Path(place)))
+    if place.startswith(stores.SITE):
+        with Bundle(bundle, library=shelf) as opened:
+            return repair.against(opened, stores.bases([place], shelf, stores.need_store(behind.choice()), silent))
+    if not (Path(place) / "bundles").is_dir():
+        raise UsageError(f"{place!r} is no store", hint="name a store's folder, or site:NAME")
+    store = Store(Path(place))
+    with store.reading(), Bundle(bundle, library=store) as opened:
+        return repair.against(opened, store)
 
 
 def import_(

@@ -20,7 +20,7 @@ from transfer.engines.docker import DockerClient, DockerSource, Way
 from transfer.engines.ocilayout import LayoutSource
 from transfer.errors import MissingPart, TransferError
 from transfer.events import Noted, Observer
-from transfer.flows.load import BundleContent, Loaded, load, load_into_docker
+from transfer.flows.load import BundleContent, Loaded, load, load_into_docker, readable
 from transfer.flows.recut import recut
 from transfer.flows.select import open_file_sink, split_transport
 from transfer.flows.stores import StoreChoice, remember
@@ -118,6 +118,8 @@ def land(
                 shelf.put(found)
             return found is not None
 
+        if bundle.is_delta and not readable(bundle) and not help_out():
+            bundle.catalog()  # says what is lacking, before anything is made
         sink = open_file_sink(target.to, target.platform)
         if sink is None:
             return load_into_docker(

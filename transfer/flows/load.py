@@ -117,8 +117,6 @@ def load(
     ordered = sorted(images, key=lambda image: (len(image.layers), image.names))
     done = False
     try:
-        if not _readable(bundle) and not help_out():
-            bundle.catalog()
         require(bundle, ordered)
         names = [rename(image.names) for image in ordered]
         taken = [name for each in names for name in each]
@@ -161,7 +159,7 @@ def load(
     )
 
 
-def _readable(bundle: Bundle) -> bool:
+def readable(bundle: Bundle) -> bool:
     """Whether the catalog can be read with what is at hand."""
     try:
         bundle.catalog()
