@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.run import alone, run, says
-from tests.support.specimens import BROKEN, BUNDLES, DEFECTS, GOLDEN
+from tests.support.specimens import BROKEN, BUNDLES, DEFECTS, DELTA_DEFECTS, GOLDEN, SEED
 from transfer.streams import sha256
 
 SPECIMENS = sorted(path.with_suffix("") for path in GOLDEN.parent.glob("v*/*.json"))
+
+
+def seeds_of(expected: dict[str, list[str]]) -> list[object]:
+    """What a delta builds on."""
+    return [word for name in expected.get("seeds", ()) for word in ("--seed", GOLDEN / name)]
 
 
 def blobs_of(layout: Path) -> dict[str, int]:
@@ -24,8 +29,9 @@ def blobs_of(layout: Path) -> dict[str, int]:
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_a_golden_specimen_gives_back_every_blob(specimen: Path, tmp_path: Path) -> None:
     expected = json.loads(specimen.with_suffix(".json").read_text(encoding="utf-8"))
-    run("verify", specimen, "--deep", "-q")
-    run("import", specimen, "--to", f"oci:{tmp_path / 'o'}", "-q")
+    seeds = seeds_of(expected)
+    run("verify", specimen, "--deep", "-q", *seeds)
+    run("import", specimen, "--to", f"oci:{tmp_path / 'o'}", "-q", *seeds)
     assert blobs_of(tmp_path / "o") == expected["blobs"]
     listed = json.loads(run("images", "--from", f"oci:{tmp_path / 'o'}", "--json"))["images"]
     assert sorted(name for image in listed for name in image["names"]) == expected["names"]
@@ -35,7 +41,9 @@ def test_a_golden_specimen_gives_back_every_blob(specimen: Path, tmp_path: Path)
 def test_the_stand_alone_script_reads_it_too(specimen: Path, tmp_path: Path) -> None:
     expected = json.loads(specimen.with_suffix(".json").read_text(encoding="utf-8"))
     assert alone(specimen) == 0
-    if shutil.which("zstd"):
+    if expected.get("seeds"):
+        assert alone(specimen, "--rebuild", tmp_path / "o") == 13
+    elif shutil.which("zstd"):
         assert alone(specimen, "--rebuild", tmp_path / "o") == 0
         assert blobs_of(tmp_path / "o") == expected["blobs"]
 
@@ -45,16 +53,17 @@ def test_the_script_on_the_medium_is_the_one_in_the_repository() -> None:
     assert (BUNDLES / "verify.py").read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("name", DEFECTS)
+@pytest.mark.parametrize("name", [*DEFECTS, *DELTA_DEFECTS])
 def test_a_broken_specimen_is_told_as_it_should_be(name: str, tmp_path: Path) -> None:
     place = BROKEN / name
     expected = json.loads((place / "expected.json").read_text(encoding="utf-8"))
-    code = DEFECTS[name][1]
+    code = (DEFECTS | DELTA_DEFECTS)[name][1]
+    seeds = ["--seed", GOLDEN / SEED] if name in DELTA_DEFECTS else []
     assert expected["verify"] == code
-    verify, text = says("verify", "--deep", place / "bundle")
+    verify, text = says("verify", "--deep", place / "bundle", *seeds)
     assert verify == code, text
     target = tmp_path / "o"
-    code, text = says("import", place / "bundle", "--to", f"oci:{target}")
+    code, text = says("import", place / "bundle", "--to", f"oci:{target}", *seeds)
     assert code in (3, 13, 14), text
     assert expected["names"] in text
     if target.exists() and (target / "index.json").exists():
@@ -78,7 +87,7 @@ def test_specimens_are_what_their_maker_makes(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-c",
-        "from tests.support.specimens import *; make_broken(Path(sys.argv[1]), GOLDEN / 'zoo')",
+        "from tests.support.specimens import *; make_broken(Path(sys.argv[1]), GOLDEN)",
     ]
     subprocess.run([*command, str(tmp_path)], check=True, cwd=BUNDLES.parent)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in BROKEN.iterdir())

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.zoo import zoo
+from tests.support.months import month
+from tests.support.zoo import Layout, zoo
 from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
+from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.chunks.frame import FrameHeader, encode_frame, put_varints
 from transfer.chunks.name import Kind
@@ -38,20 +40,45 @@ def make_golden(target: Path) -> None:
         layout = zoo()
         source = LayoutSource(layout.write(Path(folder)))
         export(source, select(source, [], None, silent), target / "zoo", level=3, jobs=0, observer=silent)
+    _expect(target / "zoo.json", layout, [])
+
+
+def make_golden_deltas(target: Path) -> None:
+    """Three months: a full bundle, a delta on it, and a delta on that."""
+    made: list[Path] = []
+    for number in (1, 2, 3):
+        layout = month(number, big=False)
+        bundle = target / f"months{number}"
+        with tempfile.TemporaryDirectory() as folder:
+            source = LayoutSource(layout.write(Path(folder)))
+            opened = [Bundle(each) for each in made]
+            shelf = Shelf(opened)
+            base = [opened[-1]] if opened else []
+            found = select(source, [], None, silent)
+            export(source, found, bundle, level=3, jobs=0, observer=silent, base=base)
+            assert all(shelf.bundle(each.manifest.digest) for each in opened)
+        _expect(target / f"months{number}.json", layout, made)
+        made.append(bundle)
+
+
+def _expect(path: Path, layout: Layout, seeds: list[Path]) -> None:
     expected = {
+        "seeds": [each.name for each in seeds],
         "blobs": {digest: len(data) for digest, data in sorted(layout.blobs.items())},
         "names": sorted(e["annotations"]["org.opencontainers.image.ref.name"] for e in layout.entries),
     }
-    (target / "zoo.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 
 
 class Patient:
     """A bundle under the knife: change one thing, then `seal` puts right all digests above it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seeds: list[Path]) -> None:
         self.folder = folder
         self.blobs = folder / "blobs" / "sha256"
-        with Bundle(folder) as bundle:
+        with Bundle(folder, library=Shelf(map(Bundle, seeds))) as bundle:
+            self.bundle = bundle
+            bundle.catalog()
             self.manifest_digest, self.config_digest = bundle.manifest.digest, bundle.config.digest
             self.packs = [self.blobs / each.digest.hex for each in bundle.header.packs]
             self.catalogs = [self.blobs / each.digest.hex for each in bundle.header.catalog]
@@ -81,6 +108,7 @@ class Patient:
         self.index["manifests"][0] |= {"digest": str(sha256(manifest)), "size": len(manifest)}
         for data in (header, manifest):
             (self.blobs / sha256(data).hex).write_bytes(data)
+        self.config_digest, self.manifest_digest = sha256(header), sha256(manifest)
         (self.folder / "index.json").write_bytes(canonical_json(self.index))
 
     def recatalog(self, records: list[bytes]) -> None:
@@ -340,15 +368,59 @@ DEFECTS: dict[str, Defect] = {
 }
 
 
+def _other_prefix(choose: Callable[[Bundle], bytes]) -> Callable[[Patient], None]:
+    """The first frame patched against another chunk, in the frame and in the catalog."""
+
+    def change(p: Patient) -> None:
+        entry = p.bundle.catalog().frames[0]
+        old, new = entry.prefix[:32], choose(p.bundle)
+        assert old
+        records = [record.replace(old, new) if record[:1] == b"F" else record for record in p.records]
+
+        def put(part: bytearray) -> None:
+            at = bytes(part).index(old)
+            part[at : at + 32] = new
+
+        reframe(p, put)
+        p.recatalog(records)
+
+    return change
+
+
+DELTA_DEFECTS: dict[str, Defect] = {
+    # the same for a delta, whose base is given with --seed
+    "delta-prefix-nowhere": (_other_prefix(lambda bundle: b"\x11" * 32), 14, "missing", "not here"),
+    "delta-prefix-is-itself": (
+        _other_prefix(lambda bundle: bundle.catalog().frames[0].names[:32]),
+        13,
+        "malformed",
+        "without end",
+    ),
+    "delta-prefix-of-other-bytes": (
+        _other_prefix(lambda bundle: next(iter(bundle.catalog().recipes.values())).parts[0].payload[:32]),
+        13,
+        "damaged",
+        "images failed",
+    ),
+    "delta-unannounced": (_set("features", []), 14, "missing", "another one"),
+}
+SEED = "months1"
+
+
 def make_broken(target: Path, golden: Path) -> None:
     """Every defect, each in a folder of its own."""
-    for name, (change, code, slug, words) in DEFECTS.items():
+    _break(target, golden / "zoo", DEFECTS, [])
+    _break(target, golden / "months2", DELTA_DEFECTS, [golden / SEED])
+
+
+def _break(target: Path, sound: Path, defects: dict[str, Defect], seeds: list[Path]) -> None:
+    for name, (change, code, slug, words) in defects.items():
         place = target / name
         shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(golden, place / "bundle", symlinks=True)
+        shutil.copytree(sound, place / "bundle", symlinks=True)
         for name_of_ours in ("verify.py", "README.txt"):  # no part of the bundle, and the same in all of them
             (place / "bundle" / name_of_ours).unlink()
-        change(Patient(place / "bundle"))
+        change(Patient(place / "bundle", seeds))
         expected = {"verify": code, "slug": slug, "names": words}
         (place / "expected.json").write_text(json.dumps(expected) + "\n", encoding="utf-8")
 
@@ -356,5 +428,7 @@ def make_broken(target: Path, golden: Path) -> None:
 if __name__ == "__main__":
     if not (GOLDEN / "zoo").exists():
         make_golden(GOLDEN)
+    if not (GOLDEN / "months3").exists():
+        make_golden_deltas(GOLDEN)
     if "--golden" not in sys.argv:
-        make_broken(BROKEN, GOLDEN / "zoo")
+        make_broken(BROKEN, GOLDEN)
