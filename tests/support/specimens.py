@@ -400,7 +400,7 @@ DELTA_DEFECTS: dict[str, Defect] = {
         _other_prefix(lambda bundle: next(iter(bundle.catalog().recipes.values())).parts[0].payload[:32]),
         13,
         "damaged",
-        "images failed",
+        "needed for",
     ),
     "delta-unannounced": (_set("features", []), 14, "missing", "another one"),
 }
