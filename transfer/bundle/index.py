@@ -6,6 +6,7 @@ It is written without a journal. A mark beside it says that a write is under way
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -69,7 +70,8 @@ class ChunkIndex:
             self._mark.unlink()
             sync_folder(self.path.parent)
         except sqlite3.Error as error:
-            raise from_os_error(OSError(5, str(error)), f"writing {self.path}") from error
+            number = errno.ENOSPC if "full" in str(error) else errno.EIO
+            raise from_os_error(OSError(number, str(error)), f"writing {self.path}") from error
         finally:
             self.close()
 

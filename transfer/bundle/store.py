@@ -23,7 +23,7 @@ from pathlib import Path
 from transfer.bundle import header as head
 from transfer.bundle.index import ChunkIndex
 from transfer.bundle.reader import Bundle
-from transfer.errors import Damaged, FormatError, Locked, MissingPart, TransferError, from_os_error
+from transfer.errors import Damaged, FormatError, Locked, TransferError, from_os_error
 from transfer.model import Descriptor, Digest
 from transfer.streams import BLOCK, create, open_plain, parse_object, publish, read_small, sync_folder, write_all
 
@@ -170,25 +170,23 @@ class Store:
             with self.adding():
                 self.index.clear()
             known = set()
-        lacking = [each for each in wanted - known if self._readable(each)]
+        lacking = sorted(wanted - known)
         if lacking:
             with self.adding(), self.index.writing():
-                for digest in sorted(lacking):
+                for digest in lacking:
                     self._index(digest)
         self._indexed = True
 
-    def _readable(self, digest: Digest) -> bool:
-        """Whether its catalog can be read: what that builds on may not be here yet."""
-        with contextlib.suppress(MissingPart):
-            bundle = self.bundle(digest)
-            return bundle is not None and bundle.catalog() is not None
-        return False
-
     def _index(self, digest: Digest) -> None:
-        bundle = self.bundle(digest)
-        if bundle:
-            catalog = bundle.catalog()
-            self.index.add(digest, (frame.names for frame in catalog.frames), catalog.recipes)
+        """Add a bundle's chunks. One whose catalog cannot be read waits: it is damaged, or what it builds on is not here yet."""
+        opened = digest in self._opened
+        with contextlib.suppress(TransferError):
+            bundle = self.bundle(digest)
+            if bundle:
+                catalog = bundle.catalog()
+                self.index.add(digest, (frame.names for frame in catalog.frames), catalog.recipes)
+        if not opened:
+            self._opened.pop(digest, None)  # a store has more catalogs than memory has room for
 
     # changing it
 
