@@ -10,6 +10,8 @@ class TransferError(Exception):
 
     slug = "internal"
     exit_code = 1
+    advice = ""
+    """What to do now, where no hint says it better."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -24,6 +26,7 @@ class UsageError(TransferError):
     """The command line asks for something that does not make sense."""
 
     slug, exit_code = "usage", 2
+    advice = "see transfer --help"
 
 
 class SomeImagesFailed(TransferError):
@@ -36,18 +39,21 @@ class NotFound(TransferError):
     """An image, a bundle or an engine that was named is not there."""
 
     slug, exit_code = "not-found", 10
+    advice = "check the name or the path"
 
 
 class Locked(TransferError):
     """Another run is at work in the same place."""
 
     slug, exit_code = "locked", 11
+    advice = "wait for the other run to end, then run again"
 
 
 class Damaged(TransferError):
     """Bytes are not what their digest says."""
 
     slug, exit_code = "damaged", 13
+    advice = "get it again from where it came"
 
 
 class FormatError(Damaged):
@@ -60,42 +66,49 @@ class Unsupported(FormatError):
     """A well-formed thing of a version or with a feature this program does not know: refused, naming it."""
 
     slug = "unsupported"
+    advice = "use a newer version of transfer"
 
 
 class MissingPart(TransferError):
     """A pack, a medium or a prerequisite chunk is not at hand."""
 
     slug, exit_code = "missing", 14
+    advice = "bring what is missing, then run again"
 
 
 class RolledBack(TransferError):
     """Something older than what is known already, or a second thing with the same number."""
 
     slug, exit_code = "rolled-back", 15
+    advice = "get the newest one"
 
 
 class EngineError(TransferError):
     """The engine refused, failed or lied."""
 
     slug, exit_code = "engine", 20
+    advice = "the engine's own log may tell more"
 
 
 class NoSpace(TransferError):
     """A disk is full, a quota is spent, or a file is larger than the filesystem takes."""
 
     slug, exit_code = "no-space", 23
+    advice = "free some space there and run the same command again"
 
 
 class TryAgain(TransferError):
     """It may work later: the engine went away, a line was cut."""
 
     slug, exit_code = "try-again", 75
+    advice = "run the same command again later"
 
 
 class MediumError(TransferError):
     """The operating system could not read or write a file."""
 
     slug, exit_code = "medium", 13
+    advice = "check the medium and run the same command again"
 
 
 def from_os_error(error: OSError, doing: str) -> TransferError:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from transfer.errors import Damaged, FormatError, from_os_error
+from transfer.errors import Damaged, FormatError, UsageError, from_os_error
 from transfer.model import Descriptor, Digest
 
 BLOCK = 1 << 20
@@ -215,6 +215,8 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[Callable[[bytes 
 
     Gives the write function. On any failure the temporary file is removed.
     """
+    if not path.name or path.is_dir():
+        raise UsageError(f"{path} is a folder", hint="name a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
         fd = create(temporary)

@@ -402,7 +402,7 @@ DELTA_DEFECTS: dict[str, Defect] = {
         "damaged",
         "needed for",
     ),
-    "delta-unannounced": (_set("features", []), 14, "missing", "another one"),
+    "delta-unannounced": (_set("features", []), 13, "malformed", "does not say so"),
 }
 SEED = "months1"
 

@@ -81,7 +81,7 @@ def _take_digest(record: bytes, where: str) -> tuple[Digest, int]:
 
 @dataclass
 class Catalog:
-    """A catalog in memory. Chunks get numbers in frame order; `find` maps a name to its number."""
+    """A catalog in memory. Chunks get numbers in frame order; `find` maps a name to its number. `lacking`: recipes name others too."""
 
     documents: dict[Digest, bytes] = field(default_factory=dict)
     recipes: dict[Digest, Recipe] = field(default_factory=dict)
@@ -90,6 +90,7 @@ class Catalog:
     size_of: array[int] = field(default_factory=lambda: array("I"))
     first_of: array[int] = field(default_factory=lambda: array("I"))
     numbers_of: dict[bytes, int] = field(default_factory=dict)
+    lacking: bool = False
 
     def find(self, name: bytes) -> int:
         """The chunk's number; MissingPart if this bundle does not carry it."""
@@ -236,6 +237,7 @@ class CatalogReader:
             payload, lacking = self._sum(part.payload)
             total += sum(part.gaps) + payload
             absent += lacking
+            self._catalog.lacking |= bool(lacking or gone)
         if total > recipe.size or (not absent and total != recipe.size):
             raise FormatError(
                 f"{self._where}: the recipe of {recipe.digest} makes {total} bytes where it says {recipe.size}"

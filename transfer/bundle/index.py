@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from transfer.chunks.name import ID_SIZE
-from transfer.errors import from_os_error
+from transfer.errors import FormatError, from_os_error
 from transfer.model import Digest
 from transfer.streams import publish, sync_folder
 
@@ -26,17 +27,22 @@ create table layer(digest text not null, bundle integer not null, primary key (d
 _ASK = 500
 
 
-class ChunkIndex:
-    """Names of chunks by their first 64 bits: a hit is a hint, which the catalog it points to confirms."""
+class IndexSpoiled(Exception):
+    """The index cannot be read: it is made anew."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path, self._mark = folder / "index.sqlite", folder / "index.dirty"
+
+class ChunkIndex:
+    """Names of chunks by their first 64 bits: a hit is a hint, which the catalog it points to confirms. Without a folder it is in memory."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.path = folder / "index.sqlite" if folder else None
+        self._mark = folder / "index.dirty" if folder else None
         self._open: sqlite3.Connection | None = None
 
     @property
     def sound(self) -> bool:
-        """Whether it is there, whole, and of this version."""
-        if self._mark.exists() or not self.path.exists():
+        """Whether it is there, whole as far as a glance tells, and of this version."""
+        if self.path and ((self._mark and self._mark.exists()) or not self.path.is_file()):
             return False
         try:
             return bool(self._db().execute("pragma user_version").fetchone()[0] == VERSION)
@@ -45,7 +51,7 @@ class ChunkIndex:
 
     def _db(self) -> sqlite3.Connection:
         if self._open is None:
-            self._open = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            self._open = sqlite3.connect(self.path or ":memory:", isolation_level=None, check_same_thread=False)
             for each in ("journal_mode=off", "synchronous=off", "cache_size=-65536", "temp_store=memory"):
                 self._open.execute(f"pragma {each}")
         return self._open
@@ -53,7 +59,10 @@ class ChunkIndex:
     def clear(self) -> None:
         """An empty index, whatever was there."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        if self.path and self.path.is_dir():
+            shutil.rmtree(self.path)
+        elif self.path:
+            self.path.unlink(missing_ok=True)
         with self.writing():
             self._db().executescript(_SCHEMA)
             self._db().execute(f"pragma user_version={VERSION}")
@@ -61,23 +70,27 @@ class ChunkIndex:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Changes inside are all there afterwards, or the index counts as broken."""
-        publish(self._mark, b"being written\n")
+        if self._mark:
+            publish(self._mark, b"being written\n")
         try:
             yield
-            self.close()
-            with self.path.open("rb+") as file:
-                os.fsync(file.fileno())
-            self._mark.unlink()
-            sync_folder(self.path.parent)
+            if self.path and self._mark:
+                self.close()
+                with self.path.open("rb+") as file:
+                    os.fsync(file.fileno())
+                self._mark.unlink()
+                sync_folder(self.path.parent)
         except sqlite3.Error as error:
             number = errno.ENOSPC if "full" in str(error) else errno.EIO
             raise from_os_error(OSError(number, str(error)), f"writing {self.path}") from error
         finally:
-            self.close()
+            if self.path:
+                self.close()
 
     def bundles(self) -> set[Digest]:
         """Whose chunks it knows."""
-        return {Digest(text) for (text,) in self._db().execute("select digest from bundle")}
+        with _spoiled():
+            return {Digest.parse(text) for (text,) in self._db().execute("select digest from bundle")}
 
     def add(self, digest: Digest, names: Iterable[bytes], layers: Iterable[Digest]) -> None:
         """A bundle's chunks (names end to end, frame by frame, in the order of their numbers) and layers. Inside `writing`."""
@@ -94,19 +107,21 @@ class ChunkIndex:
         db.executemany("insert or ignore into layer values (?, ?)", ((str(each), number) for each in layers))
         db.execute("commit")
 
-    def find(self, names: Iterable[bytes]) -> Iterator[tuple[bytes, Digest, int]]:
-        """(name, bundle, chunk number) of those it has."""
+    def find(self, names: Iterable[bytes]) -> list[tuple[bytes, Digest, int]]:
+        """(name, bundle, chunk number) of those it has. IndexSpoiled if it cannot be read."""
         by_key = {_key(name): name for name in names}
         keys = list(by_key)
+        out: list[tuple[bytes, Digest, int]] = []
         for at in range(0, len(keys), _ASK):
             part = keys[at : at + _ASK]
             marks = ",".join("?" * len(part))
-            rows = self._db().execute(
-                f"select key, digest, number from chunk join bundle on bundle.id = chunk.bundle where key in ({marks})",
-                part,
-            )
-            for key, digest, number in rows:
-                yield by_key[key], Digest(digest), number
+            with _spoiled():
+                rows = self._db().execute(
+                    f"select key, digest, number from chunk join bundle on bundle.id = chunk.bundle where key in ({marks})",
+                    part,
+                )
+                out += [(by_key[key], Digest.parse(digest), int(number)) for key, digest, number in rows]
+        return out
 
     def holders(self, layer: Digest) -> list[Digest]:
         """The bundles with a recipe for this layer."""
@@ -120,6 +135,14 @@ class ChunkIndex:
         if self._open is not None:
             self._open.close()
             self._open = None
+
+
+@contextlib.contextmanager
+def _spoiled() -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, ValueError, TypeError, KeyError, FormatError) as error:
+        raise IndexSpoiled(str(error)) from error
 
 
 def _key(name: bytes) -> int:

@@ -81,21 +81,27 @@ def find_records(
     wanted: set[bytes] = set(names)
     found: dict[bytes, bytes] = {}
     suppliers: set[Digest] = set()
+    broken: list[Damaged] = []
     seen: set[Digest] = set()
 
     def look(bundle: Bundle) -> None:
         if not wanted or bundle.manifest.digest in seen or bundle.reading:
             return
         seen.add(bundle.manifest.digest)
-        with contextlib.suppress(MissingPart, Damaged), contextlib.closing(bundle.records()) as records:
-            for record in records:
-                name = chunk_id(record)
-                if name in wanted:
-                    wanted.discard(name)
-                    found[bytes(name)] = record
-                    suppliers.add(bundle.manifest.digest)
-                    if not wanted:
-                        return
+        try:
+            with contextlib.closing(bundle.records()) as records:
+                for record in records:
+                    name = chunk_id(record)
+                    if name in wanted:
+                        wanted.discard(name)
+                        found[bytes(name)] = record
+                        suppliers.add(bundle.manifest.digest)
+                        if not wanted:
+                            return
+        except Damaged as error:
+            broken.append(error)
+        except MissingPart:
+            return
 
     for digest in likely:
         known = library.bundle(digest)
@@ -105,6 +111,8 @@ def find_records(
         for bundle in library.bundles():
             look(bundle)
     if wanted:
+        if broken:
+            raise broken[0]
         absent = [digest for digest in likely if digest not in seen]
         raise MissingPart(
             f"{where}: it builds on {describe(absent or likely, about)}, not to be found here",

@@ -39,6 +39,7 @@ class Bundle:
         self._files: dict[int, int] = {}
         self._lock = threading.Lock()
         self.reading = False
+        self.suspect: Callable[[str], None] | None = None
         self.record_depth = 0
         self.record_suppliers: set[Digest] = set()
 
@@ -91,7 +92,16 @@ class Bundle:
 
     def _catalog_records(self, path: Path, blob: head.Blob) -> Iterator[bytes]:
         """The records of one catalog file, after its sha256 was found right."""
-        data = _catalog_file(path, blob)
+        try:
+            data = _catalog_file(path, blob)
+        except (Damaged, MissingPart) as error:
+            if self.suspect is None:
+                raise
+            self.suspect(blob.digest.hex)
+            short = self.manifest.digest.short
+            raise type(error)(
+                error.message, hint=f"import bundle {short} again: the store's copy is replaced"
+            ) from error
         with open_plain(path) as file:
             fd, at = file.fileno(), 16
             pack_version(data[:16], str(path))
@@ -127,6 +137,8 @@ class Bundle:
         for entry in catalog.frames:
             if entry.pack >= len(self.header.packs):
                 raise FormatError(f"{where}: a frame in a pack that is not listed")
+        if not self.is_delta and (catalog.lacking or any(entry.prefix for entry in catalog.frames)):
+            raise FormatError(f"{where}: it builds on chunks of other bundles and does not say so")
         for image in self.images:
             for layer in image.layers:
                 if layer.digest in catalog.recipes and catalog.recipe(layer.digest).size != layer.size:
@@ -177,15 +189,17 @@ class Bundle:
                         raise Damaged(f"{where}: a chunk is not what its name says")
                     out[first + index] = data
         except (Damaged, MissingPart) as error:
-            raise self._blame(error, frame) from error
+            raise self._blame(error, frame, blob) from error
         return out
 
-    def _blame(self, error: TransferError, frame: int) -> TransferError:
+    def _blame(self, error: TransferError, frame: int, blob: head.Blob) -> TransferError:
         users = self.users_of(frame)
         named = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
-        return type(error)(
-            f"{error.message} (needed for {named})", hint=error.hint or "copy this pack from the bundle again"
-        )
+        hint = error.hint or "copy this pack from the bundle again"
+        if self.suspect:
+            self.suspect(blob.digest.hex)
+            hint = f"import bundle {self.manifest.digest.short} again: the store's copy of that file is replaced"
+        return type(error)(f"{error.message} (needed for {named})", hint=hint)
 
     def _open_pack(self, number: int) -> int:
         with self._lock:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.errors import FormatError
+from transfer.errors import FormatError, UsageError
 from transfer.model import Digest
 from transfer.streams import parse_object
 
@@ -54,17 +54,17 @@ class Receipt:
             code = base64.b32encode(bytes.fromhex(each)[:SHORT]).decode().rstrip("=").translate(_TO_PAPER)
             groups = [code[at : at + 5] for at in range(0, 20, 5)]
             lines.append(f"{number} {' '.join(groups)} {code[20:]}")
-        return "".join(f"{line} {_check(line)}\n" for line in lines)
+        return "".join(f"{line} {_check(line.split())}\n" for line in lines)
 
 
 def site_name(text: str) -> str:
-    """A site's name: FormatError unless letters, digits, dot, dash and underscore, at most 64."""
+    """A site's name: UsageError unless letters, digits, dot, dash and underscore, at most 64."""
     if not text or len(text) > NAME_MAX or not all(c.isascii() and (c.isalnum() or c in "._-") for c in text):
-        raise FormatError(
+        raise UsageError(
             f"{text!r:.100} is not a site's name", hint="use letters, digits, dots, dashes and underscores, at most 64"
         )
     if text.startswith((".", "-")):
-        raise FormatError(f"{text!r} is not a site's name", hint="begin with a letter or a digit")
+        raise UsageError(f"{text!r} is not a site's name", hint="begin with a letter or a digit")
     return text
 
 
@@ -81,6 +81,8 @@ def _parse_json(data: bytes, where: str) -> Receipt:
     value = parse_object(data, where, RECEIPT_MAX)
     if value.get("format") != "transfer.receipt" or value.get("version") != 1:
         raise FormatError(f"{where}: not a receipt of version 1")
+    if not isinstance(value.get("site"), str):
+        raise FormatError(f"{where}: a malformed receipt")
     serial, bundles, roots = value.get("serial"), value.get("bundles"), value.get("roots")
     if (
         type(serial) is not int
@@ -90,7 +92,7 @@ def _parse_json(data: bytes, where: str) -> Receipt:
     ):
         raise FormatError(f"{where}: a malformed receipt")
     return Receipt(
-        site_name(str(value.get("site"))),
+        _site(value["site"], where),
         serial,
         tuple(Digest.parse(each, where).hex for each in bundles),
         tuple(str(Digest.parse(each, where)) for each in roots),
@@ -105,22 +107,20 @@ def _parse_text(data: bytes, where: str) -> Receipt:
     bodies = []
     for number, line in enumerate(lines, 1):
         body, _, check = line.rpartition(" ")
-        if not body or check.upper().translate(_FROM_PAPER) != _check(body).translate(_FROM_PAPER):
+        if not body or check.upper().translate(_LOOK_ALIKES) != _check(body.split(" ")):
             raise FormatError(f"{where}: line {number} does not match its last four characters", hint="type it again")
         bodies.append(body.split(" "))
     head = bodies[0] if bodies else []
     for each in bodies[1:]:
         each[0] = each[0].upper().translate(_LOOK_ALIKES)
     head[2:] = [number.upper().translate(_LOOK_ALIKES) for number in head[2:]]
+    if any(len(each) > 15 for each in head[2:]):
+        raise FormatError(f"{where}: a number that is too long")
     if len(head) != 4 or head[0].upper() != "RECEIPT" or not head[2].isdecimal() or not head[3].isdecimal():
         raise FormatError(f"{where}: not a receipt: its first line is RECEIPT, site, number, count and four characters")
-    if (
-        len(head[2]) > 15
-        or int(head[3]) != len(bodies) - 1
-        or [b[0] for b in bodies[1:]] != [str(n) for n in range(1, len(bodies))]
-    ):
+    if int(head[3]) != len(bodies) - 1 or [b[0] for b in bodies[1:]] != [str(n) for n in range(1, len(bodies))]:
         raise FormatError(f"{where}: lines are missing or in another order", hint="type all of them")
-    return Receipt(site_name(head[1]), int(head[2]), tuple(_unpaper(body[1:], where) for body in bodies[1:]))
+    return Receipt(_site(head[1], where), int(head[2]), tuple(_unpaper(body[1:], where) for body in bodies[1:]))
 
 
 def _unpaper(groups: Sequence[str], where: str) -> str:
@@ -134,11 +134,20 @@ def _unpaper(groups: Sequence[str], where: str) -> str:
     return found.hex()
 
 
-def _check(line: str) -> str:
-    """Four characters over a line in which case, spacing and look-alikes do not count."""
-    plain = "".join(line.split()).upper().translate(_LOOK_ALIKES)
-    crc = zlib.crc32(plain.encode()) & 0xFFFFF
+def _check(words: Sequence[str]) -> str:
+    """Four characters over a line. Case and look-alikes do not count, but in a site's name they do."""
+    named = words[0].upper() == "RECEIPT"
+    plain = [each if named and n == 1 else each.upper().translate(_LOOK_ALIKES) for n, each in enumerate(words)]
+    text = " ".join(plain) if named else " ".join((plain[0], "".join(plain[1:])))
+    crc = zlib.crc32(text.encode()) & 0xFFFFF
     return "".join(_ALPHABET[crc >> shift & 31] for shift in (15, 10, 5, 0))
+
+
+def _site(text: str, where: str) -> str:
+    try:
+        return site_name(text)
+    except UsageError as error:
+        raise FormatError(f"{where}: {error.message}") from error
 
 
 def matching(receipt: Receipt, known: Iterable[Digest]) -> tuple[list[Digest], list[str]]:

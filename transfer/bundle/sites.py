@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transfer.bundle.receipt import Receipt, site_name
+from transfer.bundle.receipt import SHORT, Receipt, site_name
 from transfer.errors import FormatError, NotFound, RolledBack
 from transfer.model import Digest
 from transfer.streams import parse_object, publish, read_small
@@ -20,11 +20,12 @@ _SITE_MAX = 16 << 20
 
 @dataclass
 class Site:
-    """A far side: the number of the last receipt that came from it (-1: none), and where each bundle stands."""
+    """A far side: the number of the last receipt that came from it (-1: none), where each bundle stands, and what that receipt named."""
 
     name: str
     serial: int = -1
     states: dict[str, State] = field(default_factory=dict)
+    receipt: tuple[str, ...] = ()
 
     @property
     def confirmed(self) -> list[Digest]:
@@ -51,10 +52,16 @@ class Sites:
                 hint=f"accept its receipt first: transfer receipt accept FILE. Known: {have:.300}",
             )
         value = parse_object(read_small(path, _SITE_MAX), str(path), _SITE_MAX)
-        serial, states = value.get("serial"), value.get("bundles")
-        if type(serial) is not int or not isinstance(states, dict) or not set(states.values()) <= set(_STATES):
+        serial, states, named = value.get("serial"), value.get("bundles"), value.get("receipt", [])
+        if (
+            type(serial) is not int
+            or not isinstance(states, dict)
+            or not all(isinstance(state, str) and state in _STATES for state in states.values())
+            or not isinstance(named, list)
+        ):
             raise FormatError(f"{path}: malformed", hint="remove it and accept the site's receipt again")
-        return Site(name, serial, {str(Digest.parse(text, str(path))): state for text, state in states.items()})
+        known = {str(Digest.parse(text, str(path))): state for text, state in states.items()}
+        return Site(name, serial, known, tuple(map(str, named)))
 
     def known(self, name: str) -> Site:
         """The site, or a new one."""
@@ -65,7 +72,13 @@ class Sites:
 
     def put(self, site: Site) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        value = {"format": "transfer.site", "version": 1, "serial": site.serial, "bundles": site.states}
+        value = {
+            "format": "transfer.site",
+            "version": 1,
+            "serial": site.serial,
+            "bundles": site.states,
+            "receipt": list(site.receipt),
+        }
         publish(self._folder / f"{site_name(site.name)}.json", json.dumps(value, indent=1).encode() + b"\n")
 
     def note(self, name: str, bundle: Digest, state: State) -> None:
@@ -88,15 +101,17 @@ class Sites:
                 f"receipt {receipt.serial} of {receipt.site} is older than {site.serial}, which was accepted before",
                 hint="get the site's newest receipt",
             )
-        same = there == {str(each) for each in site.confirmed}
+        named = tuple(sorted(each[: 2 * SHORT] for each in receipt.bundles))
         if receipt.serial == site.serial:
-            if same:
+            if named != site.receipt:
+                raise RolledBack(
+                    f"two different receipts of {receipt.site} have the number {receipt.serial}",
+                    hint="the site was restored from a backup, or two sites have this name: get its newest receipt,"
+                    " or rename one of them (transfer receipt --site NAME)",
+                )
+            if there <= {str(each) for each in site.confirmed}:
                 return False
-            raise RolledBack(
-                f"two different receipts of {receipt.site} have the number {receipt.serial}",
-                hint="the site was restored from a backup, or two sites have this name: get its newest receipt,"
-                " or rename one of them (transfer receipt --site NAME)",
-            )
+        site.receipt = named
         site.serial = receipt.serial
         for text, state in list(site.states.items()):
             if state == "confirmed" and text not in there:

@@ -13,6 +13,8 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
+import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -21,15 +23,35 @@ from enum import StrEnum
 from pathlib import Path
 
 from transfer.bundle import header as head
-from transfer.bundle.index import ChunkIndex
+from transfer.bundle.index import ChunkIndex, IndexSpoiled
 from transfer.bundle.reader import Bundle
-from transfer.errors import Damaged, FormatError, Locked, TransferError, from_os_error
+from transfer.errors import (
+    Damaged,
+    FormatError,
+    Locked,
+    MediumError,
+    MissingPart,
+    NotFound,
+    TransferError,
+    UsageError,
+    from_os_error,
+)
 from transfer.model import Descriptor, Digest
-from transfer.streams import BLOCK, create, open_plain, parse_object, publish, read_small, sync_folder, write_all
+from transfer.streams import (
+    BLOCK,
+    create,
+    open_plain,
+    parse_object,
+    publish,
+    read_small,
+    sha256,
+    sync_folder,
+    write_all,
+)
 
 PATIENCE = 30.0
 """How long a run waits for another one's lock (seconds)."""
-_ENTRY_MAX = 1 << 20
+_ENTRY_MAX = 64 << 20
 
 
 class Role(StrEnum):
@@ -99,48 +121,81 @@ class Adopted:
 class Store:
     """A Library that lasts. A store that is not there yet is an empty one."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, index: ChunkIndex | None = None) -> None:
         self.root = root
         self.blobs, self._entries = root / "blobs" / "sha256", root / "bundles"
-        self.index = ChunkIndex(root)
+        self.index = index or ChunkIndex(root)
+        self.malformed: list[TransferError] = []
         self._opened: dict[Digest, Bundle] = {}
-        self._indexed = False
+        self._indexed = self._anew = False
         self._mine: set[tuple[str, int]] = set()
+
+    def fresh(self) -> Store:
+        """The same store with an index in memory, made from the catalogs: for work that must not trust the one on disk."""
+        other = Store(self.root, index=ChunkIndex(None))
+        other._mine = self._mine
+        return other
 
     # what is in it
 
     def entries(self) -> list[Entry]:
-        """All bundles, in the order in which they came."""
-        found = []
-        if self._entries.is_dir():
-            for path in sorted(self._entries.glob("*.json")):
+        """All bundles, in the order in which they came. Entries that cannot be read are left out, and named in `malformed`."""
+        self._is_one()
+        found: list[Entry] = []
+        self.malformed = []
+        for path in sorted(self._entries.glob("*.json")) if self._entries.is_dir() else ():
+            try:
                 entry = parse_entry(read_small(path, _ENTRY_MAX), str(path))
                 if path.stem != entry.digest.hex:
                     raise FormatError(f"{path}: an entry for another bundle, {entry.digest.short}")
                 found.append(entry)
+            except Damaged as error:
+                self.malformed.append(error)
         return sorted(found, key=lambda each: (each.order, str(each.digest)))
 
+    def _is_one(self) -> None:
+        """UsageError for what can be no store."""
+        if os.path.lexists(self.root) and not self.root.is_dir():
+            raise UsageError(
+                f"the store {self.root} is not a folder", hint="name another with --store or TRANSFER_STORE"
+            )
+        if any((self.root / name).exists() for name in ("oci-layout", "index.json")):
+            raise UsageError(
+                f"{self.root} holds images or a bundle and is no store",
+                hint="name another with --store or TRANSFER_STORE",
+            )
+
     def entry(self, digest: Digest) -> Entry | None:
-        path = self._entries / f"{digest.hex}.json"
-        return parse_entry(read_small(path, _ENTRY_MAX), str(path)) if path.exists() else None
+        """The bundle's entry; None if there is none, or none that can be read."""
+        with contextlib.suppress(NotFound, FormatError):
+            path = self._entries / f"{digest.hex}.json"
+            return parse_entry(read_small(path, _ENTRY_MAX), str(path))
+        return None
 
     def bundle(self, digest: Digest) -> Bundle | None:
+        """The bundle; None if it is not here, or so damaged that it has to be brought again."""
         if digest not in self._opened:
             entry = self.entry(digest)
             if entry is None:
                 return None
-            self._opened[digest] = self._open(entry)
+            try:
+                self._opened[digest] = self._open(entry)
+            except (Damaged, MissingPart, NotFound):
+                self._suspect_small(entry)
+                return None
         return self._opened[digest]
 
     def _open(self, entry: Entry) -> Bundle:
         """From its packs here, else from where it was written, else its catalog alone."""
         place = Path(entry.place) if entry.place and not entry.packs else None
-        if place and (place / "index.json").is_file():
-            with contextlib.suppress(TransferError):
+        with contextlib.suppress(TransferError, OSError):
+            if place and (place / "index.json").is_file():
                 there = Bundle(place, library=self)
                 if there.manifest.digest == entry.digest:
                     return there
-        return Bundle(self.root, index=entry.index.encode(), library=self)
+        found = Bundle(self.root, index=entry.index.encode(), library=self)
+        found.suspect = self.suspect
+        return found
 
     def bundles(self) -> Iterator[Bundle]:
         for entry in self.entries():
@@ -152,30 +207,74 @@ class Store:
         wanted = set(names)
         if not wanted or not self._entries.is_dir():
             return {}
+        found = self._locate(wanted)
+        if len(found) < len(wanted) and not self._anew:
+            # before something is said to be missing, the index is not believed
+            self._remake()
+            found = self._locate(wanted)
+        return found
+
+    def _locate(self, wanted: set[bytes]) -> dict[bytes, Bundle]:
         self.refresh()
         found: dict[bytes, Bundle] = {}
-        for name, digest, number in self.index.find(wanted):
+        try:
+            hits = self.index.find(wanted)
+        except IndexSpoiled:
+            self._remake()
+            hits = self.index.find(wanted)
+        for name, digest, number in hits:
             bundle = self.bundle(digest)
-            if bundle and number < bundle.catalog().chunks and bundle.catalog().name_of(number) == name:
-                found[name] = bundle
+            with contextlib.suppress(Damaged, MissingPart):
+                if bundle and number < bundle.catalog().chunks and bundle.catalog().name_of(number) == name:
+                    found[name] = bundle
         return found
+
+    def _remake(self) -> None:
+        self._anew, self._indexed = True, False
+        self._index_on_disk_or_not(clear=True)
+        self.refresh()
+
+    def _index_on_disk_or_not(self, *, clear: bool) -> None:
+        """Begin an index; in memory where the store cannot be written."""
+        try:
+            with self.adding():
+                if clear:
+                    self.index.clear()
+        except MediumError:
+            self.index = ChunkIndex(None)
+            self.index.clear()
 
     def refresh(self) -> None:
         """Make the index agree with the entries: what is new is added; where it cannot be trusted, it is made anew."""
         if self._indexed:
             return
         wanted = {entry.digest for entry in self.entries() if entry.packs}
-        known = self.index.bundles() if self.index.sound else None
+        if self._known() != wanted:
+            try:
+                with self.adding():
+                    self._catch_up(wanted)
+            except MediumError:
+                self.index = ChunkIndex(None)
+                self._catch_up(wanted)
+        self._indexed = True
+
+    def _catch_up(self, wanted: set[Digest]) -> None:
+        known = self._known()
         if known is None or known - wanted:
-            with self.adding():
-                self.index.clear()
+            self._anew = True
+            self.index.clear()
             known = set()
         lacking = sorted(wanted - known)
         if lacking:
-            with self.adding(), self.index.writing():
+            with self.index.writing():
                 for digest in lacking:
                     self._index(digest)
-        self._indexed = True
+
+    def _known(self) -> set[Digest] | None:
+        """The bundles that are in the index; None if it is not to be trusted."""
+        with contextlib.suppress(IndexSpoiled):
+            return self.index.bundles() if self.index.sound else None
+        return None
 
     def _index(self, digest: Digest) -> None:
         """Add a bundle's chunks. One whose catalog cannot be read waits: it is damaged, or what it builds on is not here yet."""
@@ -198,11 +297,14 @@ class Store:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """While this is held, nothing is removed."""
+        """While this is held, nothing is removed. A store that cannot be written needs no lock: nobody removes from it."""
+        self._is_one()
         if not self.root.is_dir():
             yield
             return
-        with self._locked("in-use", fcntl.LOCK_SH, "removing from"):
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(MediumError):
+                stack.enter_context(self._locked("in-use", fcntl.LOCK_SH, "removing from"))
             yield
 
     @contextlib.contextmanager
@@ -215,7 +317,7 @@ class Store:
     def forget(self) -> None:
         """Read entries and index anew at the next use."""
         self._opened.clear()
-        self._indexed = False
+        self._indexed = self._anew = False
         self.index.close()
 
     @contextlib.contextmanager
@@ -224,6 +326,7 @@ class Store:
         if mine in self._mine:
             yield
             return
+        self._is_one()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._entries.mkdir(exist_ok=True)
@@ -263,13 +366,12 @@ class Store:
     def _adopt(self, bundle: Bundle, role: Role, copy: bool) -> Adopted:
         digest = bundle.manifest.digest
         known = self.entry(digest)
-        hexes = {blob.digest.hex for blob in (*bundle.header.catalog, *bundle.header.packs)}
         settled = known and known.packs and (known.role in (role, Role.HELD) or role is Role.SENT)
-        if settled and not hexes & self.damaged():
+        if settled and self._whole(bundle):
+            self._renew(known if role is Role.HELD else None)
             return Adopted(0, 0, sum(blob.size for blob in bundle.header.packs))
         taken = {"linked": 0, "copied": 0, "present": 0}
-        small = [bundle.manifest, bundle.config, *(_descriptor(b) for b in bundle.header.catalog)]
-        for each in small:
+        for each in _small(bundle):
             taken[self._take(bundle.folder, each, copy=True)] += each.size
         packs = True
         for blob in bundle.header.packs:
@@ -278,43 +380,84 @@ class Store:
             if how:
                 taken[how] += blob.size
         sync_folder(self.blobs)
-        self.mark_damaged(self.damaged() - hexes)
-        if settled:
-            return Adopted(**taken)
-        order = known.order if known else 1 + max((each.order for each in self.entries()), default=0)
-        place = "" if bundle.folder == self.root else str(bundle.folder.absolute())
-        self.put(Entry(digest, bundle.index.decode(), role, order, int(time.time()), packs, place))
+        if not settled:
+            place = "" if bundle.folder == self.root else str(bundle.folder.absolute())
+            if not place.isprintable():
+                place = ""  # a hint only, and JSON holds no name that is not text
+            self.put(Entry(digest, bundle.index.decode(), role, self._next(), int(time.time()), packs, place))
         self._opened.pop(digest, None)
         self._indexed = False
         return Adopted(**taken)
 
-    def holds(self, bundle: Bundle) -> bool:
-        """Whether it was imported here and every file is as it was when last looked at."""
-        entry = self.entry(bundle.manifest.digest)
-        hexes = {blob.digest.hex for blob in (*bundle.header.catalog, *bundle.header.packs)}
-        return bool(entry and entry.packs and entry.role is Role.HELD) and not hexes & self.damaged()
+    def _next(self) -> int:
+        return 1 + max((each.order for each in self.entries()), default=0)
 
-    def damaged(self) -> set[str]:
-        """Files that a check found wrong (hex of their digests): whoever brings them again replaces them."""
-        try:
-            return set((self.root / "damaged").read_text(encoding="ascii", errors="replace").split())
-        except FileNotFoundError:
-            return set()
-
-    def mark_damaged(self, hexes: set[str]) -> None:
-        """Remember what is wrong."""
-        if hexes != self.damaged():
-            publish(self.root / "damaged", "".join(f"{each}\n" for each in sorted(hexes)).encode())
+    def _renew(self, entry: Entry | None) -> None:
+        """A held bundle that was imported once more is the newest."""
+        if entry and entry.role is Role.HELD and entry.order + 1 < self._next():
+            self.put(replace(entry, order=self._next()))
 
     def put(self, entry: Entry) -> None:
         """Publish an entry."""
         publish(self._entries / f"{entry.digest.hex}.json", entry.encode())
 
     def change(self, digest: Digest, *, role: Role | None = None, packs: bool | None = None) -> None:
-        """Publish the entry again with another role, or without its packs."""
+        """Publish the entry again with another role, or without its packs. One that becomes held is the newest."""
         entry = self.entry(digest)
         if entry:
-            self.put(replace(entry, role=role or entry.role, packs=entry.packs if packs is None else packs))
+            order = self._next() if role is Role.HELD and entry.role is not Role.HELD else entry.order
+            self.put(
+                replace(entry, role=role or entry.role, order=order, packs=entry.packs if packs is None else packs)
+            )
+
+    # what is wrong with it
+
+    def holds(self, bundle: Bundle) -> bool:
+        """Whether it was imported here and every file is there, and as it was when last looked at."""
+        entry = self.entry(bundle.manifest.digest)
+        return bool(entry and entry.packs and entry.role is Role.HELD) and self._whole(bundle)
+
+    def _whole(self, bundle: Bundle) -> bool:
+        """Every file is there, of its size, and not known to be damaged; the small ones are hashed again."""
+        small, damaged = _small(bundle), self.damaged()
+        for each in (*small, *map(_descriptor, bundle.header.packs)):
+            path = self.blobs / each.digest.hex
+            try:
+                if each.digest.hex in damaged or path.lstat().st_size != each.size:
+                    return False
+                if each in small and sha256(read_small(path, each.size)) != each.digest:
+                    self.suspect(each.digest.hex)
+                    return False
+            except (OSError, TransferError):
+                return False
+        return True
+
+    def damaged(self) -> set[str]:
+        """Files that were found wrong (hex of their digests): whoever brings them again replaces them."""
+        try:
+            return set((self.root / "damaged").read_text(encoding="ascii", errors="replace").split())
+        except OSError:
+            return set()
+
+    def mark_damaged(self, hexes: set[str]) -> None:
+        """Remember what is wrong, and nothing else."""
+        if hexes != self.damaged():
+            publish(self.root / "damaged", "".join(f"{each}\n" for each in sorted(hexes)).encode())
+
+    def suspect(self, blob: str) -> None:
+        """A file was found wrong while it was used."""
+        with contextlib.suppress(TransferError):
+            self.mark_damaged(self.damaged() | {blob})
+
+    def _suspect_small(self, entry: Entry) -> None:
+        """Manifest and header of a bundle that does not open."""
+        with contextlib.suppress(TransferError):
+            manifest = head.parse_index(entry.index.encode(), "entry")
+            self.suspect(manifest.digest.hex)
+            data = read_small(self.blobs / manifest.digest.hex, head.HEADER_MAX)
+            if sha256(data) == manifest.digest:
+                self.mark_damaged(self.damaged() - {manifest.digest.hex})
+                self.suspect(head.parse_manifest(data, "manifest")[0].digest.hex)
 
     def remove(self, digest: Digest) -> None:
         """Forget a bundle. Its files go with `sweep`."""
@@ -322,21 +465,39 @@ class Store:
         sync_folder(self._entries)
 
     def sweep(self) -> int:
-        """Remove the files that no entry names; how many bytes that were. Inside `removing`."""
-        keep: set[str] = set()
-        for entry in self.entries():
-            bundle = Bundle(self.root, index=entry.index.encode(), library=self)
-            keep |= {bundle.manifest.digest.hex, bundle.config.digest.hex}
-            keep |= {each.digest.hex for each in bundle.header.catalog}
-            if entry.packs:
-                keep |= {each.digest.hex for each in bundle.header.packs}
+        """Remove the files that no entry names, and what broken-off work left; how many bytes that were. Inside `removing`.
+
+        Damaged if an entry or a header cannot be read: what it names would go with the rest.
+        """
+        keep = self.named()
         freed = 0
         for path in self.blobs.iterdir():
-            if path.name not in keep:
+            ours = len(path.name) == 64 or path.name.endswith(".tmp")
+            if path.name not in keep and ours and stat.S_ISREG(path.lstat().st_mode):
                 freed += path.lstat().st_size
                 path.unlink()
+        for path in (*self.root.glob(".transfer-base-*"), *self.root.glob("compacting")):
+            shutil.rmtree(path, ignore_errors=True)
         sync_folder(self.blobs)
         return freed
+
+    def named(self) -> set[str]:
+        """The files that entries name (hex of their digests). Damaged if one cannot tell."""
+        keep: set[str] = set()
+        for entry in self.entries():
+            try:
+                bundle = Bundle(self.root, index=entry.index.encode(), library=self)
+            except TransferError as error:
+                self._suspect_small(entry)
+                raise Damaged(
+                    error.message, hint=f"import bundle {entry.digest.short} again, then run this again"
+                ) from error
+            keep |= {each.digest.hex for each in _small(bundle)}
+            if entry.packs:
+                keep |= {each.digest.hex for each in bundle.header.packs}
+        if self.malformed:
+            raise Damaged(self.malformed[0].message, hint="import that bundle again, or remove this entry")
+        return keep
 
     def _take(self, folder: Path, each: Descriptor, *, copy: bool) -> str:
         """How a file came: "present", "linked", "copied", or "" if it would have to be copied and must not be."""
@@ -353,6 +514,7 @@ class Store:
                     return ""
                 _check(file.fileno(), each, temporary if not how else None, str(source))
             os.replace(temporary, final)
+            self.mark_damaged(self.damaged() - {each.digest.hex})
             return how or "copied"
         finally:
             with contextlib.suppress(OSError):
@@ -361,6 +523,11 @@ class Store:
 
 def _descriptor(blob: head.Blob) -> Descriptor:
     return Descriptor("", blob.digest, blob.size)
+
+
+def _small(bundle: Bundle) -> list[Descriptor]:
+    """What says what a bundle is: manifest, header, catalogs."""
+    return [bundle.manifest, bundle.config, *map(_descriptor, bundle.header.catalog)]
 
 
 def _link(source: Path, target: Path, state: os.stat_result) -> str:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from transfer.bundle.assembly import assemble
-from transfer.bundle.base import Base
+from transfer.bundle.assembly import Assembly, complete
+from transfer.bundle.base import Base, recipe_names
 from transfer.bundle.header import Blob
 from transfer.bundle.reader import Bundle
 from transfer.bundle.store import Role, Store
 from transfer.bundle.writer import BundleWriter
 from transfer.chunks.name import Kind, split_names
-from transfer.errors import MissingPart, TransferError
+from transfer.errors import Damaged, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.model import ChunkId, Digest
 from transfer.streams import BLOCK, open_plain
 from transfer.work import Pool
@@ -27,6 +27,9 @@ from transfer.work import Pool
 GARBAGE_FROM = 4
 """Chunks are packed anew when more than one in so many bytes of their frames is garbage."""
 COMPACT_LEVEL = 9
+MIN_NAME = 6
+LOOSE = frozenset({Role.SENT, Role.SUPPLIER, Role.COMPACTED})
+"""Roles of bundles whose own needs bind nobody: they are kept for others, or as a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +72,19 @@ class Compacted:
 
 
 def check(store: Store, *, rebuild: bool, jobs: int) -> StoreChecked:
-    """Hash every file; with `rebuild`, make the index anew."""
+    """Hash every file; with `rebuild`, make the index anew. What is wrong is remembered, so that whoever brings it again replaces it."""
     with store.removing() if rebuild else store.reading():
         entries = store.entries()
-        faults: list[Fault] = []
+        faults = [Fault("bundles", error.message, ()) for error in store.malformed]
         seen: dict[str, Blob] = {}
         users: dict[str, list[str]] = {}
+        wrong: set[str] = set()
         for entry in entries:
             try:
                 bundle = Bundle(store.root, index=entry.index.encode(), library=store)
             except TransferError as error:
                 faults.append(Fault(f"bundle {entry.digest.short}", error.message, ()))
+                store.bundle(entry.digest)  # marks what it stumbles on
                 continue
             labels = [image.label for image in bundle.images] if entry.role is Role.HELD else []
             for blob in (*bundle.header.catalog, *(bundle.header.packs if entry.packs else ())):
@@ -90,16 +95,16 @@ def check(store: Store, *, rebuild: bool, jobs: int) -> StoreChecked:
             for blob, future in waiting:
                 why = future.result()
                 if why:
+                    wrong.add(blob.digest.hex)
                     faults.append(Fault(blob.path, why, tuple(dict.fromkeys(users[blob.digest.hex]))))
-        if entries:
-            store.mark_damaged({Path(each.file).name for each in faults if each.file.startswith("blobs/")})
+        with contextlib.suppress(MediumError):
+            store.mark_damaged((store.damaged() - seen.keys()) | wrong)
         unnamed = 0
-        if store.blobs.is_dir():
-            named = len(seen) + 2 * len(entries)
-            unnamed = max(0, sum(1 for _ in store.blobs.iterdir()) - named)
+        with contextlib.suppress(Damaged):
+            named = store.named()
+            unnamed = sum(path.name not in named for path in store.blobs.iterdir()) if store.blobs.is_dir() else 0
         if rebuild:
-            store.index.close()
-            store.index.path.unlink(missing_ok=True)
+            store.index.clear()
             store.forget()
         if store.root.is_dir():
             store.refresh()
@@ -122,25 +127,31 @@ def _wrong(path: Path, blob: Blob) -> str:
     return "" if hasher.hexdigest() == blob.digest.hex else "the content is not what its name says"
 
 
-def needed_by(store: Store, digest: Digest) -> set[Digest]:
-    """The other bundles of the store that this one is rebuilt or read with.
+def needed_by(store: Store, digest: Digest) -> set[Digest] | None:
+    """The other bundles of the store that this one is rebuilt or read with; None if that cannot be told.
 
-    Of one that is not whole (staged, or sent without its packs) those it names count.
+    Of one that is not whole (what it builds on has not come, or is damaged) those count that have anything of what it names, and those it names.
     """
     bundle = store.bundle(digest)
-    if bundle is None or not bundle.is_delta:
+    if bundle is None:
+        return None
+    if not bundle.is_delta:
         return set()
     try:
-        assembly = assemble(bundle, bundle.catalog().recipes, store)
-        needed = {each.manifest.digest for each in assembly.bundles} | bundle.record_suppliers
-    except MissingPart:
-        needed = {Digest.parse(text) for text in bundle.header.prerequisites["bundles"]}
+        assembly = Assembly([bundle])
+        names = set(recipe_names(bundle)) | {n for frame in bundle.catalog().frames for n in split_names(frame.prefix)}
+        absent = complete(assembly, names, store)
+    except (MissingPart, Damaged):
+        return None
+    needed = {each.manifest.digest for each in assembly.bundles} | bundle.record_suppliers
+    if absent:
+        needed |= {Digest.parse(text) for text in bundle.header.prerequisites["bundles"]}
     reach = sorted(needed)
     while reach:
         behind = store.bundle(reach.pop())
         if behind is None:
             continue
-        with contextlib.suppress(MissingPart):
+        with contextlib.suppress(MissingPart, Damaged):
             behind.catalog()
             reach += sorted(behind.record_suppliers - needed)
             needed |= behind.record_suppliers
@@ -150,39 +161,69 @@ def needed_by(store: Store, digest: Digest) -> set[Digest]:
 def prune(store: Store, keep_last: int, confirmed: set[Digest], *, dry_run: bool = False) -> Pruned:
     """Forget all but the newest `keep_last` held bundles, as many sent ones, and what those and the staged ones need.
 
-    Sent bundles that a site has confirmed are kept: its deltas build on them.
+    Sent bundles that a site has confirmed are kept: its deltas build on them. The index is not trusted, and where it cannot be told what a
+    kept bundle needs, nothing is forgotten. Files go before anything is written: it works on a full disk.
     """
-    with store.removing():
+    with store.removing() if not dry_run else store.reading():
         entries = store.entries()
+        store.named()
         kept = {each.digest for each in entries if each.role is Role.STAGED or each.digest in confirmed}
         for role in (Role.HELD, Role.SENT):
             kept |= {each.digest for each in [e for e in entries if e.role is role][-keep_last:] if keep_last}
-        needed = {other for digest in kept for other in needed_by(store, digest)}
+        fresh = store.fresh()
+        needed: set[Digest] = set()
+        for digest in sorted(kept):
+            behind = needed_by(fresh, digest)
+            needed |= {each.digest for each in entries} if behind is None else behind
         suppliers = {each.digest for each in entries if each.digest in needed and each.digest not in kept}
         gone = [each.digest for each in entries if each.digest not in kept and each.digest not in needed]
         freed = 0
         if not dry_run:
-            for each in entries:
-                if each.digest in suppliers and each.role in (Role.HELD, Role.SENT):
-                    store.change(each.digest, role=Role.SUPPLIER)
             for digest in gone:
                 store.remove(digest)
             store.forget()
             freed = store.sweep()
+            for each in entries:
+                if each.digest in suppliers and each.role in (Role.HELD, Role.SENT):
+                    store.change(each.digest, role=Role.SUPPLIER)
             store.refresh()
         return Pruned(tuple(gone), tuple(sorted(suppliers)), tuple(sorted(kept)), freed)
+
+
+def drop(store: Store, beginning: str) -> Digest:
+    """Forget one bundle that nothing needs: a staged one that will never be complete, say. UsageError if others need it."""
+    with store.removing():
+        entries = store.entries()
+        plain = beginning.removeprefix("sha256:")
+        hits = [each.digest for each in entries if len(plain) >= MIN_NAME and each.digest.hex.startswith(plain)]
+        if len(hits) != 1:
+            raise NotFound(
+                f"{len(hits)} bundles in {store.root} begin with {beginning!r:.80}",
+                hint="`transfer store ls` lists them",
+            )
+        fresh = store.fresh()
+        for each in entries:
+            needs = set() if each.digest == hits[0] or each.role in LOOSE else needed_by(fresh, each.digest)
+            if needs is None or hits[0] in needs:
+                raise UsageError(f"bundle {each.digest.short} needs it", hint="drop that one first, or use prune")
+        store.remove(hits[0])
+        store.forget()
+        store.sweep()
+        store.refresh()
+        return hits[0]
 
 
 def compact(store: Store, *, jobs: int) -> Compacted:
     """Pack the chunks anew that are kept only for others' sake, if more than a fourth of their packs is garbage or they are patched."""
     work = store.root / "compacting"
     with store.removing(), Pool(jobs, "compact") as pool:
-        store.refresh()
         spare = [each for each in store.entries() if each.role in (Role.SUPPLIER, Role.COMPACTED) and each.packs]
         bundles = [found for each in spare if (found := store.bundle(each.digest))]
         if not bundles:
             return Compacted(0, 0, 0)
         live = _live(store, {each.manifest.digest for each in bundles})
+        if len(bundles) < len(spare):
+            live = None
         before = sum(blob.size for each in bundles for blob in each.header.packs)
         if live is None:
             return Compacted(0, before, before)
@@ -216,13 +257,11 @@ def _live(store: Store, spare: set[Digest]) -> set[bytes] | None:
             continue
         bundle = store.bundle(entry.digest)
         if bundle is None:
-            continue
+            return None
         try:
             catalog = bundle.catalog()
-        except MissingPart:
-            if spare & {Digest.parse(text) for text in bundle.header.prerequisites["bundles"]}:
-                return None
-            continue
+        except (MissingPart, Damaged):
+            return None
         names = [
             n
             for recipe in catalog.recipes.values()
@@ -252,9 +291,16 @@ _KINDS = frozenset(int(kind) for kind in Kind if kind is not Kind.CATALOG)
 
 
 def staged(store: Store) -> Iterator[Bundle]:
-    """The bundles that wait for what they build on, in the order in which they came."""
-    for entry in store.entries():
-        if entry.role is Role.STAGED:
-            bundle = store.bundle(entry.digest)
-            if bundle:
-                yield bundle
+    """The bundles that wait for what they build on: those first that no other waiting one is named by."""
+    waiting = [each.digest for each in store.entries() if each.role is Role.STAGED]
+    while waiting:
+        named: dict[Digest, set[Digest]] = {}
+        for digest in waiting:
+            bundle = store.bundle(digest)
+            texts = bundle.header.prerequisites["bundles"] if bundle else []
+            named[digest] = {Digest.parse(text) for text in texts} & set(waiting) - {digest}
+        first = next((digest for digest in waiting if not named[digest]), waiting[0])
+        waiting.remove(first)
+        bundle = store.bundle(first)
+        if bundle:
+            yield bundle

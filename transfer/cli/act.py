@@ -115,6 +115,9 @@ def verify(
     observer = Progress(quiet=quiet or json)
     shelf = behind.shelf(behind.choice())
     try:
+        if request:
+            # written first: a bundle whose header is damaged cannot even be opened, and every answer brings that
+            publish(request, repair.request_of(bundle).encode())
         done = checking.check(bundle, deep=deep, jobs=jobs, observer=observer, library=shelf)
     finally:
         observer.close()
@@ -211,8 +214,13 @@ def import_(
             try:
                 arrival = arriving.arrive(opened, chosen, rename, target, shelf=shelf, choice=choice, observer=observer)
             except MissingPart:
-                if not stage or not opened.is_delta or opened.missing_packs():
+                if not stage or not opened.is_delta:
                     raise
+                gone = opened.missing_packs()
+                if gone:
+                    raise MissingPart(
+                        f"{bundle / gone[0].path} is missing or not of its size", hint="copy it from the bundle"
+                    ) from None
                 _stage(opened, choice, observer, json, quiet)
                 return
     finally:
@@ -224,11 +232,13 @@ def import_(
             f"the images are in place, but the store could not take the bundle: {arrival.store_error.message}",
             hint=arrival.store_error.hint or "run the same command again, or go without: --no-store",
         )
-    if done.failed:
-        for each in done.failed:
+    failed = [each for loaded in (done, *arrival.completed) for each in loaded.failed]
+    if failed:
+        for each in failed:
             print(f"transfer: {printable(each.image.label)}: {printable(each.error.message)}", file=sys.stderr)
+        landed = sum(len(loaded.landed) for loaded in (done, *arrival.completed))
         raise SomeImagesFailed(
-            f"{len(done.failed)} of {len(done.failed) + len(done.landed)} images failed",
+            f"{len(failed)} of {len(failed) + landed} images failed",
             hint="the others are in place; run the same command again for the rest",
         )
 
@@ -275,7 +285,8 @@ def _say_loaded(arrival: arriving.Arrival, json: bool, quiet: bool) -> None:
             "error": each.error.message,
             "slug": each.error.slug,
         }
-        for each in done.failed
+        for loaded in (done, *arrival.completed)
+        for each in loaded.failed
     ]
     if json:
         value = {

@@ -89,7 +89,20 @@ def inventory(folder: Path | None, no_store: bool, json: bool) -> None:
 def _rows(store: Store) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for entry in store.entries():
-        bundle = Bundle(store.root, index=entry.index.encode(), library=store)
+        bundle = store.bundle(entry.digest)
+        if bundle is None:
+            rows.append(
+                {
+                    "digest": str(entry.digest),
+                    "role": "damaged",
+                    "when": entry.when,
+                    "packs": entry.packs,
+                    "bytes": 0,
+                    "images": [],
+                    "builds_on": [],
+                }
+            )
+            continue
         header = bundle.header
         rows.append(
             {
@@ -188,6 +201,11 @@ def prune(keep_last: int, folder: Path | None, dry_run: bool, json: bool) -> Non
         print(
             f"  {len(done.suppliers)} stay because kept ones build on them; `transfer store compact` makes them smaller"
         )
+
+
+def drop(bundle: str, folder: Path | None) -> None:
+    """Forget one bundle."""
+    print(f"bundle {upkeep.drop(_store(folder), bundle).short} is forgotten")
 
 
 def compact(folder: Path | None, jobs: int | None, json: bool) -> None:

@@ -298,6 +298,17 @@ def store_prune(
     keep.prune(keep_last, store, dry_run, json)
 
 
+@store_app.command("drop")
+def store_drop(
+    bundle: Annotated[str, typer.Argument(help="The beginning of its digest, as `store ls` shows it.")],
+    store: StoreOption = None,
+) -> None:
+    """Forget one bundle that no other needs, such as a staged one that will never be complete."""
+    from transfer.cli import keep
+
+    keep.drop(bundle, store)
+
+
 @store_app.command("compact")
 def store_compact(store: StoreOption = None, jobs: Jobs = None, json: Json = False) -> None:
     """Pack chunks anew that are kept only because newer bundles build on them."""
@@ -331,8 +342,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def fail(error: TransferError) -> int:
     """One line what, one line what now; the exit code."""
     print(f"transfer: {printable(error.message)}", file=sys.stderr)
-    if error.hint:
-        print(f"  -> {printable(error.hint)}", file=sys.stderr)
+    hint = error.hint or error.advice
+    if hint:
+        print(f"  -> {printable(hint)}", file=sys.stderr)
     return error.exit_code
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
+from transfer.bundle.receipt import site_name
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.errors import NoSpace
@@ -87,6 +88,10 @@ class Behind:
 
     def bases(self, choice: stores.StoreChoice, observer: Observer) -> list[Bundle]:
         return stores.bases(self.base, self.shelf(choice), choice.store, observer)
+
+    def __post_init__(self) -> None:
+        for name in self.sites:
+            site_name(name)
 
     @property
     def sites(self) -> list[str]:

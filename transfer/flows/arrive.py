@@ -185,13 +185,18 @@ def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Obs
         return out
     for bundle in list(staged(store)):
         shelf = Shelf((), [store])
+        short = bundle.manifest.digest.short
         try:
-            bundle.catalog()
             assemble(bundle, bundle.catalog().recipes, store)
+            observer(Noted(f"bundle {short}, which was staged, is complete now"))
+            done = land(bundle, bundle.images, rename, target, shelf=shelf, choice=choice, observer=observer)
         except MissingPart:
             continue
-        observer(Noted(f"bundle {bundle.manifest.digest.short}, which was staged, is complete now"))
-        done = land(bundle, bundle.images, rename, target, shelf=shelf, choice=choice, observer=observer)
+        except TransferError as error:
+            # the import that was asked for stands; this one can be dropped, or brought again
+            observer(Noted(f"bundle {short}, which is staged, cannot be imported: {error.message}"))
+            observer(Noted(f"  bring it again, or forget it: transfer store drop {short}"))
+            continue
         out.append(done)
         if not done.failed:
             with store.adding():

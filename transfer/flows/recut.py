@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from transfer.flows.export import export
 from transfer.model import Digest
 
 _LEVEL = 1
+_STALE = 86400
+"""A folder that a killed run left is removed after so long (seconds)."""
 
 
 @contextlib.contextmanager
@@ -26,6 +30,9 @@ def recut(
     if not found:
         yield None
         return
+    for left in place.glob(".transfer-base-*"):
+        if time.time() - left.stat().st_mtime > _STALE:
+            shutil.rmtree(left, ignore_errors=True)
     observer(Noted(f"reading {len(found)} images of {source.where} again: the delta builds on their layers"))
     with tempfile.TemporaryDirectory(prefix=".transfer-base-", dir=place) as folder:
         yield Bundle(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transfer.bundle.assembly import supplied_by
 from transfer.bundle.base import Base, recipe_names
-from transfer.bundle.header import Blob
+from transfer.bundle.header import Blob, parse_index
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.bundle.store import Store
@@ -49,6 +49,12 @@ def parse_request(data: bytes, where: str) -> Request:
             f"{where}: not a request of version 1", hint="`transfer verify BUNDLE --request FILE` makes one"
         )
     return Request(Digest.parse(value.get("bundle"), where), tuple(Digest.parse(each, where) for each in blobs))
+
+
+def request_of(folder: Path) -> Request:
+    """For a bundle that cannot be opened: what every answer brings, its manifest, header, catalogs and index."""
+    data = read_small(folder / "index.json")
+    return Request(parse_index(data, f"{folder}/index.json").digest, ())
 
 
 def request_for(checked: Checked) -> Request:
