@@ -25,6 +25,8 @@ create table chunk(key integer primary key, bundle integer not null, number inte
 create table layer(digest text not null, bundle integer not null, primary key (digest, bundle)) without rowid;
 """
 _ASK = 500
+_BATCH = 400_000
+"""Names that are inserted together (some 80 MB of memory)."""
 
 
 class IndexSpoiled(Exception):
@@ -38,6 +40,7 @@ class ChunkIndex:
         self.path = folder / "index.sqlite" if folder else None
         self._mark = folder / "index.dirty" if folder else None
         self._open: sqlite3.Connection | None = None
+        self._waiting: list[tuple[int, int, int]] = []
 
     @property
     def sound(self) -> bool:
@@ -52,7 +55,7 @@ class ChunkIndex:
     def _db(self) -> sqlite3.Connection:
         if self._open is None:
             self._open = sqlite3.connect(self.path or ":memory:", isolation_level=None, check_same_thread=False)
-            for each in ("journal_mode=off", "synchronous=off", "cache_size=-65536", "temp_store=memory"):
+            for each in ("journal_mode=off", "synchronous=off", "cache_size=-131072", "temp_store=memory"):
                 self._open.execute(f"pragma {each}")
         return self._open
 
@@ -74,6 +77,7 @@ class ChunkIndex:
             publish(self._mark, b"being written\n")
         try:
             yield
+            self._flush()
             if self.path and self._mark:
                 self.close()
                 with self.path.open("rb+") as file:
@@ -84,6 +88,7 @@ class ChunkIndex:
             number = errno.ENOSPC if "full" in str(error) else errno.EIO
             raise from_os_error(OSError(number, str(error)), f"writing {self.path}") from error
         finally:
+            self._waiting = []
             if self.path:
                 self.close()
 
@@ -95,16 +100,26 @@ class ChunkIndex:
     def add(self, digest: Digest, names: Iterable[bytes], layers: Iterable[Digest]) -> None:
         """A bundle's chunks (names end to end, frame by frame, in the order of their numbers) and layers. Inside `writing`."""
         db = self._db()
-        db.execute("begin")
         number = db.execute("insert into bundle(digest) values (?)", (str(digest),)).lastrowid
+        assert number is not None
         first = 0
         for each in names:
             keys = (_key(each[at : at + ID_SIZE]) for at in range(0, len(each), ID_SIZE))
-            db.executemany(
-                "insert or ignore into chunk values (?, ?, ?)", ((k, number, n) for n, k in enumerate(keys, first))
-            )
+            self._waiting += ((key, number, n) for n, key in enumerate(keys, first))
             first += len(each) // ID_SIZE
+        db.execute("begin")
         db.executemany("insert or ignore into layer values (?, ?)", ((str(each), number) for each in layers))
+        db.execute("commit")
+        if len(self._waiting) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Insert what waits by rising keys: many then fall on each page of the tree, however large it is. The earlier of two equal keys stays."""
+        rows, self._waiting = self._waiting, []
+        rows.sort()
+        db = self._db()
+        db.execute("begin")
+        db.executemany("insert or ignore into chunk values (?, ?, ?)", rows)
         db.execute("commit")
 
     def find(self, names: Iterable[bytes]) -> list[tuple[bytes, Digest, int]]:
