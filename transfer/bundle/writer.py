@@ -131,7 +131,7 @@ class BundleWriter:
         return name in self._known or (self._base is not None and name in self._base)
 
     def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = ()) -> None:
-        if name in self:
+        if name in self._known or (self._base is not None and name in self._base):
             return
         self._new.append(New(name, len(data), kind, partners))
         # bytes that an earlier run has packed need no place in memory until their frame comes up

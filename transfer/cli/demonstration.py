@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.cli.show import amount
 from transfer.engines.ocilayout import LayoutSink, LayoutSource, name_annotations
@@ -67,6 +68,7 @@ class _Demo:
             self._import(carried, there, text)
         same = _roots(here) == _roots(there)
         self._say(f"4. Imported; every name and digest is {'the same' if same else 'DIFFERENT'} on both hosts")
+        self._delta(here)
         started = time.monotonic()
         sound = check(carried, deep=True, jobs=None, observer=silent).sound
         self._rows.append(("verified, all rebuilt", amount(size), f"{time.monotonic() - started:.1f} s"))
@@ -86,6 +88,27 @@ class _Demo:
             done = load(bundle, bundle.images, tuple, LayoutSink(there), content, jobs=None, observer=silent)
         self._rows.append((text, amount(done.bytes_unpacked), f"{time.monotonic() - started:.1f} s"))
 
+    def _delta(self, here: Path) -> None:
+        """Version 1 whole, version 2 as a delta on it, both into a third place."""
+        jan, feb, there = (self._folder / name for name in ("jan.bundle", "feb.bundle", "other-host"))
+        source = LayoutSource(here)
+        export(source, select(source, ["demo/*:1"], None, silent), jan, level=3, jobs=None, observer=silent)
+        started = time.monotonic()
+        with Bundle(jan) as base:
+            found = select(source, ["demo/*:2"], None, silent)
+            done = export(source, found, feb, level=3, jobs=None, observer=silent, base=[base])
+        self._rows.append(
+            ("version 2, given version 1", amount(done.bytes_packed), f"{time.monotonic() - started:.1f} s")
+        )
+        with Bundle(jan) as base, Bundle(feb) as delta:
+            Shelf([base, delta])
+            for bundle in (base, delta):
+                content = BundleContent(bundle, silent, threaded=True)
+                load(bundle, bundle.images, tuple, LayoutSink(there), content, jobs=None, observer=silent)
+        if _roots(here) != _roots(there):
+            raise Damaged("the demo went wrong: a delta did not come out right", hint="please report this")
+        self._say("5. Version 2 once more as a delta on version 1: every layer differs, yet little travels")
+
     def _damage(self, carried: Path) -> None:
         """Flip one byte and show what verify says."""
         with Bundle(carried) as bundle:
@@ -96,7 +119,7 @@ class _Demo:
             file.seek(-1, 1)
             file.write(bytes([byte[0] ^ 1]))
         found = check(carried, deep=False, jobs=None, observer=silent).damage
-        self._say("5. One bit flipped on the stick; `transfer verify` says:")
+        self._say("6. One bit flipped on the stick; `transfer verify` says:")
         for each in found:
             self._say(
                 f"   {each.file[:28]}..., frame {each.frame}: {each.why}; cannot be imported: {', '.join(each.images)}"
