@@ -128,7 +128,9 @@ class Recall:
                 return True
             if sum(not each.done() for each in self._running.values()) >= self._jobs:
                 return False
-            if len(self._running) > self._jobs + 1:
+            if len(self._running) > self._jobs + (
+                self._prefix_of is None
+            ):  # a delta has its prefixes in memory besides
                 return False
             numbers = self._prefix_of(frame) if self._prefix_of else ()
             prefix = b""
