@@ -86,6 +86,9 @@ def test_retag_and_choice(layout: Path, tmp_path: Path) -> None:
     listed = json.loads(run("images", "--from", f"oci:{tmp_path / 'o'}", "--json"))["images"]
     assert [image["names"] for image in listed] == [["mine:2"]]
     run("import", bundle, "nothing", "--to", f"oci:{tmp_path / 'o'}", code=10)
+    wrong = ["import", bundle, "--to", f"oci:{tmp_path / 'x'}", "-q", "--retag", "demo/app:1=mine:2"]
+    run(*wrong, "--retag", "demo/app:1=mine:3", code=2)
+    run(*wrong, "--retag", "demo/ap:1=mine:3", code=2)
 
 
 def test_wrong_arguments_say_what_to_do(tmp_path: Path) -> None:

@@ -352,18 +352,19 @@ class Store:
             self._mine.discard(mine)
             os.close(fd)
 
-    def adopt(self, bundle: Bundle, role: Role, *, copy: bool = True) -> Adopted:
+    def adopt(self, bundle: Bundle, role: Role, *, copy: bool = True, written: bool = False) -> Adopted:
         """Take a bundle in, each file checked against its digest, the entry last. One that is here only changes its role.
 
         With `copy=False` packs come only where that costs no space (a link or a clone); else the catalog alone is kept.
+        `written`: this process made the files and named them by what it wrote; a link to one needs no second look.
         """
         try:
             with self.adding():
-                return self._adopt(bundle, role, copy)
+                return self._adopt(bundle, role, copy, written)
         except OSError as error:
             raise from_os_error(error, f"adding to the store {self.root}") from error
 
-    def _adopt(self, bundle: Bundle, role: Role, copy: bool) -> Adopted:
+    def _adopt(self, bundle: Bundle, role: Role, copy: bool, written: bool) -> Adopted:
         digest = bundle.manifest.digest
         known = self.entry(digest)
         settled = known and known.packs and (known.role in (role, Role.HELD) or role is Role.SENT)
@@ -375,7 +376,7 @@ class Store:
             taken[self._take(bundle.folder, each, copy=True)] += each.size
         packs = True
         for blob in bundle.header.packs:
-            how = self._take(bundle.folder, _descriptor(blob), copy=copy)
+            how = self._take(bundle.folder, _descriptor(blob), copy=copy, written=written)
             packs = packs and bool(how)
             if how:
                 taken[how] += blob.size
@@ -499,7 +500,7 @@ class Store:
             raise Damaged(self.malformed[0].message, hint="import that bundle again, or remove this entry")
         return keep
 
-    def _take(self, folder: Path, each: Descriptor, *, copy: bool) -> str:
+    def _take(self, folder: Path, each: Descriptor, *, copy: bool, written: bool = False) -> str:
         """How a file came: "present", "linked", "copied", or "" if it would have to be copied and must not be."""
         final = self.blobs / each.digest.hex
         with contextlib.suppress(FileNotFoundError):
@@ -512,7 +513,8 @@ class Store:
                 how = _link(source, temporary, os.fstat(file.fileno()))
                 if not how and not copy:
                     return ""
-                _check(file.fileno(), each, temporary if not how else None, str(source))
+                if not (how and written):
+                    _check(file.fileno(), each, temporary if not how else None, str(source))
             os.replace(temporary, final)
             self.mark_damaged(self.damaged() - {each.digest.hex})
             return how or "copied"

@@ -51,7 +51,8 @@ def export(
     finally:
         observer.close()
         opened.close()
-    stores.sent(choice, done.bundle, done.digest, base, behind.sites, observer)
+    fresh = not done.already and not done.bytes_reused
+    stores.sent(choice, done.bundle, done.digest, base, behind.sites, observer, fresh=fresh)
     if json:
         print_json(
             {
@@ -201,13 +202,13 @@ def import_(
         raise UsageError(f"--via {via!r}: auto, pull or load")
     keep_memory()
     observer = Progress(quiet=quiet)
-    rename = retagging(retag)
     choice = behind.choice()
     target = arriving.Target(to, Platform.parse(platform) if platform else None, cast(Way, via), jobs)
     try:
         shelf = behind.shelf(choice)
         with Bundle(bundle, library=shelf) as opened:
             chosen = choose(opened.images, patterns)
+            rename = retagging(retag, chosen)
             if dry_run:
                 _say_plan(chosen, rename, json)
                 return

@@ -360,6 +360,8 @@ def main(argv: list[str] | None = None) -> Any:
         signal.signal(number, _stop)
     try:
         code = app(args=argv, standalone_mode=False) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except TransferError as error:
         code = fail(error)
     except (KeyboardInterrupt, typer.Abort):

@@ -132,14 +132,26 @@ def _means(image: Image, pattern: str) -> bool:
     return wanted in names or by_digest or any(name_matches(name, pattern) for name in names)
 
 
-def retagging(rules: Sequence[str]) -> Callable[[Sequence[str]], tuple[str, ...]]:
-    """What --retag OLD=NEW does to an image's names. UsageError for a rule that is none."""
+def _forms(names: Sequence[str]) -> set[str]:
+    return {*names, *(Reference.parse(name).familiar for name in names if is_name(name))}
+
+
+def retagging(
+    rules: Sequence[str], images: Sequence[Image] | None = None
+) -> Callable[[Sequence[str]], tuple[str, ...]]:
+    """What --retag OLD=NEW does to an image's names. UsageError for a rule that is none, or that none of these images is meant by."""
     table: dict[str, str] = {}
     for rule in rules:
         old, equals, new = rule.partition("=")
         if not equals or not old:
             raise UsageError(f"--retag {rule!r:.200}: write it as OLD=NEW")
         key = Reference.parse(old).familiar if is_name(old) else old
+        if key in table:
+            raise UsageError(f"--retag {rule!r:.200}: {old} is renamed twice", hint="give each name one new one")
+        if images is not None and not any(key in _forms(image.names) for image in images):
+            raise UsageError(
+                f"--retag {rule!r:.200}: none of the images is called {old}", hint="`transfer inspect` lists them"
+            )
         table[key] = Reference.parse(new).familiar
 
     def names(given: Sequence[str]) -> tuple[str, ...]:

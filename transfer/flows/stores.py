@@ -104,13 +104,13 @@ def _confirmed(name: str, shelf: Shelf, store: Store | None, observer: Observer)
 
 
 def remember(
-    choice: StoreChoice, bundle: Bundle, role: Role, observer: Observer, *, copy: bool
+    choice: StoreChoice, bundle: Bundle, role: Role, observer: Observer, *, copy: bool, written: bool = False
 ) -> tuple[Adopted | None, TransferError | None]:
     """Take a bundle into the store. Where nobody asked for one and there can be none, that is only noted."""
     if choice.store is None:
         return None, None
     try:
-        return choice.store.adopt(bundle, role, copy=copy), None
+        return choice.store.adopt(bundle, role, copy=copy, written=written), None
     except MediumError as error:
         if choice.explicit:
             return None, error
@@ -121,16 +121,26 @@ def remember(
 
 
 def sent(
-    choice: StoreChoice, folder: Path, digest: Digest, base: Sequence[Bundle], sites: Sequence[str], observer: Observer
+    choice: StoreChoice,
+    folder: Path,
+    digest: Digest,
+    base: Sequence[Bundle],
+    sites: Sequence[str],
+    observer: Observer,
+    *,
+    fresh: bool,
 ) -> None:
-    """Remember an export: its catalog, its packs where that costs nothing, and for which sites it was made. A failure is only noted."""
+    """Remember an export: its catalog, its packs where that costs nothing, and for which sites it was made. A failure is only noted.
+
+    `fresh`: the bundle was written by this process, all of it.
+    """
     if choice.store is None:
         return
     failed: TransferError | None = None
     with Bundle(folder, library=Shelf(base, [choice.store])) as bundle:
         for each in (*base, bundle):
             if failed is None and (each is bundle or choice.store.entry(each.manifest.digest) is None):
-                _, failed = remember(choice, each, Role.SENT, observer, copy=False)
+                _, failed = remember(choice, each, Role.SENT, observer, copy=False, written=fresh and each is bundle)
     if failed is None and sites:
         try:
             with choice.store.adding():
