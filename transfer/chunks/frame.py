@@ -201,7 +201,6 @@ def _patch(raw: bytes | memoryview, level: int, prefix: bytes) -> bytes:
         pyzstd.CParameter.windowLog: window,
         pyzstd.CParameter.contentSizeFlag: 1,
         pyzstd.CParameter.checksumFlag: 0,
-        pyzstd.CParameter.enableLongDistanceMatching: 1,
     }
     return pyzstd.compress(raw, settings, pyzstd.ZstdDict(prefix, is_raw=True).as_prefix)
 

@@ -17,6 +17,7 @@ from transfer.tarfmt import MAX_EXTENSION, RECORD, ZERO, padding, parse_header, 
 
 _SKELETON_PIECE = 1 << 20
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = b"LKxg"
+_EXTENSIONS = frozenset(b"LKxg")
 
 
 class Piece(NamedTuple):
@@ -150,24 +151,33 @@ def file_paths(stretches: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _last_path(skeleton: bytes) -> bytes:
-    """What the last header of a stretch names: it ends with that header, and begins with the padding of the file before."""
-    path, name = b"", b""
-    at = len(skeleton) % RECORD
-    while at < len(skeleton):
+    """What the last header of a stretch names: it ends with that header, and begins with the padding of the file before.
+
+    Headers were checked when the stretch was made; a name misread costs only compression.
+    """
+    path, at, end = b"", len(skeleton) % RECORD, len(skeleton)
+    while at < end - RECORD:
+        kind = skeleton[at + 156]
+        if kind not in _EXTENSIONS:
+            path = b""
+            at += RECORD
+            continue
         member = parse_header(skeleton[at : at + RECORD])
         at += RECORD
         if member is None:
             continue
-        if member.kind not in (_LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL):
-            name, path = path or member.name, b""
-            continue
         data = skeleton[at : at + member.size]
         at += member.size + padding(member.size)
-        if member.kind == _LONG_NAME:
+        if kind == _LONG_NAME:
             path = data.rstrip(b"\0")
-        elif member.kind == _PAX:
+        elif kind == _PAX:
             with contextlib.suppress(FormatError):
                 path = parse_pax(data).get(b"path", path)
+    if path or at + RECORD != end:
+        return path
+    name = skeleton[at : at + 100].partition(b"\0")[0]
+    if skeleton[at + 345] and skeleton[at + 257 : at + 263] == b"ustar\0":
+        name = skeleton[at + 345 : at + 500].partition(b"\0")[0] + b"/" + name
     return name
 
 
