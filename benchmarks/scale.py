@@ -14,7 +14,8 @@ from pathlib import Path
 from benchmarks.run import RESULTS
 from transfer.bundle import header as head
 from transfer.bundle.catalog import frame_record, recipe_records
-from transfer.bundle.store import Entry, Role, Store
+from transfer.bundle.entry import Entry, Role
+from transfer.bundle.store import Store
 from transfer.chunks.frame import FrameHeader, encode_frame
 from transfer.chunks.name import Kind
 from transfer.chunks.pack import PACK_HEADER, Placed

@@ -10,7 +10,8 @@ import pytest
 from tests.faults.test_crash import steps
 from tests.support.faulty import KILLED, Fault, count, run_with
 from tests.support.months import blobs_of, rebuilds, write_months
-from transfer.bundle.store import Role, Store
+from transfer.bundle.entry import Role
+from transfer.bundle.store import Store
 
 CALLS = ("write", "fsync", "replace", "unlink", "link")
 

@@ -11,9 +11,10 @@ import pytest
 
 from tests.support.months import blobs_of, depths, rebuilds, weight, write_months
 from tests.support.run import alone, run, says
+from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.bundle.store import Role, Store
+from transfer.bundle.store import Store
 
 MONTHS = 3
 

@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
+from transfer.bundle.catalog import chunk_names
 from transfer.bundle.library import Library, describe, import_first
 from transfer.bundle.reader import Bundle
 from transfer.chunks.frame import FRAME_RAW_MAX
@@ -163,8 +164,7 @@ def assemble(bundle: Bundle, digests: Iterable[Digest], library: Library) -> Ass
     """The bundle and what rebuilding these blobs needs beside it. MissingPart says which bundles would supply what is not here."""
     out = Assembly([bundle])
     catalog = bundle.catalog()
-    parts = [part for digest in digests for part in catalog.recipe(digest).parts]
-    absent = complete(out, {n for part in parts for n in split_names(part.skeleton + part.payload)}, library)
+    absent = complete(out, {name for digest in digests for name in chunk_names(catalog.recipe(digest))}, library)
     if absent:
         builds_on = [Digest.parse(each) for each in bundle.header.prerequisites["bundles"]]
         gone = [each for each in builds_on if library.bundle(each) is None]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from transfer.bundle import header as head
 from transfer.bundle.assembly import DEPTH_MAX, Assembly, complete
-from transfer.bundle.catalog import PLAIN, recipe_records
+from transfer.bundle.catalog import PLAIN, chunk_names, recipe_records
 from transfer.bundle.files import payload_paths, skeleton_names
 from transfer.bundle.reader import Bundle
 from transfer.chunks.name import ID_SIZE, chunk_id, split_names
@@ -34,7 +35,8 @@ class Base:
         self._pool, self._jobs = pool, max(1, jobs)
         self.assembly = Assembly(bundles)
         names = {n for each in bundles if each.is_delta for n in recipe_names(each)}
-        self.absent = complete(self.assembly, names, bundles[0].library) if names and bundles else set()
+        if names:
+            complete(self.assembly, names, bundles[0].library)
         self._numbers = self._known(names)
         self._gone = {each.manifest.digest for each in self.assembly.bundles if each.missing_packs()}
         self._usable: dict[int, bool] = {}
@@ -177,11 +179,7 @@ class Base:
 
     def layers_with(self, names: set[bytes]) -> set[Digest]:
         """The base's layers that have any of these chunks."""
-        return {
-            digest
-            for digest, recipe in self._recipes.items()
-            if any(not names.isdisjoint(split_names(part.skeleton + part.payload)) for part in recipe.parts)
-        }
+        return {digest for digest, recipe in self._recipes.items() if not names.isdisjoint(chunk_names(recipe))}
 
     def about(self) -> dict[Digest, str]:
         """Each bundle in a few words, for whoever looks for it later."""
@@ -196,6 +194,11 @@ class Base:
 def recipe_names(bundle: Bundle) -> Iterator[bytes]:
     """Every chunk a bundle's recipes name."""
     for recipe in bundle.catalog().recipes.values():
-        for part in recipe.parts:
-            yield from split_names(part.skeleton)
-            yield from split_names(part.payload)
+        yield from chunk_names(recipe)
+
+
+def outside_names(bundle: Bundle) -> set[bytes]:
+    """The chunks a bundle's recipes and prefixes name and it does not carry."""
+    catalog = bundle.catalog()
+    prefixes = (name for frame in catalog.frames for name in split_names(frame.prefix))
+    return {name for name in chain(recipe_names(bundle), prefixes) if not catalog.has(name)}

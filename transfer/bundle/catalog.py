@@ -48,6 +48,13 @@ def recipe_records(recipe: Recipe) -> Iterator[bytes]:
         yield RECIPE + _digest(recipe.digest) + head + part.skeleton + part.payload + put_varints(part.gaps)
 
 
+def chunk_names(recipe: Recipe) -> Iterator[bytes]:
+    """Every chunk a recipe names, part by part, skeleton first."""
+    for part in recipe.parts:
+        yield from split_names(part.skeleton)
+        yield from split_names(part.payload)
+
+
 def frame_record(pack: int, placed: Placed, names: bytes) -> bytes:
     """Where a frame is, and its chunks."""
     header = placed.header
@@ -124,12 +131,7 @@ class Catalog:
 
     def frames_for(self, digests: Iterable[Digest], *, carried: bool = False) -> set[int]:
         """The frames that rebuilding these blobs needs; with `carried`, chunks that are not here are passed over."""
-        names = (
-            name
-            for digest in digests
-            for part in self.recipe(digest).parts
-            for name in (*split_names(part.skeleton), *split_names(part.payload))
-        )
+        names = (name for digest in digests for name in chunk_names(self.recipe(digest)))
         return {self.frame_of[self.find(name)] for name in names if not carried or name in self.numbers_of}
 
     def recipe(self, digest: Digest) -> Recipe:

@@ -16,7 +16,7 @@ from transfer.chunks.name import chunk_id
 from transfer.chunks.pack import BLOB_MAX, pack_version, read_frame_header, read_packed
 from transfer.errors import Damaged, FormatError, MissingPart, NotFound, TransferError
 from transfer.model import Descriptor, Digest, Image
-from transfer.streams import open_plain, parse_object, pread, read_small, sha256
+from transfer.streams import BLOCK, open_plain, parse_object, pread, read_small, sha256
 
 
 class Bundle:
@@ -95,13 +95,7 @@ class Bundle:
         try:
             data = _catalog_file(path, blob)
         except (Damaged, MissingPart) as error:
-            if self.suspect is None:
-                raise
-            self.suspect(blob.digest.hex)
-            short = self.manifest.digest.short
-            raise type(error)(
-                error.message, hint=f"import bundle {short} again: the store's copy is replaced"
-            ) from error
+            raise type(error)(error.message, hint=self._cure(blob, error.hint)) from error
         with open_plain(path) as file:
             fd, at = file.fileno(), 16
             pack_version(data[:16], str(path))
@@ -195,11 +189,15 @@ class Bundle:
     def _blame(self, error: TransferError, frame: int, blob: head.Blob) -> TransferError:
         users = self.users_of(frame)
         named = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
-        hint = error.hint or "copy this pack from the bundle again"
-        if self.suspect:
-            self.suspect(blob.digest.hex)
-            hint = f"import bundle {self.manifest.digest.short} again: the store's copy of that file is replaced"
+        hint = self._cure(blob, error.hint or "copy this pack from the bundle again")
         return type(error)(f"{error.message} (needed for {named})", hint=hint)
+
+    def _cure(self, blob: head.Blob, hint: str) -> str:
+        """What to do about a file that was found wrong; a store is told, so that it takes the file when it comes again."""
+        if self.suspect is None:
+            return hint
+        self.suspect(blob.digest.hex)
+        return f"import bundle {self.manifest.digest.short} again: the store's copy of that file is replaced"
 
     def _open_pack(self, number: int) -> int:
         with self._lock:
@@ -212,6 +210,27 @@ class Bundle:
                 except NotFound as error:
                     raise MissingPart(f"{path} is missing", hint="copy this pack from the bundle") from error
             return self._files[number]
+
+
+def file_fault(path: Path, blob: head.Blob, passed: Callable[[int], None] = lambda count: None) -> str:
+    """What is wrong with a pack or catalog file as a whole; "" if nothing. NotFound if it is not there. `passed` hears of bytes read."""
+    try:
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            hasher = hashlib.sha256()
+            buffer = bytearray(BLOCK)
+            while count := file.readinto(buffer):  # type: ignore[attr-defined]
+                hasher.update(memoryview(buffer)[:count])
+                passed(count)
+    except NotFound:
+        raise
+    except TransferError as error:
+        return error.message
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if size != blob.size:
+        return f"{size} bytes where it should have {blob.size}"
+    return "" if hasher.hexdigest() == blob.digest.hex else "the content is not what its name says"
 
 
 def _read_index(folder: Path) -> bytes:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import os
 import shutil
 import stat
@@ -19,10 +17,10 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 
 from transfer.bundle import header as head
+from transfer.bundle.entry import ENTRY_MAX, Entry, Role, parse_entry
 from transfer.bundle.index import ChunkIndex, IndexSpoiled
 from transfer.bundle.reader import Bundle
 from transfer.errors import (
@@ -37,76 +35,10 @@ from transfer.errors import (
     from_os_error,
 )
 from transfer.model import Descriptor, Digest
-from transfer.streams import (
-    BLOCK,
-    create,
-    open_plain,
-    parse_object,
-    publish,
-    read_small,
-    sha256,
-    sync_folder,
-    write_all,
-)
+from transfer.streams import SliceReader, open_plain, publish, publishing, read_small, sha256, sync_folder, verified
 
 PATIENCE = 30.0
 """How long a run waits for another one's lock (seconds)."""
-_ENTRY_MAX = 64 << 20
-
-
-class Role(StrEnum):
-    """What a bundle is to this site.
-
-    HELD: imported, its images can be rebuilt. STAGED: here, but what it builds on is not, or it was not imported yet. SENT: this site made it.
-    SUPPLIER: its images are not kept any more, only chunks that others need. COMPACTED: such chunks, packed anew.
-    """
-
-    HELD = "held"
-    STAGED = "staged"
-    SENT = "sent"
-    SUPPLIER = "supplier"
-    COMPACTED = "compacted"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One bundle of a store. `order`: how many were added before. `packs`: its packs are here too. `place`: the folder it came from."""
-
-    digest: Digest
-    index: str
-    role: Role
-    order: int
-    when: int
-    packs: bool
-    place: str
-
-    def encode(self) -> bytes:
-        value = {
-            "format": "transfer.store.entry",
-            "version": 1,
-            "digest": str(self.digest),
-            "index": self.index,
-            "role": str(self.role),
-            "order": self.order,
-            "when": self.when,
-            "packs": self.packs,
-            "place": self.place,
-        }
-        return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
-
-
-def parse_entry(data: bytes, where: str) -> Entry:
-    """FormatError for anything that is no entry."""
-    value = parse_object(data, where, _ENTRY_MAX)
-    kinds = {"index": str, "role": str, "order": int, "when": int, "packs": bool, "place": str}
-    if value.get("format") != "transfer.store.entry" or value.get("version") != 1:
-        raise FormatError(f"{where}: not an entry of this version", hint="use the version of transfer that wrote it")
-    if any(type(value.get(key)) is not kind for key, kind in kinds.items()) or value["role"] not in set(Role):
-        raise FormatError(f"{where}: a malformed entry", hint="`transfer store check` says what is sound")
-    digest = Digest.parse(value.get("digest"), where)
-    return Entry(
-        digest, value["index"], Role(value["role"]), value["order"], value["when"], value["packs"], value["place"]
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +77,7 @@ class Store:
         self.malformed = []
         for path in sorted(self._entries.glob("*.json")) if self._entries.is_dir() else ():
             try:
-                entry = parse_entry(read_small(path, _ENTRY_MAX), str(path))
+                entry = parse_entry(read_small(path, ENTRY_MAX), str(path))
                 if path.stem != entry.digest.hex:
                     raise FormatError(f"{path}: an entry for another bundle, {entry.digest.short}")
                 found.append(entry)
@@ -169,7 +101,7 @@ class Store:
         """The bundle's entry; None if there is none, or none that can be read."""
         with contextlib.suppress(NotFound, FormatError):
             path = self._entries / f"{digest.hex}.json"
-            return parse_entry(read_small(path, _ENTRY_MAX), str(path))
+            return parse_entry(read_small(path, ENTRY_MAX), str(path))
         return None
 
     def bundle(self, digest: Digest) -> Bundle | None:
@@ -193,6 +125,10 @@ class Store:
                 there = Bundle(place, library=self)
                 if there.manifest.digest == entry.digest:
                     return there
+        return self.here(entry)
+
+    def here(self, entry: Entry) -> Bundle:
+        """The bundle from the store's own files."""
         found = Bundle(self.root, index=entry.index.encode(), library=self)
         found.suspect = self.suspect
         return found
@@ -210,7 +146,7 @@ class Store:
         found = self._locate(wanted)
         if len(found) < len(wanted) and not self._anew:
             # before something is said to be missing, the index is not believed
-            self._remake()
+            self.refresh(anew=True)
             found = self._locate(wanted)
         return found
 
@@ -220,7 +156,7 @@ class Store:
         try:
             hits = self.index.find(wanted)
         except IndexSpoiled:
-            self._remake()
+            self.refresh(anew=True)
             hits = self.index.find(wanted)
         for name, digest, number in hits:
             bundle = self.bundle(digest)
@@ -229,37 +165,25 @@ class Store:
                     found[name] = bundle
         return found
 
-    def _remake(self) -> None:
-        self._anew, self._indexed = True, False
-        self._index_on_disk_or_not(clear=True)
-        self.refresh()
+    def refresh(self, *, anew: bool = False) -> None:
+        """Make the index agree with the entries: what is new is added. Where it cannot be trusted, or `anew`, it is made from nothing.
 
-    def _index_on_disk_or_not(self, *, clear: bool) -> None:
-        """Begin an index; in memory where the store cannot be written."""
-        try:
-            with self.adding():
-                if clear:
-                    self.index.clear()
-        except MediumError:
-            self.index = ChunkIndex(None)
-            self.index.clear()
-
-    def refresh(self) -> None:
-        """Make the index agree with the entries: what is new is added; where it cannot be trusted, it is made anew."""
-        if self._indexed:
+        It is in memory where the store cannot be written.
+        """
+        if self._indexed and not anew:
             return
         wanted = {entry.digest for entry in self.entries() if entry.packs}
-        if self._known() != wanted:
+        if anew or self._known() != wanted:
             try:
                 with self.adding():
-                    self._catch_up(wanted)
+                    self._catch_up(wanted, anew)
             except MediumError:
                 self.index = ChunkIndex(None)
-                self._catch_up(wanted)
+                self._catch_up(wanted, True)
         self._indexed = True
 
-    def _catch_up(self, wanted: set[Digest]) -> None:
-        known = self._known()
+    def _catch_up(self, wanted: set[Digest], anew: bool) -> None:
+        known = None if anew else self._known()
         if known is None or known - wanted:
             self._anew = True
             self.index.clear()
@@ -395,8 +319,9 @@ class Store:
 
     def _renew(self, entry: Entry | None) -> None:
         """A held bundle that was imported once more is the newest."""
-        if entry and entry.role is Role.HELD and entry.order + 1 < self._next():
-            self.put(replace(entry, order=self._next()))
+        following = self._next()
+        if entry and entry.role is Role.HELD and entry.order + 1 < following:
+            self.put(replace(entry, order=following))
 
     def put(self, entry: Entry) -> None:
         """Publish an entry."""
@@ -487,7 +412,7 @@ class Store:
         keep: set[str] = set()
         for entry in self.entries():
             try:
-                bundle = Bundle(self.root, index=entry.index.encode(), library=self)
+                bundle = self.here(entry)
             except TransferError as error:
                 self._suspect_small(entry)
                 raise Damaged(
@@ -507,20 +432,29 @@ class Store:
             if final.lstat().st_size == each.size and each.digest.hex not in self.damaged():
                 return "present"
         source = folder / "blobs" / each.digest.algorithm / each.digest.hex
-        temporary = self.blobs / f".{each.digest.hex[:16]}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
-        try:
-            with open_plain(source) as file:
-                how = _link(source, temporary, os.fstat(file.fileno()))
-                if not how and not copy:
-                    return ""
-                if not (how and written):
-                    _check(file.fileno(), each, temporary if not how else None, str(source))
-            os.replace(temporary, final)
-            self.mark_damaged(self.damaged() - {each.digest.hex})
-            return how or "copied"
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        with open_plain(source) as file:
+            state = os.fstat(file.fileno())
+            stream = SliceReader(file.fileno(), 0, state.st_size, str(source))
+            blocks = verified(stream, each.digest, each.size, str(source))
+            temporary = self.blobs / f".{each.digest.hex[:16]}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+            how = _link(source, temporary, state)
+            if how:
+                try:
+                    for _ in blocks if not written else ():
+                        pass
+                    os.replace(temporary, final)
+                finally:
+                    with contextlib.suppress(OSError):
+                        temporary.unlink()
+            elif copy:
+                how = "copied"
+                with publishing(final) as write:
+                    for block in blocks:
+                        write(block)
+            else:
+                return ""
+        self.mark_damaged(self.damaged() - {each.digest.hex})
+        return how
 
 
 def _descriptor(blob: head.Blob) -> Descriptor:
@@ -543,26 +477,3 @@ def _link(source: Path, target: Path, state: os.stat_result) -> str:
         target.unlink()
         return ""
     return "linked"
-
-
-def _check(fd: int, each: Descriptor, copy_to: Path | None, where: str) -> None:
-    """Read it all, copying it if asked to; Damaged unless size and digest are right."""
-    out = create(copy_to) if copy_to else -1
-    try:
-        hasher, size = hashlib.new(each.digest.algorithm), 0
-        while block := os.read(fd, BLOCK):
-            hasher.update(block)
-            size += len(block)
-            if size > each.size:
-                break
-            if out >= 0:
-                write_all(out, block)
-        if size != each.size or hasher.hexdigest() != each.digest.hex:
-            raise Damaged(
-                f"{where}: the content is not what its name says", hint="copy this file from the bundle again"
-            )
-        if out >= 0:
-            os.fsync(out)
-    finally:
-        if out >= 0:
-            os.close(out)

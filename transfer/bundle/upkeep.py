@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import shutil
 from array import array
 from collections.abc import Iterator
@@ -13,22 +11,24 @@ from functools import partial
 from pathlib import Path
 
 from transfer.bundle.assembly import Assembly, complete
-from transfer.bundle.base import Base, recipe_names
+from transfer.bundle.base import Base, outside_names
+from transfer.bundle.entry import Role
 from transfer.bundle.header import Blob
-from transfer.bundle.reader import Bundle
-from transfer.bundle.store import Role, Store
+from transfer.bundle.reader import Bundle, file_fault
+from transfer.bundle.store import Store
 from transfer.bundle.writer import BundleWriter
-from transfer.chunks.name import Kind, split_names
+from transfer.chunks.name import Kind
 from transfer.errors import Damaged, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.model import ChunkId, Digest
-from transfer.streams import BLOCK, open_plain
 from transfer.work import Pool
 
 GARBAGE_FROM = 4
 """Chunks are packed anew when more than one in so many bytes of their frames is garbage."""
 COMPACT_LEVEL = 9
 MIN_NAME = 6
-LOOSE = frozenset({Role.SENT, Role.SUPPLIER, Role.COMPACTED})
+SPARE = frozenset({Role.SUPPLIER, Role.COMPACTED})
+"""Roles of bundles that are kept for others' sake alone."""
+LOOSE = SPARE | {Role.SENT}
 """Roles of bundles whose own needs bind nobody: they are kept for others, or as a record."""
 
 
@@ -81,7 +81,7 @@ def check(store: Store, *, rebuild: bool, jobs: int) -> StoreChecked:
         wrong: set[str] = set()
         for entry in entries:
             try:
-                bundle = Bundle(store.root, index=entry.index.encode(), library=store)
+                bundle = store.here(entry)
             except TransferError as error:
                 faults.append(Fault(f"bundle {entry.digest.short}", error.message, ()))
                 store.bundle(entry.digest)  # marks what it stumbles on
@@ -103,28 +103,17 @@ def check(store: Store, *, rebuild: bool, jobs: int) -> StoreChecked:
         with contextlib.suppress(Damaged):
             named = store.named()
             unnamed = sum(path.name not in named for path in store.blobs.iterdir()) if store.blobs.is_dir() else 0
-        if rebuild:
-            store.index.clear()
-            store.forget()
         if store.root.is_dir():
-            store.refresh()
+            store.refresh(anew=rebuild)
         return StoreChecked(len(entries), sum(blob.size for blob in seen.values()), unnamed, rebuild, tuple(faults))
 
 
 def _wrong(path: Path, blob: Blob) -> str:
     """What is wrong with a file; "" if nothing."""
     try:
-        with open_plain(path) as file:
-            if os.fstat(file.fileno()).st_size != blob.size:
-                return f"{os.fstat(file.fileno()).st_size} bytes where it should have {blob.size}"
-            hasher = hashlib.sha256()
-            while block := file.read(BLOCK):
-                hasher.update(block)
-    except TransferError as error:
+        return file_fault(path, blob)
+    except NotFound as error:
         return error.message
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return "" if hasher.hexdigest() == blob.digest.hex else "the content is not what its name says"
 
 
 def needed_by(store: Store, digest: Digest) -> set[Digest] | None:
@@ -139,8 +128,7 @@ def needed_by(store: Store, digest: Digest) -> set[Digest] | None:
         return set()
     try:
         assembly = Assembly([bundle])
-        names = set(recipe_names(bundle)) | {n for frame in bundle.catalog().frames for n in split_names(frame.prefix)}
-        absent = complete(assembly, names, store)
+        absent = complete(assembly, outside_names(bundle), store)
     except (MissingPart, Damaged):
         return None
     needed = {each.manifest.digest for each in assembly.bundles} | bundle.record_suppliers
@@ -217,13 +205,11 @@ def compact(store: Store, *, jobs: int) -> Compacted:
     """Pack the chunks anew that are kept only for others' sake, if more than a fourth of their packs is garbage or they are patched."""
     work = store.root / "compacting"
     with store.removing(), Pool(jobs, "compact") as pool:
-        spare = [each for each in store.entries() if each.role in (Role.SUPPLIER, Role.COMPACTED) and each.packs]
+        spare = [each for each in store.entries() if each.role in SPARE and each.packs]
         bundles = [found for each in spare if (found := store.bundle(each.digest))]
         if not bundles:
             return Compacted(0, 0, 0)
-        live = _live(store, {each.manifest.digest for each in bundles})
-        if len(bundles) < len(spare):
-            live = None
+        live = _live(store) if len(bundles) == len(spare) else None
         before = sum(blob.size for each in bundles for blob in each.header.packs)
         if live is None:
             return Compacted(0, before, before)
@@ -249,27 +235,19 @@ def compact(store: Store, *, jobs: int) -> Compacted:
         return Compacted(len(numbers), before, sum(blob.size for blob in entry.header.packs))
 
 
-def _live(store: Store, spare: set[Digest]) -> set[bytes] | None:
-    """The chunks of the spare bundles that others need, for their blobs or as prefixes. None if that cannot be told."""
+def _live(store: Store) -> set[bytes] | None:
+    """The chunks of others that bundles need which are not kept for others' sake themselves. None if that cannot be told."""
     live: set[bytes] = set()
     for entry in store.entries():
-        if entry.digest in spare or entry.role in (Role.SUPPLIER, Role.COMPACTED):
+        if entry.role in SPARE:
             continue
         bundle = store.bundle(entry.digest)
         if bundle is None:
             return None
         try:
-            catalog = bundle.catalog()
+            live |= outside_names(bundle)
         except (MissingPart, Damaged):
             return None
-        names = [
-            n
-            for recipe in catalog.recipes.values()
-            for part in recipe.parts
-            for n in split_names(part.skeleton + part.payload)
-        ]
-        names += [n for frame in catalog.frames for n in split_names(frame.prefix)]
-        live.update(name for name in names if not catalog.has(name))
     return live
 
 

@@ -11,17 +11,17 @@ import fcntl
 import os
 import shutil
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from transfer.bundle import header as head
 from transfer.bundle.base import ABSENT, Base
-from transfer.bundle.catalog import CATALOG_FRAME_RAW, document_record, frame_record, recipe_records
+from transfer.bundle.catalog import CATALOG_FRAME_RAW, chunk_names, document_record, frame_record, recipe_records
 from transfer.bundle.journal import Journal, New, Seen
 from transfer.chunks.bucket import Buckets, Gathered
 from transfer.chunks.folder import FolderChunks
@@ -37,6 +37,10 @@ from transfer.work import Lane, Pool
 README_NAME, VERIFY_NAME = "README.txt", "verify.py"
 MIN_CATALOG_LEVEL = 15
 """Chunk names do not compress, and a catalog has each of them twice or more: on the reference corpus 9 makes 2.76 MB, 15 2.27."""
+
+
+Packed: TypeAlias = tuple[FrameHeader, bytes, bytes]
+"""A frame's header, its bytes, and the names of its chunks end to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +113,10 @@ class BundleWriter:
         self._packs = _Packs(self._state, self._blobs, "pack", pool, weigh=weigh)
         self._weigh = weigh
         self._buckets = Buckets(self._flush)
-        self._lane: Lane[tuple[FrameHeader, bytes, bytes]] = Lane(pool, ahead, self._deliver)
+        self._lane: Lane[Packed] = Lane(pool, ahead, self._deliver)
         self._ahead = ahead
         self._batches = Pool(1 if pool.threaded else 0, "patch")
-        self._patching: Future[list[tuple[FrameHeader, bytes, bytes]]] | None = None
+        self._patching: Future[list[Packed]] | None = None
         self._patched = False
         self.bytes_new = self.bytes_reused = 0
 
@@ -131,7 +135,7 @@ class BundleWriter:
         return name in self._known or (self._base is not None and name in self._base)
 
     def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = ()) -> None:
-        if name in self._known or (self._base is not None and name in self._base):
+        if name in self:
             return
         self._new.append(New(name, len(data), kind, partners))
         # bytes that an earlier run has packed need no place in memory until their frame comes up
@@ -194,20 +198,25 @@ class BundleWriter:
     def _flush(self, gathered: Gathered) -> None:
         self._lane.push(partial(self._pack, gathered))
 
-    def _pack(self, gathered: Gathered) -> tuple[FrameHeader, bytes, bytes]:
-        names = b"".join(gathered.names)
+    def _pack(self, gathered: Gathered) -> Packed:
+        packed = self._packed(b"".join(gathered.names), partial(self._encode, gathered))
+        gathered.buffer.close()
+        return packed
+
+    def _packed(self, names: bytes, encode: Callable[[], tuple[FrameHeader, bytes]]) -> Packed:
+        """The frame of these chunks: as an earlier run packed it, or made now."""
         kept = self.kept.packed(names) if len(self.kept) else None
         if kept:
             self.bytes_reused += kept[0].raw_size
-        else:
-            starts = offsets(gathered.sizes)
-            for number in gathered.holes:
-                start = starts[number]
-                gathered.buffer[start : start + gathered.sizes[number]] = self.kept.get(gathered.names[number])
-            with memoryview(gathered.buffer) as whole, whole[: gathered.size] as raw:
-                kept = encode_frame(gathered.kind, raw, gathered.sizes, self._level)
-        gathered.buffer.close()
-        return *kept, names
+        return *(kept or encode()), names
+
+    def _encode(self, gathered: Gathered) -> tuple[FrameHeader, bytes]:
+        starts = offsets(gathered.sizes)
+        for number in gathered.holes:
+            start = starts[number]
+            gathered.buffer[start : start + gathered.sizes[number]] = self.kept.get(gathered.names[number])
+        with memoryview(gathered.buffer) as whole, whole[: gathered.size] as raw:
+            return encode_frame(gathered.kind, raw, gathered.sizes, self._level)
 
     def _flush_changes(self) -> None:
         """Have the batch patched while the next one gathers. What comes of it is written where the next one ends: the order is always the same."""
@@ -226,10 +235,10 @@ class BundleWriter:
             for each in patched:
                 self._deliver(each)
 
-    def _patch_all(self, base: Base, batch: list[Change]) -> list[tuple[FrameHeader, bytes, bytes]]:
+    def _patch_all(self, base: Base, batch: list[Change]) -> list[Packed]:
         """A batch as patched frames. The base's bytes come in the order in which the frames need them."""
-        out: list[tuple[FrameHeader, bytes, bytes]] = []
-        lane: Lane[tuple[FrameHeader, bytes, bytes]] = Lane(self._pool, self._ahead, out.append)
+        out: list[Packed] = []
+        lane: Lane[Packed] = Lane(self._pool, self._ahead, out.append)
         frames = list(frames_of(batch, lambda n: base.frame_of(n) << 32 | n, base.size_of))
         partners = [list(dict.fromkeys(n for change in frame for n in change.partners)) for frame in frames]
         older = base.fetch(array("I", [number for each in partners for number in each]))
@@ -239,18 +248,14 @@ class BundleWriter:
         lane.drain()
         return out
 
-    def _patch(self, frame: list[Change], partners: list[ChunkId], prefix: bytes) -> tuple[FrameHeader, bytes, bytes]:
-        names = b"".join(change.name for change in frame)
-        kept = self.kept.packed(names) if len(self.kept) else None
-        if kept:
-            self.bytes_reused += kept[0].raw_size
-        else:
+    def _patch(self, frame: list[Change], partners: list[ChunkId], prefix: bytes) -> Packed:
+        def encode() -> tuple[FrameHeader, bytes]:
             raw = b"".join(self.kept.get(c.name) if c.data is None else c.data for c in frame)
-            sizes = [change.size for change in frame]
-            kept = encode_frame(frame[0].kind, raw, sizes, self._level, partners, prefix)
-        return *kept, names
+            return encode_frame(frame[0].kind, raw, [c.size for c in frame], self._level, partners, prefix)
 
-    def _deliver(self, packed: tuple[FrameHeader, bytes, bytes]) -> None:
+        return self._packed(b"".join(change.name for change in frame), encode)
+
+    def _deliver(self, packed: Packed) -> None:
         frame, data, names = packed
         number, placed = self._packs.append(frame, data)
         self._frames.append((number, placed, names))
@@ -308,11 +313,7 @@ class BundleWriter:
         if base is None:
             return head.no_prerequisites()
         used = {
-            name
-            for digest, recipe in self._recipes.items()
-            if digest in wanted
-            for part in recipe.parts
-            for name in split_names(part.skeleton + part.payload)
+            name for digest, recipe in self._recipes.items() if digest in wanted for name in chunk_names(recipe)
         } | {name for _, placed, _ in self._frames for name in placed.header.prefix}
         lacking = used - self._known
         numbers = [base.find(name) for name in lacking]
@@ -332,9 +333,7 @@ class BundleWriter:
         }
         out = []
         for image in images:
-            parts = [part for layer in image.layers for part in self._recipes[layer.digest].parts]
-            ids = (part.skeleton + part.payload for part in parts)
-            names = {name for each in ids for name in split_names(each)}
+            names = {name for layer in image.layers for name in chunk_names(self._recipes[layer.digest])}
             out.append(tuple(sorted({frame_of[name] for name in names if name in frame_of})))
         return tuple(out)
 

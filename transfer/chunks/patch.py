@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Final
 
 from transfer.chunks.name import NO_PARTNER, Kind
@@ -89,6 +89,9 @@ class Older:
     def size_of(self, file: int) -> int:
         return self._size[file]
 
+    def first_chunk(self, file: int) -> int:
+        return self.chunks[self._first[file]]
+
     def chunks_of(self, file: int) -> tuple[array[int], array[int]]:
         """The file's chunks, and where each begins (bytes) with the file's end behind them."""
         first, end = self._first[file], self._first[file] + self._count[file]
@@ -142,7 +145,7 @@ class Pairing:
             return
         number = self._find(name)
         for file in self._older.named(path):
-            if self._older.chunks[self._older._first[file]] == number:
+            if self._older.first_chunk(file) == number:
                 layer = self._older.layer_of(file)
                 self._votes[layer] = self._votes.get(layer, 0) + 2
 
@@ -181,7 +184,8 @@ class Pairing:
     def _choose(self, path: bytes, size: int) -> int:
         """The file itself as it was: in the layer this one resembles, else of the nearest size; then files of nearly its path."""
         likeness = self._votes
-        for hits in (self._older.named(path), *(self._older.alike(path) if path else ())):
+        # one way after the other: the tables for near paths are made when a path is first not found
+        for hits in chain((self._older.named(path),), self._older.alike(path) if path else ()):
             best, rank = NO_PARTNER, (0, 0, 0)
             for seen, file in enumerate(hits):
                 if seen > 200:

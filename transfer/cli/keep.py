@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from transfer.bundle import upkeep
 from transfer.bundle.reader import Bundle
@@ -86,51 +87,34 @@ def inventory(folder: Path | None, no_store: bool, json: bool) -> None:
         print(printable(f"  {', '.join(each.names) or each.id.short}  {each.layers} layers  {amount(each.size)}"))
 
 
-def _rows(store: Store) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
+def _rows(store: Store) -> list[dict[str, Any]]:
+    rows = []
     for entry in store.entries():
         bundle = store.bundle(entry.digest)
-        if bundle is None:
-            rows.append(
-                {
-                    "digest": str(entry.digest),
-                    "role": "damaged",
-                    "when": entry.when,
-                    "packs": entry.packs,
-                    "bytes": 0,
-                    "images": [],
-                    "builds_on": [],
-                }
-            )
-            continue
-        header = bundle.header
+        header = bundle.header if bundle else None
+        blobs = (*header.catalog, *(header.packs if entry.packs else ())) if header else ()
         rows.append(
             {
                 "digest": str(entry.digest),
-                "role": str(entry.role),
+                "role": str(entry.role) if header else "damaged",
                 "when": entry.when,
                 "packs": entry.packs,
-                "bytes": sum(b.size for b in (*header.catalog, *(header.packs if entry.packs else ()))),
-                "images": [list(image.names) for image in bundle.images],
-                "builds_on": header.prerequisites["bundles"],
+                "bytes": sum(blob.size for blob in blobs),
+                "images": [list(image.names) for image in header.images] if header else [],
+                "builds_on": header.prerequisites["bundles"] if header else [],
             }
         )
     return rows
 
 
-def _print_rows(rows: list[dict[str, object]]) -> None:
+def _print_rows(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         images = row["images"]
-        assert isinstance(images, list)
         names = ", ".join(name for each in images[:3] for name in each[:1])
         more = f" and {len(images) - 3} more" if len(images) > 3 else ""
-        size, when = row["bytes"], row["when"]
-        assert isinstance(size, int)
-        assert isinstance(when, int)
         packs = "" if row["packs"] else "  (catalog only)"
-        print(
-            printable(f"  {str(row['digest'])[7:19]}  {row['role']}  {amount(size)}  {age(when)}  {names}{more}{packs}")
-        )
+        about = f"{row['role']}  {amount(row['bytes'])}  {age(row['when'])}  {names}{more}{packs}"
+        print(printable(f"  {row['digest'][7:19]}  {about}"))
 
 
 def ls(folder: Path | None, json: bool) -> None:

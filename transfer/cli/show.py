@@ -8,6 +8,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
@@ -139,60 +140,72 @@ def plan(
         opened.close()
     layers = {digest: size for each in found for digest, size in each.layers}
     total = sum(layers.values()) or sum(each.size for each in found)
-    there = output
-    while not there.exists():
-        there = there.absolute().parent
-    state = os.statvfs(there)
-    free = state.f_bavail * state.f_frsize
+    there, free = _room(output)
     finished = (output / "index.json").exists()
     unfinished = sum(p.stat().st_size for p in output.glob("blobs/sha256/*")) if not finished else 0
-    value = {
-        "from": where,
-        "bundle": str(output),
-        "images": [{"names": list(f.names), "id": str(f.id), "bytes": f.size, "layers": len(f.layers)} for f in found],
-        "bytes_to_read": total,
-        "bytes_needed": max(0, total - unfinished),
-        "bytes_kept": unfinished,
-        "bytes_free": free,
-        "finished": finished,
-    }
-    if weighed:
-        value["bytes_needed"] = weighed.bytes_packed
-        value["delta"] = {
-            "bytes_packed": weighed.bytes_packed,
-            "bytes_new": weighed.bytes_new,
-            "prerequisites": weighed.prerequisites,
-            "images": [
-                {"names": list(image.names), "bytes": size}
-                for image, size in zip(weighed.images, weighed.image_bytes, strict=True)
-            ],
-        }
+    needed = weighed.bytes_packed if weighed else max(0, total - unfinished)
     if json:
+        value: dict[str, Any] = {
+            "from": where,
+            "bundle": str(output),
+            "images": [
+                {"names": list(f.names), "id": str(f.id), "bytes": f.size, "layers": len(f.layers)} for f in found
+            ],
+            "bytes_to_read": total,
+            "bytes_needed": needed,
+            "bytes_kept": unfinished,
+            "bytes_free": free,
+            "finished": finished,
+        }
+        if weighed:
+            value["delta"] = _delta_json(weighed)
         print_json(value)
     elif weighed:
-        for image, size in zip(weighed.images, weighed.image_bytes, strict=True):
-            print(printable(f"{', '.join(image.names) or image.label}  {len(image.layers)} layers  {amount(size)}"))
-        print(
-            f"{printable(str(output))}: {weighed.bytes_packed} bytes, {amount(free)} free there; "
-            f"builds on {weighed.prerequisites} chunks the other side must have:"
-        )
-        print("  in its store, in a bundle named with --seed, or, slower, in the images of its engine")
-        return
+        _say_delta(weighed, output, free)
     else:
         for each in found:
             print(
                 printable(f"{', '.join(each.names) or each.id.short}  {len(each.layers)} layers  {amount(each.size)}")
             )
         print(f"{len(found)} images from {where}: {amount(total)} to read, each shared layer once")
-        print(
-            f"{printable(str(output))}: at most {amount(max(0, total - unfinished))} needed, {amount(free)} free there"
-        )
+        print(f"{printable(str(output))}: at most {amount(needed)} needed, {amount(free)} free there")
         if unfinished:
             print(f"{amount(unfinished)} are packed already by an unfinished export")
     if not weighed and free < (total - unfinished) // 4:
         raise NoSpace(
             f"{there}: {amount(free)} free will hardly hold {amount(total)} of layers", hint="choose another folder"
         )
+
+
+def _room(output: Path) -> tuple[Path, int]:
+    """The nearest folder that exists, and the bytes free there."""
+    there = output
+    while not there.exists():
+        there = there.absolute().parent
+    state = os.statvfs(there)
+    return there, state.f_bavail * state.f_frsize
+
+
+def _delta_json(weighed: exporting.Exported) -> dict[str, Any]:
+    return {
+        "bytes_packed": weighed.bytes_packed,
+        "bytes_new": weighed.bytes_new,
+        "prerequisites": weighed.prerequisites,
+        "images": [
+            {"names": list(image.names), "bytes": size}
+            for image, size in zip(weighed.images, weighed.image_bytes, strict=True)
+        ],
+    }
+
+
+def _say_delta(weighed: exporting.Exported, output: Path, free: int) -> None:
+    for image, size in zip(weighed.images, weighed.image_bytes, strict=True):
+        print(printable(f"{', '.join(image.names) or image.label}  {len(image.layers)} layers  {amount(size)}"))
+    print(
+        f"{printable(str(output))}: {weighed.bytes_packed} bytes, {amount(free)} free there; "
+        f"builds on {weighed.prerequisites} chunks the other side must have:"
+    )
+    print("  in its store, in a bundle named with --seed, or, slower, in the images of its engine")
 
 
 def inspect(bundle: Path, json: bool) -> None:

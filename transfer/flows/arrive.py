@@ -11,16 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transfer.bundle.assembly import assemble
+from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.bundle.store import Adopted, Role
+from transfer.bundle.store import Adopted
 from transfer.bundle.upkeep import staged
 from transfer.engines.base import ImageSource
 from transfer.engines.docker import DockerClient, DockerSource, Way
 from transfer.engines.ocilayout import LayoutSource
 from transfer.errors import MissingPart, TransferError
 from transfer.events import Noted, Observer
-from transfer.flows.load import BundleContent, Loaded, load, load_into_docker, readable
+from transfer.flows.load import BundleContent, Loaded, load, load_into_docker
 from transfer.flows.recut import recut
 from transfer.flows.select import open_file_sink, split_transport
 from transfer.flows.stores import StoreChoice, remember
@@ -62,8 +63,7 @@ def arrive(
 ) -> Arrival:
     """Import the images; take the bundle into the store meanwhile; then import what was staged and is complete now."""
     with contextlib.ExitStack() as stack:
-        if choice.store:
-            stack.enter_context(_reading(choice))
+        stack.enter_context(_reading(choice))
         side = stack.enter_context(Pool(1, "adopt"))
         taking: list[Future[tuple[Adopted | None, TransferError | None]]] = []
 
@@ -118,8 +118,11 @@ def land(
                 shelf.put(found)
             return found is not None
 
-        if bundle.is_delta and not readable(bundle) and not help_out():
-            bundle.catalog()  # says what is lacking, before anything is made
+        try:
+            bundle.catalog()
+        except MissingPart:
+            if not bundle.is_delta or not help_out():
+                raise
         sink = open_file_sink(target.to, target.platform)
         if sink is None:
             return load_into_docker(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +10,14 @@ from pathlib import Path
 
 from transfer.bundle import header as head
 from transfer.bundle.library import EMPTY, Library
-from transfer.bundle.reader import Bundle
+from transfer.bundle.reader import Bundle, file_fault
 from transfer.bundle.rebuild import Rebuilding
 from transfer.chunks.pack import Hole, read_packed, scan, sound
 from transfer.errors import Damaged, MissingPart, NotFound, TransferError
 from transfer.events import Advanced, Done, Observer, Planned
 from transfer.flows.load import BundleContent
 from transfer.model import Digest
-from transfer.streams import BLOCK, open_plain
+from transfer.streams import open_plain
 from transfer.work import Pool, default_jobs, ordered_map
 
 
@@ -86,24 +84,10 @@ _GONE = "the file is missing"
 
 def _hash(folder: Path, blob: head.Blob, observer: Observer) -> str:
     """What is wrong with a file as a whole; "" if nothing."""
-    path = folder / blob.path
     try:
-        with open_plain(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            hasher = hashlib.sha256()
-            buffer = bytearray(BLOCK)
-            while count := file.readinto(buffer):  # type: ignore[attr-defined]
-                hasher.update(memoryview(buffer)[:count])
-                observer(Advanced("verify", count))
+        return file_fault(folder / blob.path, blob, lambda count: observer(Advanced("verify", count)))
     except NotFound:
         return _GONE
-    except TransferError as error:
-        return error.message
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    if size != blob.size:
-        return f"{size} bytes where it should have {blob.size}"
-    return "" if hasher.hexdigest() == blob.digest.hex else "the content is not what its name says"
 
 
 def _explain(bundle: Bundle, blob: head.Blob, problem: str) -> list[Damage]:

@@ -159,17 +159,6 @@ def load(
     )
 
 
-def readable(bundle: Bundle) -> bool:
-    """Whether the catalog can be read with what is at hand."""
-    try:
-        bundle.catalog()
-    except MissingPart:
-        if not bundle.is_delta:
-            raise
-        return False
-    return True
-
-
 def require(bundle: Bundle, images: Sequence[Image]) -> None:
     """All packs the images need are there, before anything is touched. MissingPart names them."""
     gone = {blob.digest for blob in bundle.missing_packs()}

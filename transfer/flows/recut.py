@@ -60,8 +60,6 @@ def holding(source: ImageSource, layers: set[Digest]) -> list[Found]:
 
 def _quieter(observer: Observer) -> Observer:
     def tell(event: Event) -> None:
-        if not isinstance(event, Noted | Planned):
-            return
         if isinstance(event, Planned):
             observer(event)
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer.bundle.assembly import supplied_by
-from transfer.bundle.base import Base, recipe_names
-from transfer.bundle.header import Blob, parse_index
+from transfer.bundle.base import Base, outside_names
+from transfer.bundle.header import OCI_LAYOUT, Blob, parse_index
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.bundle.store import Store
-from transfer.chunks.name import split_names
 from transfer.errors import FormatError, MissingPart, NotFound, UsageError, from_os_error
 from transfer.flows.check import Checked
 from transfer.model import Digest
@@ -98,7 +97,7 @@ def answer(request: Request, folder: Path, library: Shelf) -> Answered:
         for each in (bundle.config, bundle.manifest):
             path = bundle.folder / "blobs" / each.digest.algorithm / each.digest.hex
             publish(folder / "blobs" / "sha256" / each.digest.hex, read_small(path, each.size))
-        publish(folder / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}\n')
+        publish(folder / "oci-layout", OCI_LAYOUT)
         publish(folder / "index.json", bundle.index)
     except OSError as error:
         raise from_os_error(error, f"writing {folder}") from error
@@ -132,9 +131,7 @@ class Against:
 
 def against(bundle: Bundle, place: Store | Sequence[Bundle]) -> Against:
     """What of the bundle's prerequisites a store holds, or a site that has confirmed these bundles."""
-    catalog = bundle.catalog()
-    names = set(recipe_names(bundle)) | {n for frame in catalog.frames for n in split_names(frame.prefix)}
-    needed = {name for name in names if not catalog.has(name)}
+    needed = outside_names(bundle)
     if isinstance(place, Store):
         there = set(place.locate(needed))
         have = {entry.digest for entry in place.entries()}

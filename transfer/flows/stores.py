@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.bundle.receipt import Receipt, matching, parse_receipt, receipt_file, site_name
 from transfer.bundle.sites import Sites
-from transfer.bundle.store import Adopted, Role, Store
+from transfer.bundle.store import Adopted, Store
 from transfer.errors import FormatError, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
 from transfer.model import Digest
