@@ -90,6 +90,32 @@ class EngineError(TransferError):
     advice = "the engine's own log may tell more"
 
 
+class LinkError(TransferError):
+    """The line to another host cannot be had, or breaks again and again."""
+
+    slug, exit_code = "link", 21
+    advice = "check the host, the port and the network, then run the same command again: it goes on where it stopped"
+
+
+class CutOff(LinkError):
+    """The line broke while it was in use; a new one may work at once."""
+
+    slug = "cut-off"
+
+
+class HostKeyError(TransferError):
+    """The far host has not proved that it is the one that is meant."""
+
+    slug, exit_code = "host-key", 22
+
+
+class CredentialsError(TransferError):
+    """The far host does not let this user in."""
+
+    slug, exit_code = "credentials", 24
+    advice = "check user, key and agent (ssh -v says more), or name a key with --identity"
+
+
 class NoSpace(TransferError):
     """A disk is full, a quota is spent, or a file is larger than the filesystem takes."""
 
@@ -109,6 +135,17 @@ class MediumError(TransferError):
 
     slug, exit_code = "medium", 13
     advice = "check the medium and run the same command again"
+
+
+def named(slug: str) -> type[TransferError]:
+    """The class with this slug, for a failure that was told by another host; MediumError for one that is not known here."""
+    waiting: list[type[TransferError]] = [TransferError]
+    while waiting:
+        each = waiting.pop()
+        if each.slug == slug:
+            return each
+        waiting += each.__subclasses__()
+    return MediumError
 
 
 def from_os_error(error: OSError, doing: str) -> TransferError:

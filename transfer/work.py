@@ -40,6 +40,13 @@ def default_jobs() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
+def background(call: Callable[[], object], name: str) -> threading.Thread:
+    """A call that runs beside everything else and does not keep the program alive."""
+    thread = threading.Thread(target=call, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
 class Pool:
     """Threads that run calls; with `jobs=0` a call runs at once in the caller."""
 
@@ -145,8 +152,7 @@ def ahead_of(items: Iterator[T], depth: int, *, threaded: bool = True) -> Iterat
             if close:
                 close()
 
-    thread = threading.Thread(target=run, name="ahead", daemon=True)
-    thread.start()
+    thread = background(run, "ahead")
     try:
         while (item := waiting.get()) is not _END:
             if isinstance(item, _Failed):

@@ -19,6 +19,7 @@ PACK_TYPE = "application/vnd.transfer.pack.v1"
 HEADER_MAX = 64 << 20
 STATE = ".transfer"
 """The folder of an unfinished export's notes."""
+SIGNATURE = "index.json.sig"
 PATCH = "patch"
 """The feature of a delta: frames with prefixes, and chunks that others carry."""
 KNOWN_FEATURES = frozenset({PATCH})

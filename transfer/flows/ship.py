@@ -1,0 +1,286 @@
+"""Ship: a bundle's files to a depot, the index last; what is there already is checked and not sent again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transfer.bundle.header import SIGNATURE, Blob
+from transfer.bundle.reader import Bundle, file_fault
+from transfer.chunks.name import chunk_id
+from transfer.errors import (
+    CutOff,
+    Damaged,
+    LinkError,
+    Locked,
+    MissingPart,
+    NoSpace,
+    UsageError,
+)
+from transfer.events import Advanced, Done, Noted, Observer, Planned, Rewound
+from transfer.model import Digest
+from transfer.ship.base import PART, Depot, Held
+from transfer.streams import open_plain, pread, read_small, sha256
+from transfer.work import Pool
+
+INDEX = "index.json"
+SPARE = 1 << 20
+"""Bytes a filesystem needs for folders and names, beside the files."""
+SMALL = 16 << 20
+"""A second line is not worth its set-up below this (bytes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a bundle: its name in the bundle folder, what is in it, and where it is read."""
+
+    name: str
+    digest: Digest
+    size: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """What came of it (bytes). `sent` counts what was sent twice as well; `supplied` came out of the far side's own store."""
+
+    digest: Digest
+    where: str
+    files: int
+    total: int
+    sent: int
+    there: int
+    supplied: int
+    rewound: int
+    lanes: int
+    seconds: float
+
+    @property
+    def already(self) -> bool:
+        return self.sent == 0
+
+
+def files_of(bundle: Bundle) -> list[File]:
+    """All files, in the order in which they go: what says what it is, packs, what helps people, the index last. MissingPart if one is not here."""
+    out = [_blob(bundle, each.digest, each.size) for each in (bundle.manifest, bundle.config)]
+    out += [_blob(bundle, each.digest, each.size) for each in (*bundle.header.catalog, *bundle.header.packs)]
+    for name in ("README.txt", "verify.py", SIGNATURE, "oci-layout", INDEX):
+        path = bundle.folder / name
+        if name == INDEX or path.is_file():
+            data = bundle.index if name == INDEX else read_small(path)
+            out.append(File(name, sha256(data), len(data), path))
+    return out
+
+
+def _blob(bundle: Bundle, digest: Digest, size: int) -> File:
+    name = Blob(digest, size, 0, 0).path
+    path = bundle.folder / name
+    if not path.is_file() or path.lstat().st_size != size:
+        raise MissingPart(f"{path} is missing or not of its size", hint="copy it from the bundle, or export again")
+    return File(name, digest, size, path)
+
+
+@dataclass
+class Shipment:
+    """Files on their way into one folder of one place. `connect` gives a depot on it, one for each lane."""
+
+    files: Sequence[File]
+    folder: str
+    connect: Callable[[], Depot]
+    observer: Observer
+    lanes: int | None = None
+    token: str = field(default_factory=lambda: os.urandom(8).hex())
+    sent: int = 0
+    there: int = 0
+    supplied: int = 0
+    rewound: int = 0
+    used: int = 1
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def run(self, digest: Digest) -> Shipped:
+        """Send all that is not there. Afterwards every file is there and has been checked there."""
+        started = time.monotonic()
+        first = self.connect()
+        try:
+            first.hold(self.folder, self.token)
+            return self._run(first, digest, started)
+        finally:
+            first.close()
+
+    def _run(self, first: Depot, digest: Digest, started: float) -> Shipped:
+        index = self.files[-1]
+        held = self._look(first)
+        self._is_ours(first, index, held[INDEX])
+        total = sum(file.size for file in self.files)
+        self._has_room(first, held)
+        self.observer(Planned("ship", total))
+        todo = list(self.files[:-1])
+        self._supply(first, [file for file in todo if held[file.name] is None])
+        begun = sum(each.size for each in held.values() if each)
+        if begun:
+            self.observer(Noted(f"{begun / 1e6:.1f} of {total / 1e6:.1f} MB are there already; going on"))
+        self._all(first, todo, held)
+        self._one(first, index, held[INDEX])
+        self.observer(Done("ship"))
+        return Shipped(
+            digest,
+            f"{first.where}/{self.folder}",
+            len(self.files),
+            total,
+            self.sent,
+            self.there,
+            self.supplied,
+            self.rewound,
+            self.used,
+            time.monotonic() - started,
+        )
+
+    def _look(self, depot: Depot) -> dict[str, Held | None]:
+        names = [file.name for file in self.files]
+        found = depot.stat([f"{self.folder}/{name}" for name in names])
+        return dict(zip(names, found, strict=True))
+
+    def _is_ours(self, depot: Depot, index: File, held: Held | None) -> None:
+        if held and held.finished and depot.check(f"{self.folder}/{INDEX}", index.digest, index.size):
+            raise UsageError(
+                f"{depot.where}/{self.folder} is another bundle, or a damaged one",
+                hint="ship to another folder, or remove that one",
+            )
+
+    def _has_room(self, depot: Depot, held: dict[str, Held | None]) -> None:
+        free = depot.free(self.folder)
+        needed = sum(file.size - (each.size if (each := held[file.name]) else 0) for file in self.files)
+        if free is not None and needed + SPARE > free and needed > 0:
+            raise NoSpace(
+                f"{depot.where}: {(needed + SPARE) / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free",
+                hint="free some space there, or ship to several media",
+            )
+
+    def _supply(self, depot: Depot, files: Sequence[File]) -> None:
+        """What the far side's store has need not be sent."""
+        self.supplied = (
+            depot.supply(self.folder, [(file.name, file.digest, file.size) for file in files]) if files else 0
+        )
+        if self.supplied:
+            self.observer(Noted(f"{self.supplied} files are in the far side's store and are not sent"))
+
+    def _all(self, first: Depot, todo: list[File], held: dict[str, Held | None]) -> None:
+        left = sum(file.size for file in todo) - sum(each.size for each in held.values() if each)
+        wanted = self.lanes or (1 if left < SMALL else first.traits.lanes)
+        self.used = max(1, min(wanted, len(todo)))
+        waiting = iter(todo)
+        with Pool(self.used - 1, "ship") as pool:
+            others = [pool.submit(lambda: self._lane(None, waiting, held)) for _ in range(self.used - 1)]
+            try:
+                self._lane(first, waiting, held)
+            except BaseException:
+                self._stop.set()
+                raise
+            for other in others:
+                other.result()
+
+    def _lane(self, depot: Depot | None, waiting: Iterator[File], held: dict[str, Held | None]) -> None:
+        """Take files until none is left. A further line that cannot be had is no matter: the first one sends all."""
+        with contextlib.ExitStack() as stack:
+            if depot is None:
+                try:
+                    depot = self.connect()
+                    stack.callback(depot.close)
+                    depot.hold(self.folder, self.token)
+                except (LinkError, Locked) as error:
+                    self.observer(Noted(f"no further line: {error.message}"))
+                    return
+            while not self._stop.is_set():
+                with self._lock:
+                    file = next(waiting, None)
+                if file is None:
+                    return
+                try:
+                    self._one(depot, file, held[file.name])
+                except BaseException:
+                    self._stop.set()
+                    raise
+
+    def _one(self, depot: Depot, file: File, held: Held | None) -> None:
+        """Bring one file there. What does not match is discarded once, and sent again."""
+        name, again = f"{self.folder}/{file.name}", False
+        while True:
+            if self._stop.is_set():
+                return
+            try:
+                if held and held.finished and self._stands(depot, name, file):
+                    return
+                self._send(depot, name, file, held)
+                return
+            except CutOff:
+                pass
+            except Damaged as error:
+                self._source_is_sound(file)
+                if again:
+                    raise
+                again = True
+                depot.discard(name)
+                self._rewind(name, error.message)
+            held = depot.stat([name])[0]
+
+    def _stands(self, depot: Depot, name: str, file: File) -> bool:
+        fault = depot.check(name, file.digest, file.size)
+        if fault:
+            raise Damaged(fault)
+        self._count(file.size, there=True)
+        return True
+
+    def _send(self, depot: Depot, name: str, file: File, held: Held | None) -> None:
+        with open_plain(file.path) as source:
+            fd = source.fileno()
+            at = self._resume_at(depot, name, file, fd, held)
+            while at < file.size and not self._stop.is_set():
+                block = pread(fd, min(PART, file.size - at), at, str(file.path))
+                if not block:
+                    raise MissingPart(f"{file.path} is cut short", hint="copy it from the bundle, or export again")
+                depot.append(name, block, at)
+                at += len(block)
+                self._count(len(block))
+        if not self._stop.is_set():
+            depot.finish(name, file.digest, file.size)
+
+    def _resume_at(self, depot: Depot, name: str, file: File, fd: int, held: Held | None) -> int:
+        """Behind the last part that is the same on both sides."""
+        if held is None or held.finished or held.size > file.size:
+            return 0
+        at = held.size
+        for n, part in enumerate(depot.parts(name) if depot.traits.compares_parts else ()):
+            ours = pread(fd, min(PART, held.size - n * PART), n * PART, str(file.path)) if held.size > n * PART else b""
+            if chunk_id(ours) != part:
+                at = n * PART
+                self._rewind(name, f"an unfinished copy differs from byte {at} on")
+                break
+        if at:
+            self._count(at, there=True)
+        return at
+
+    def _rewind(self, name: str, why: str) -> None:
+        self.rewound += 1
+        self.observer(Rewound(name, f"{why}; sent again"))
+
+    def _count(self, size: int, *, there: bool = False) -> None:
+        with self._lock:
+            if there:
+                self.there += size
+            else:
+                self.sent += size
+            self.observer(Advanced("ship", size))
+
+    def _source_is_sound(self, file: File) -> None:
+        """Damaged, naming the file here, if it is the one that is wrong."""
+        why = file_fault(file.path, Blob(file.digest, file.size, 0, 0))
+        if why:
+            raise Damaged(f"{file.path}: {why}", hint="the bundle here is damaged: transfer verify says what to do")

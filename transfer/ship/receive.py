@@ -1,0 +1,269 @@
+"""The receiver's half of the wire: a folder depot that answers calls, confined to the folder it was given."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from transfer import __version__
+from transfer.errors import CutOff, FormatError, MediumError, TransferError, UsageError, from_os_error
+from transfer.model import Digest
+from transfer.ship import wire
+from transfer.ship.base import PART, Depot, split_name
+from transfer.ship.folder import PATIENCE, FolderDepot
+from transfer.ship.wire import Channel, Ended, Talk
+
+Supply = Callable[[Path, Digest, int], bool]
+"""Put the file with this digest and size at this path, out of what the site has; False if it has not."""
+Import = Callable[[Path, dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]]
+"""Import a bundle folder; events go to the callable."""
+ACK_SECONDS = 1.0
+
+
+class StdioChannel:
+    """Standard input and output of this process."""
+
+    def __init__(self, source: int = 0, sink: int = 1) -> None:
+        self._source, self._sink = source, sink
+
+    def send(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._sink, view) :]
+        except OSError as error:
+            raise CutOff(f"the sender is gone: {error.strerror}") from error
+
+    def recv(self, size: int) -> bytes:
+        try:
+            return os.read(self._source, size)
+        except OSError as error:
+            raise CutOff(f"the sender is gone: {error.strerror}") from error
+
+    def close(self) -> None:
+        """The hearing thread may hang in `read`; the process ends soon."""
+
+
+class Receiver:
+    """Serves one sender until it ends. `inbox` confines it; without one it writes where its user may."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        inbox: Path | None,
+        supply: Supply | None = None,
+        import_: Import | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._channel, self._inbox, self._patience = channel, inbox, patience
+        self._supply, self._import = supply, import_
+        self._talk = Talk(channel, "the sender")
+        self._depot: Depot | None = None
+        self._root = Path()
+        self._growing: tuple[int, str, int] | None = None  # the call that began it, name, where it ends now
+        self._acked, self._acked_at = 0, 0.0
+
+    def run(self) -> None:
+        """Until the sender is done, or gone: what it sent until then is kept."""
+        features = ["supply"] * (self._supply is not None) + ["import"] * (self._import is not None)
+        self._channel.send(wire.MAGIC)
+        self._talk.begin()
+        self._talk.tell(wire.HELLO, wire=wire.VERSION, mandatory=[], features=features, tool=__version__)
+        with contextlib.suppress(Ended, CutOff):
+            if self._meet():
+                while True:
+                    self._take(*self._talk.hear())
+        if self._depot:
+            self._depot.close()
+        self._talk.close()
+
+    def _meet(self) -> bool:
+        kind, body = self._talk.hear()
+        try:
+            hello = wire.body_of(body, "the sender")
+            if kind != wire.HELLO:
+                raise FormatError("the sender does not say hello")
+            wire.meet(hello, "the sender")
+            self._root = choose_root(str(hello.get("folder", "")), self._inbox)
+            self._depot = FolderDepot(self._root, patience=self._patience)
+        except TransferError as error:
+            self._fail(0, error)
+            return False
+        self._talk.tell(wire.ANSWER, n=0)
+        return True
+
+    def _fail(self, number: int, error: TransferError) -> None:
+        hint = error.hint or error.advice
+        self._talk.tell(wire.FAIL, n=number, slug=error.slug, message=error.message, hint=hint)
+
+    def _take(self, kind: int, body: bytes) -> None:
+        if kind == wire.DATA:
+            if self._growing:
+                self._write(body)
+            return
+        call = wire.body_of(body, "the sender")
+        number = call.get("n")
+        if kind != wire.CALL or type(number) is not int:
+            raise CutOff("the sender says what no sender says")
+        handler = _CALLS.get(str(call.get("op")))
+        try:
+            if handler is None:
+                raise UsageError(f"this receiver cannot {call.get('op')!r:.40}")
+            answer = handler(self, call)
+            if answer is not None:
+                self._talk.tell(wire.ANSWER, n=number, **answer)
+        except TransferError as error:
+            self._fail(number, error)
+        except OSError as error:
+            self._fail(number, from_os_error(error, str(self._root)))
+        except (KeyError, TypeError, ValueError) as error:
+            self._fail(number, FormatError(f"a malformed call: {error!r:.200}"))
+
+    @property
+    def _place(self) -> Depot:
+        if self._depot is None:
+            raise UsageError("no folder was chosen")
+        return self._depot
+
+    # the calls
+
+    def _append(self, call: dict[str, Any]) -> None:
+        offset = _whole(call["offset"])
+        self._growing = (call["n"], _text(call["name"]), offset)
+        self._acked, self._acked_at = offset, time.monotonic()
+
+    def _write(self, data: bytes) -> None:
+        assert self._growing
+        number, name, at = self._growing
+        try:
+            self._place.append(name, data, at)
+        except TransferError as error:
+            self._growing = None
+            self._fail(number, error)
+            return
+        at += len(data)
+        self._growing = (number, name, at)
+        now = time.monotonic()
+        if at - self._acked >= PART or now - self._acked_at > ACK_SECONDS:
+            self._talk.ack(number, at)
+            self._acked, self._acked_at = at, now
+
+    def _finish(self, call: dict[str, Any]) -> dict[str, Any]:
+        self._growing = None
+        self._place.finish(_text(call["name"]), Digest.parse(call["digest"]), _whole(call["size"]))
+        return {}
+
+    def _hold(self, call: dict[str, Any]) -> dict[str, Any]:
+        self._place.hold(_text(call["folder"]), _text(call["token"]))
+        return {}
+
+    def _stat(self, call: dict[str, Any]) -> dict[str, Any]:
+        held = self._place.stat([_text(each) for each in call["names"]])
+        return {"held": [None if each is None else [each.size, each.finished] for each in held]}
+
+    def _list(self, call: dict[str, Any]) -> dict[str, Any]:
+        return {"files": self._place.list(_text(call["folder"]))}
+
+    def _parts(self, call: dict[str, Any]) -> dict[str, Any]:
+        return {"parts": [each.hex() for each in self._place.parts(_text(call["name"]))]}
+
+    def _read(self, call: dict[str, Any]) -> dict[str, Any]:
+        for block in self._place.read(_text(call["name"]), _whole(call["offset"])):
+            self._talk.say(wire.BLOCK, block)
+        return {}
+
+    def _check(self, call: dict[str, Any]) -> dict[str, Any]:
+        name, digest = _text(call["name"]), Digest.parse(call["digest"])
+        return {"fault": self._place.check(name, digest, _whole(call["size"]))}
+
+    def _discard(self, call: dict[str, Any]) -> dict[str, Any]:
+        self._place.discard(_text(call["name"]))
+        return {}
+
+    def _free(self, call: dict[str, Any]) -> dict[str, Any]:
+        folder = _text(call["folder"])
+        split_name(folder)
+        return {"bytes": self._place.free(folder)}
+
+    def _take_supply(self, call: dict[str, Any]) -> dict[str, Any]:
+        folder, files = _text(call["folder"]), _pairs(call["files"])
+        split_name(folder)
+        count = 0
+        for name, digest, size in files:
+            split_name(f"{folder}/{name}")
+            if self._supply and self._place.stat([f"{folder}/{name}"]) == [None]:
+                count += self._supply(self._root / folder / name, Digest.parse(digest), _whole(size))
+        return {"count": count}
+
+    def _run_import(self, call: dict[str, Any]) -> dict[str, Any]:
+        folder = _text(call["folder"])
+        split_name(folder)
+        if self._import is None:
+            raise UsageError(
+                "this receiver only takes files in", hint="import there by hand, or let it: receive --allow-import"
+            )
+        options = call["options"]
+        if not isinstance(options, dict):
+            raise FormatError("a malformed call")
+        return self._import(self._root / folder, options, lambda value: self._talk.tell(wire.EVENT, **value))
+
+
+_CALLS: dict[str, Callable[[Receiver, dict[str, Any]], dict[str, Any] | None]] = {
+    "append": Receiver._append,
+    "check": Receiver._check,
+    "discard": Receiver._discard,
+    "finish": Receiver._finish,
+    "free": Receiver._free,
+    "hold": Receiver._hold,
+    "import": Receiver._run_import,
+    "list": Receiver._list,
+    "parts": Receiver._parts,
+    "read": Receiver._read,
+    "stat": Receiver._stat,
+    "supply": Receiver._take_supply,
+}
+
+
+def choose_root(folder: str, inbox: Path | None) -> Path:
+    """The folder a sender means: absolute, or from the home (or the inbox). UsageError for one outside the inbox."""
+    if "\0" in folder or ".." in folder.split("/"):
+        raise UsageError(f"{folder!r:.200} is no folder to ship to", hint="name it without ..")
+    if folder == "~" or folder.startswith("~/"):
+        folder = folder[2:]
+    base = inbox.resolve() if inbox else Path.home()
+    root = Path(os.path.normpath(base / folder))
+    if inbox and root != base and base not in root.parents:
+        raise UsageError(
+            f"{folder} is outside the inbox of this receiver", hint=f"ship to {base}, or to a folder in it"
+        )
+    if inbox and not base.is_dir():
+        raise MediumError(f"the inbox {base} is no folder", hint="make it, or name another: receive --inbox DIR")
+    here = base
+    for part in root.relative_to(base).parts if inbox else ():
+        here /= part
+        if here.is_symlink():
+            raise UsageError(f"{here} is a link, which may lead out of the inbox", hint="name another folder")
+    return root
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise FormatError("a malformed call")
+    return value
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 60:
+        raise FormatError("a malformed call")
+    return value
+
+
+def _pairs(value: object) -> Sequence[Sequence[Any]]:
+    if not isinstance(value, list) or not all(isinstance(each, list) and len(each) == 3 for each in value):
+        raise FormatError("a malformed call")
+    return value

@@ -1,0 +1,215 @@
+"""A depot behind a transfer program on the far side: this is the sender's half; `receive.py` is the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from transfer import __version__
+from transfer.errors import CutOff, FormatError, TransferError
+from transfer.model import Digest
+from transfer.ship import wire
+from transfer.ship.base import Held, Traits
+from transfer.ship.wire import Channel, Ended, Talk
+from transfer.work import background
+
+WINDOW = 8 << 20
+"""Bytes that may be on their way before the receiver has said that it wrote them."""
+
+
+class NoReceiver(Exception):
+    """There is no transfer program at the other end of the channel; what there was instead, in words."""
+
+
+class ReceiverDepot:
+    """`folder` is the far side's, as the user wrote it; empty for its home or inbox. NoReceiver if no program answers there."""
+
+    def __init__(self, channel: Channel, where: str, folder: str, *, window: int = WINDOW) -> None:
+        self.where, self.traits = where, Traits(lanes=2)
+        self._talk, self._window = Talk(channel, where), window
+        self._number = 0
+        self._growing: tuple[str, int, int] | None = None  # name, bytes sent so far, the call that began it
+        self._written = 0
+        self._moved = threading.Condition()
+        self._failed: TransferError | None = None
+        self._talk.on_ack = self._on_ack
+        greeted = threading.Event()
+
+        def give_up() -> None:
+            if not greeted.wait(wire.SILENCE):
+                channel.close()
+
+        background(give_up, "greeting")
+        try:
+            self._talk.tell(wire.HELLO, wire=wire.VERSION, mandatory=[], tool=__version__, folder=folder)
+            wire.find_magic(channel, where)
+        except (Ended, CutOff, FormatError) as error:
+            channel.close()
+            raise NoReceiver(str(error)) from error
+        finally:
+            greeted.set()
+        self._talk.begin()
+        kind, body = self._hear()
+        hello = wire.body_of(body, where)
+        if kind != wire.HELLO:
+            raise FormatError(f"{where}: it does not say hello", hint="that is no transfer program")
+        wire.meet(hello, where)
+        self.features = frozenset(str(each) for each in hello.get("features", []))
+        self._wait(0)
+
+    # asking
+
+    def _hear(self) -> tuple[int, bytes]:
+        try:
+            return self._talk.hear()
+        except Ended as end:
+            raise CutOff(f"{self.where}: the connection ended") from end
+
+    def _call(self, op: str, **words: Any) -> int:
+        self._number += 1
+        self._talk.tell(wire.CALL, n=self._number, op=op, **words)
+        return self._number
+
+    def _wait(
+        self,
+        number: int,
+        block: Callable[[bytes], None] | None = None,
+        event: Callable[[dict[str, Any]], None] = lambda value: None,
+    ) -> dict[str, Any]:
+        """The answer to a call. The failure of the append before it comes first."""
+        while True:
+            kind, body = self._hear()
+            if kind == wire.BLOCK:
+                if block:
+                    block(body)
+                continue
+            value = wire.body_of(body, self.where)
+            if kind == wire.EVENT:
+                event(value)
+            elif kind == wire.FAIL and (
+                value.get("n") == number or (self._growing and value.get("n") == self._growing[2])
+            ):
+                self._growing = None
+                raise wire.failure(value)
+            elif kind == wire.ANSWER and value.get("n") == number:
+                return value
+
+    def _ask(self, op: str, **words: Any) -> dict[str, Any]:
+        self._settle()
+        return self._wait(self._call(op, **words))
+
+    def hold(self, folder: str, token: str) -> None:
+        self._ask("hold", folder=folder, token=token)
+
+    def stat(self, names: Sequence[str]) -> list[Held | None]:
+        out: list[Held | None] = []
+        for at in range(0, len(names), 1000):
+            found = self._ask("stat", names=list(names[at : at + 1000])).get("held")
+            if not isinstance(found, list) or len(found) != len(names[at : at + 1000]):
+                raise FormatError(f"{self.where}: a malformed answer")
+            out += [None if each is None else Held(int(each[0]), bool(each[1])) for each in found]
+        return out
+
+    def list(self, folder: str) -> dict[str, int]:
+        found = self._ask("list", folder=folder).get("files")
+        if not isinstance(found, dict):
+            raise FormatError(f"{self.where}: a malformed answer")
+        return {str(name): int(size) for name, size in found.items()}
+
+    def read(self, name: str, offset: int = 0) -> Iterator[bytes]:
+        self._settle()
+        number = self._call("read", name=name, offset=offset)
+        while True:
+            kind, body = self._hear()
+            if kind == wire.BLOCK:
+                yield body
+                continue
+            value = wire.body_of(body, self.where)
+            if value.get("n") == number:
+                if kind == wire.FAIL:
+                    raise wire.failure(value)
+                return
+
+    def parts(self, name: str) -> Sequence[bytes]:
+        found = self._ask("parts", name=name).get("parts")
+        try:
+            return [bytes.fromhex(each) for each in found or ()]
+        except (TypeError, ValueError) as error:
+            raise FormatError(f"{self.where}: a malformed answer") from error
+
+    # sending
+
+    def append(self, name: str, data: bytes | memoryview, offset: int) -> None:
+        if self._growing is None or self._growing[:2] != (name, offset):
+            self._settle()
+            self._written, self._failed = offset, None
+            self._growing = (name, offset, self._call("append", name=name, offset=offset))
+        _, sent, call = self._growing
+        self._talk.say(wire.DATA, data)
+        self._growing = (name, sent + len(data), call)
+        self._make_room(self._window)
+
+    def _on_ack(self, call: int, at: int) -> None:
+        with self._moved:
+            if self._growing and call == self._growing[2]:
+                self._written = at
+                self._moved.notify()
+
+    def _make_room(self, window: int) -> None:
+        """Wait until no more than `window` bytes are on their way."""
+        if self._growing is None:
+            return
+        with self._moved:
+            while self._growing[1] - self._written > window:
+                self._moved.wait(0.05)
+                self._look()
+        self._look()
+
+    def _look(self) -> None:
+        """Whether something has gone wrong meanwhile: while a file is sent, nothing but a failure is ever said."""
+        if not self._talk.waiting():
+            return
+        kind, body = self._hear()
+        said = wire.body_of(body, self.where)
+        if kind == wire.FAIL and self._growing and said.get("n") == self._growing[2]:
+            self._growing = None
+            raise wire.failure(said)
+
+    def _settle(self) -> None:
+        """No file is at work any more."""
+        self._growing = None
+
+    def finish(self, name: str, digest: Digest, size: int) -> None:
+        number = self._call("finish", name=name, digest=str(digest), size=size)
+        self._wait(number)
+        self._settle()
+
+    def check(self, name: str, digest: Digest, size: int) -> str:
+        return str(self._ask("check", name=name, digest=str(digest), size=size).get("fault", ""))[:1000]
+
+    def discard(self, name: str) -> None:
+        self._ask("discard", name=name)
+
+    def free(self, folder: str) -> int | None:
+        found = self._ask("free", folder=folder).get("bytes")
+        return found if type(found) is int else None
+
+    def supply(self, folder: str, files: Sequence[tuple[str, Digest, int]]) -> int:
+        """Let the far side take files out of its own store; how many it had."""
+        if "supply" not in self.features:
+            return 0
+        words = [[name, str(digest), size] for name, digest, size in files]
+        return int(self._ask("supply", folder=folder, files=words).get("count", 0))
+
+    def run_import(
+        self, folder: str, options: dict[str, Any], event: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
+        """Import over there what was shipped; its progress goes to `event`. The failure is the import's own."""
+        if "import" not in self.features:
+            raise TransferError(f"{self.where} does not import")
+        self._settle()
+        return self._wait(self._call("import", folder=folder, options=options), event=event)
+
+    def close(self) -> None:
+        self._talk.close()

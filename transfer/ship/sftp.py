@@ -1,0 +1,330 @@
+"""A depot over SFTP, for hosts where nothing can be installed: pipelined writes whose every status is read, fsync, rename, and a look at what is there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shlex
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from transfer.errors import CutOff, FormatError, MediumError, NoSpace, NotFound, TransferError
+from transfer.model import Digest
+from transfer.ship.base import PART, WRONG_CONTENT, Held, Traits, damaged, split_name, unfinished, wrong_size
+from transfer.ship.ssh import GONE, fsync, room, sftp_client
+from transfer.ship.wire import Channel
+
+if TYPE_CHECKING:
+    import paramiko
+
+R = TypeVar("R")
+KEEP_BACK = 4096
+"""Bytes that wait for `finish`: the last write is the one that reads the status of all before it."""
+
+
+@dataclass
+class _Growing:
+    """The unfinished file at work: where it ends now, and the bytes kept back."""
+
+    name: str
+    file: paramiko.SFTPFile
+    at: int
+    tail: bytes = b""
+
+
+class SftpDepot:
+    """`open_channel` gives the sftp subsystem; `run` a command's channel, as far as the account has a shell. `folder` as the user wrote it."""
+
+    def __init__(
+        self, open_channel: Callable[[], Channel], run: Callable[[str], Channel], where: str, folder: str
+    ) -> None:
+        self.where, self._run = where, run
+        self._channel = open_channel()
+        self._client = sftp_client(self._channel)
+        self._growing: _Growing | None = None
+        self._shell: bool | None = None
+        relative = folder[2:] if folder.startswith("~/") else "" if folder == "~" else folder
+        self._root = relative.rstrip("/") or ("/" if relative.startswith("/") else ".")
+        self._made: set[str] = set()
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(checks_there=self._shell is not False, compares_parts=False, lanes=2)
+
+    def _path(self, name: str, *, growing: bool = False) -> str:
+        *folders, base = split_name(name)
+        return "/".join((self._root, *folders, unfinished(base) if growing else base))
+
+    def _ask(self, name: str, call: Callable[[], R]) -> R:
+        """One request, or several; what goes wrong gets its name here."""
+        try:
+            return call()
+        except GONE as error:
+            raise CutOff(f"{self.where}: the connection broke: {error or type(error).__name__}") from error
+        except FileNotFoundError as error:
+            raise NotFound(f"{self.where}:{self._root}/{name} is not there") from error
+        except PermissionError as error:
+            raise MediumError(
+                f"{self.where}:{self._root}/{name}: permission denied", hint="check the owner and the permissions there"
+            ) from error
+        except OSError as error:
+            raise self._why(name, error) from error
+
+    def _why(self, name: str, error: OSError) -> TransferError:
+        """SFTP says `Failure` for all that has no number of its own: the filesystem tells more."""
+        found = None
+        with contextlib.suppress(*GONE):
+            found = room(self._client, self._root)
+        where = f"{self.where}:{self._root}/{name}"
+        if found and found.read_only:
+            return MediumError(f"{where}: the filesystem is read-only", hint="ship to another folder, or remount it")
+        if found and found.free < 2 * PART:
+            return NoSpace(
+                f"{where}: no space left on the far side", hint="free some space there and run the same command again"
+            )
+        return MediumError(f"{where}: {error}", hint="quota, disk or permissions: that host's log may tell more")
+
+    def hold(self, folder: str, token: str) -> None:
+        """SFTP has no locks."""
+        split_name(folder)
+
+    def supply(self, folder: str, files: Sequence[tuple[str, Digest, int]]) -> int:
+        return 0
+
+    def stat(self, names: Sequence[str]) -> list[Held | None]:
+        self._settle()
+        listed: dict[str, dict[str, int]] = {}
+        out: list[Held | None] = []
+        for name in names:
+            *_, base = split_name(name)
+            folder = self._path(name).rpartition("/")[0]
+            if folder not in listed:
+                listed[folder] = {
+                    each.filename: int(each.st_size or 0) for each in self._entries(folder) if _is_file(each)
+                }
+            files = listed[folder]
+            if base in files:
+                out.append(Held(files[base], True))
+            else:
+                growing = files.get(unfinished(base))
+                out.append(None if growing is None else Held(growing, False))
+        return out
+
+    def _entries(self, folder: str) -> list[Any]:
+        try:
+            return self._ask(folder, lambda: self._client.listdir_attr(folder))
+        except NotFound:
+            return []
+
+    def list(self, folder: str) -> dict[str, int]:
+        out: dict[str, int] = {}
+        waiting = [""]
+        split_name(folder)
+        while waiting and len(out) < 1 << 20:
+            under = waiting.pop()
+            for each in self._entries(f"{self._root}/{folder}/{under}".rstrip("/")):
+                if _is_file(each) and not each.filename.startswith("."):
+                    out[f"{under}{each.filename}"] = int(each.st_size or 0)
+                elif stat.S_ISDIR(each.st_mode or 0) and under.count("/") < 7:
+                    waiting.append(f"{under}{each.filename}/")
+        return out
+
+    def read(self, name: str, offset: int = 0) -> Iterator[bytes]:
+        self._settle()
+        return self._read(name, self._path(name), offset)
+
+    def _read(self, name: str, path: str, offset: int = 0) -> Iterator[bytes]:
+        file = self._ask(name, lambda: self._client.open(path, "rb"))
+        try:
+            size = self._ask(name, lambda: int(file.stat().st_size or 0))
+            self._ask(name, lambda: file.seek(offset))
+            if size - offset <= 256 << 20:
+                self._ask(name, lambda: file.prefetch(size, 64))
+            while block := self._ask(name, lambda: file.read(PART)):
+                yield block
+        finally:
+            self._close(file)
+
+    def _close(self, file: paramiko.SFTPFile) -> None:
+        with contextlib.suppress(OSError, *GONE):
+            file.close()
+
+    def parts(self, name: str) -> Sequence[bytes]:
+        split_name(name)
+        return ()
+
+    # writing
+
+    def append(self, name: str, data: bytes | memoryview, offset: int) -> None:
+        grown = self._growing
+        if grown is None or grown.name != name or grown.at + len(grown.tail) != offset:
+            grown = self._take_up(name, offset)
+        whole = grown.tail + bytes(data)
+        cut = max(0, len(whole) - KEEP_BACK)
+        if cut:
+            file = grown.file
+            self._ask(name, lambda: file.write(whole[:cut]))
+        grown.at += cut
+        grown.tail = whole[cut:]
+
+    def _take_up(self, name: str, offset: int) -> _Growing:
+        self._settle()
+        path = self._path(name, growing=True)
+        self._folders(name)
+        there = 0
+        with contextlib.suppress(NotFound):
+            found = self._ask(name, lambda: self._client.lstat(path))
+            there = int(found.st_size or 0)
+            if not _is_file(found):
+                raise MediumError(f"{self.where}:{path} is no plain file", hint="remove it")
+        if offset > there:
+            raise FormatError(f"{self.where}:{path}: bytes at {offset}, beyond its end at {there}")
+        file = self._ask(name, lambda: self._client.open(path, "r+b" if there else "wb", 0))
+        if there > offset:
+            self._ask(name, lambda: file.truncate(offset))
+        self._ask(name, lambda: file.seek(offset))
+        file.set_pipelined(True)
+        self._growing = _Growing(name, file, offset)
+        return self._growing
+
+    def _folders(self, name: str) -> None:
+        *folders, _ = split_name(name)
+        path = self._root
+        for each in ("", *folders):
+            path = f"{path}/{each}" if each else path
+            if path in self._made:
+                continue
+            try:
+                self._client.stat(path)
+            except FileNotFoundError:
+                self._ask(name, lambda path=path: self._client.mkdir(path))  # type: ignore[misc]
+            except (OSError, *GONE) as error:
+                self._ask(name, lambda error=error: _raise(error))  # type: ignore[misc]
+            self._made.add(path)
+
+    def _drain(self) -> _Growing | None:
+        """Write what was kept back, and read the status of everything."""
+        grown = self._growing
+        if grown is None:
+            return None
+        file = grown.file
+        file.set_pipelined(False)
+        self._growing = None
+        try:
+            if grown.tail:
+                tail = grown.tail
+                self._ask(grown.name, lambda: file.write(tail))
+            elif grown.at:
+                # a write without bytes still reads the status of those before it
+                self._ask(grown.name, lambda: file._write(b""))  # type: ignore[attr-defined]
+        except TransferError:
+            self._close(file)
+            raise
+        grown.at += len(grown.tail)
+        return grown
+
+    def _settle(self) -> None:
+        grown = self._drain()
+        if grown:
+            self._close(grown.file)
+
+    def finish(self, name: str, digest: Digest, size: int) -> None:
+        grown = self._growing
+        if grown is None or grown.name != name:
+            held = self.stat([name])[0]
+            self._take_up(name, held.size if held and not held.finished else 0)
+        grown = self._drain()
+        assert grown
+        file = grown.file
+        try:
+            durable = self._ask(name, lambda: fsync(self._client, file))
+        finally:
+            self._close(file)
+        path, final = self._path(name, growing=True), self._path(name)
+        why = self._fault(name, path, digest, size)
+        if why:
+            raise damaged(f"{self.where}:{self._root}", name, why)
+        self._ask(name, lambda: self._rename(path, final))
+        self.durable = durable
+
+    def _rename(self, path: str, final: str) -> None:
+        try:
+            self._client.posix_rename(path, final)
+        except OSError as error:
+            if "unsupported" not in str(error).lower():
+                raise
+            with contextlib.suppress(FileNotFoundError):
+                self._client.remove(final)
+            self._client.rename(path, final)
+
+    def check(self, name: str, digest: Digest, size: int) -> str:
+        self._settle()
+        try:
+            return self._fault(name, self._path(name), digest, size)
+        except NotFound:
+            return "it is not there"
+
+    def _fault(self, name: str, path: str, digest: Digest, size: int) -> str:
+        """What is wrong with the bytes that lie there: never the size alone."""
+        found = self._ask(name, lambda: int(self._client.lstat(path).st_size or 0))
+        if found != size:
+            return wrong_size(name, found, size)
+        told = self._hash_there(path) if digest.algorithm == "sha256" else None
+        if told is None:
+            hasher = hashlib.new(digest.algorithm)
+            for block in self._read(name, path):
+                hasher.update(block)
+            told = hasher.hexdigest()
+        return "" if told == digest.hex else WRONG_CONTENT
+
+    def _hash_there(self, path: str) -> str | None:
+        """sha256 as that host's own program gives it; None if nothing can be run there."""
+        if self._shell is False:
+            return None
+        quoted = shlex.quote(path if path.startswith("/") else f"./{path}")
+        channel = self._run(f"sha256sum {quoted} 2>/dev/null || shasum -a 256 {quoted}")
+        said = b""
+        try:
+            while len(said) < 4096 and (block := channel.recv(4096)):
+                said += block
+        except CutOff:
+            said = b""
+        finally:
+            channel.close()
+        word = said.split()[0].decode(errors="replace").lstrip("\\") if said.split() else ""
+        self._shell = len(word) == 64 and set(word) <= set("0123456789abcdef")
+        return word if self._shell else None
+
+    def discard(self, name: str) -> None:
+        if self._growing and self._growing.name == name:
+            self._growing.tail = b""
+            with contextlib.suppress(TransferError):
+                self._settle()
+        self._settle()
+        for path in (self._path(name), self._path(name, growing=True)):
+            with contextlib.suppress(NotFound):
+                self._ask(name, lambda path=path: self._client.remove(path))  # type: ignore[misc]
+
+    def free(self, folder: str) -> int | None:
+        for path in (self._root, "."):
+            found = self._ask(folder, lambda path=path: room(self._client, path))  # type: ignore[misc]
+            if found:
+                return found.free
+        return None
+
+    def close(self) -> None:
+        with contextlib.suppress(TransferError):
+            self._settle()
+        with contextlib.suppress(OSError, *GONE):
+            self._client.close()
+        self._channel.close()
+
+
+def _is_file(found: Any) -> bool:
+    return stat.S_ISREG(found.st_mode or 0)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
