@@ -212,6 +212,69 @@ def diff(
     keep.diff(older, newer, source, files, show.Behind((), tuple(seed or ()), store, no_store, ""), json, quiet)
 
 
+@app.command()
+def ship(
+    bundle: BundleArgument,
+    to: Annotated[
+        list[str],
+        typer.Argument(help="[user@]host:folder, ssh://user@host:port/folder, folders of media, or spool:DIR."),
+    ],
+    import_: Annotated[bool, typer.Option("--import", help="Also import it over there.")] = False,
+    target: Annotated[str, typer.Option("--to", help="With --import: where to, as for `import --to`.")] = "",
+    retag: Annotated[list[str] | None, typer.Option("--retag", help="With --import: OLD=NEW.")] = None,
+    site: Annotated[str, typer.Option("--site", help="Note that this site has it shipped.")] = "",
+    ssh: Annotated[
+        str, typer.Option("--ssh", help="openssh (the system's ssh; the default where there is one) or paramiko.")
+    ] = "",
+    identity: Annotated[Path | None, typer.Option("--identity", "-i", help="The private key to use.")] = None,
+    host_key: Annotated[
+        str, typer.Option("--host-key", help="Accept this host key alone: SHA256:... as ssh-keygen -l prints it.")
+    ] = "",
+    accept_new: Annotated[
+        bool, typer.Option("--accept-new", help="Take the key of a host that is not known yet, unseen.")
+    ] = False,
+    ssh_config: Annotated[Path | None, typer.Option("--ssh-config", help="Instead of ~/.ssh/config.")] = None,
+    remote: Annotated[str, typer.Option("--remote", help="What transfer is called over there.")] = "transfer",
+    limit_rate: Annotated[str, typer.Option("--limit-rate", help="Bytes a second, e.g. 500K, 2M.")] = "",
+    parity: Annotated[
+        str, typer.Option("--parity", help="Media, spool: recovery files for so many percent of the packs, e.g. 30%.")
+    ] = "",
+    eject: Annotated[bool, typer.Option("--eject", help="Unmount media when all is written and read back.")] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Forget which media were filled before: begin a new set.")
+    ] = False,
+    store: StoreOption = None,
+    no_store: NoStore = False,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Files at once (default: two).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go where.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Bring a bundle to another host or onto media: run it again after an interruption and it goes on where it stopped."""
+    from transfer.cli import carry
+
+    access = carry.Access(ssh, identity, host_key, accept_new, ssh_config, remote, limit_rate)
+    after = carry.After(import_, target, tuple(retag or ()), site, store, no_store)
+    media = carry.Media(parity, eject, anew)
+    carry.ship(bundle, to, access, after, media, jobs, dry_run, json, quiet)
+
+
+@app.command(hidden=True)
+def receive(
+    stdio: Annotated[bool, typer.Option("--stdio", help="Speak on standard input and output.")] = False,
+    inbox: Annotated[Path | None, typer.Option("--inbox", help="Take files into this folder and nowhere else.")] = None,
+    allow_import: Annotated[
+        bool, typer.Option("--allow-import", help="With --inbox: also import what arrived.")
+    ] = False,
+    store: StoreOption = None,
+    no_store: NoStore = False,
+) -> None:
+    """The other end of `ship`: started over SSH, also as a forced command."""
+    from transfer.cli import carry
+
+    carry.receive(stdio, inbox, allow_import, store, no_store)
+
+
 receipt_app = typer.Typer(invoke_without_command=True, help="What this site holds, for the sender to build on.")
 app.add_typer(receipt_app, name="receipt")
 store_app = typer.Typer(no_args_is_help=True, help="Look at the site's store, check it, keep it small.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import threading
+from dataclasses import asdict
 from typing import Any
 
 from tqdm import tqdm
@@ -11,7 +14,10 @@ from tqdm import tqdm
 from transfer.cli.main import printable
 from transfer.events import Advanced, Done, Event, Noted, Planned, Rewound, Skipped
 
-_VERBS = {"export": "reading", "import": "unpacking", "verify": "checking"}
+_VERBS = {"export": "reading", "import": "unpacking", "verify": "checking", "ship": "sending"}
+_KINDS = {kind.__name__: kind for kind in (Planned, Advanced, Skipped, Rewound, Noted, Done)}
+_STEP = 4 << 20
+"""Bytes that are told at once to a program that listens."""
 
 
 class Progress:
@@ -19,6 +25,8 @@ class Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet or sys.stderr is None
+        self._told = os.environ.get("TRANSFER_EVENTS") == "1" and not self._quiet
+        self._untold: dict[str, int] = {}
         self._bars = sys.stderr is not None and sys.stderr.isatty() and not quiet
         self._bar: tqdm[Any] | None = None
         self._lock = threading.Lock()
@@ -27,7 +35,9 @@ class Progress:
         if self._quiet:
             return
         with self._lock:
-            if isinstance(event, Advanced):
+            if self._told:
+                self._tell(event)
+            elif isinstance(event, Advanced):
                 if self._bar is not None:
                     self._bar.update(event.count)
             elif isinstance(event, Planned):
@@ -36,6 +46,16 @@ class Progress:
                 self.close()
             else:
                 self._line(event)
+
+    def _tell(self, event: Event) -> None:
+        """For a program that reads it: one JSON object a line."""
+        if isinstance(event, Advanced):
+            count = self._untold.get(event.stage, 0) + event.count
+            self._untold[event.stage] = count % _STEP if count >= _STEP else count
+            if count < _STEP:
+                return
+            event = Advanced(event.stage, count - count % _STEP)
+        print(json.dumps({"event": type(event).__name__, **asdict(event)}), file=sys.stderr, flush=True)
 
     def _begin(self, event: Planned) -> None:
         if self._bars:
@@ -54,3 +74,12 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def event_of(value: dict[str, Any]) -> Event | None:
+    """The event that `TRANSFER_EVENTS` made this line of; None if it is none."""
+    kind = _KINDS.get(str(value.get("event")))
+    try:
+        return kind(**{key: each for key, each in value.items() if key != "event"}) if kind else None
+    except TypeError:
+        return None

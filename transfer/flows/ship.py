@@ -65,6 +65,16 @@ class Shipped:
         return self.sent == 0
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a shipment would do (bytes)."""
+
+    where: str
+    files: int
+    total: int
+    there: int
+
+
 def files_of(bundle: Bundle) -> list[File]:
     """All files, in the order in which they go: what says what it is, packs, what helps people, the index last. MissingPart if one is not here."""
     out = [_blob(bundle, each.digest, each.size) for each in (bundle.manifest, bundle.config)]
@@ -85,6 +95,11 @@ def _blob(bundle: Bundle, digest: Digest, size: int) -> File:
     return File(name, digest, size, path)
 
 
+def size(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count} bytes"
+
+
 @dataclass
 class Shipment:
     """Files on their way into one folder of one place. `connect` gives a depot on it, one for each lane."""
@@ -94,6 +109,7 @@ class Shipment:
     connect: Callable[[], Depot]
     observer: Observer
     lanes: int | None = None
+    place: str = ""
     token: str = field(default_factory=lambda: os.urandom(8).hex())
     sent: int = 0
     there: int = 0
@@ -115,6 +131,16 @@ class Shipment:
         finally:
             first.close()
 
+    def plan(self) -> Plan:
+        """What is there already, by size alone; nothing is written."""
+        depot = self.connect()
+        try:
+            held = self._look(depot)
+        finally:
+            depot.close()
+        there = sum(each.size for each in held.values() if each)
+        return Plan(self._named(depot), len(self.files), sum(file.size for file in self.files), there)
+
     def _run(self, first: Depot, digest: Digest, started: float) -> Shipped:
         index = self.files[-1]
         held = self._look(first)
@@ -126,13 +152,13 @@ class Shipment:
         self._supply(first, [file for file in todo if held[file.name] is None])
         begun = sum(each.size for each in held.values() if each)
         if begun:
-            self.observer(Noted(f"{begun / 1e6:.1f} of {total / 1e6:.1f} MB are there already; going on"))
+            self.observer(Noted(f"{size(begun)} of {size(total)} are there already; going on"))
         self._all(first, todo, held)
         self._one(first, index, held[INDEX])
         self.observer(Done("ship"))
         return Shipped(
             digest,
-            f"{first.where}/{self.folder}",
+            self._named(first),
             len(self.files),
             total,
             self.sent,
@@ -143,6 +169,10 @@ class Shipment:
             time.monotonic() - started,
         )
 
+    def _named(self, depot: Depot) -> str:
+        place = self.place or depot.where
+        return f"{place}{'' if place.endswith(':') else '/'}{self.folder}"
+
     def _look(self, depot: Depot) -> dict[str, Held | None]:
         names = [file.name for file in self.files]
         found = depot.stat([f"{self.folder}/{name}" for name in names])
@@ -151,7 +181,7 @@ class Shipment:
     def _is_ours(self, depot: Depot, index: File, held: Held | None) -> None:
         if held and held.finished and depot.check(f"{self.folder}/{INDEX}", index.digest, index.size):
             raise UsageError(
-                f"{depot.where}/{self.folder} is another bundle, or a damaged one",
+                f"{self._named(depot)} is another bundle, or a damaged one",
                 hint="ship to another folder, or remove that one",
             )
 
@@ -160,7 +190,7 @@ class Shipment:
         needed = sum(file.size - (each.size if (each := held[file.name]) else 0) for file in self.files)
         if free is not None and needed + SPARE > free and needed > 0:
             raise NoSpace(
-                f"{depot.where}: {(needed + SPARE) / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free",
+                f"{depot.where}: {size(needed + SPARE)} are needed and {size(free)} are free",
                 hint="free some space there, or ship to several media",
             )
 

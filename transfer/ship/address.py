@@ -32,6 +32,11 @@ class Address:
         """As messages name it."""
         return f"{self.user}@{self.host}" if self.user else self.host
 
+    @property
+    def place(self) -> str:
+        """With the folder."""
+        return f"{self.where}:{self.folder}".rstrip("/")
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

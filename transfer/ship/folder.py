@@ -56,7 +56,7 @@ class FolderDepot:
         self.traits = Traits(lanes=2)
         self._hashed, self._patience = hashed, patience
         self._growing: _Growing | None = None
-        self._locks: list[int] = []
+        self._locks: list[tuple[str, int]] = []
 
     # finding things
 
@@ -95,17 +95,19 @@ class FolderDepot:
 
     def hold(self, folder: str, token: str) -> None:
         with self._within(f"{folder}/{LOCK}", create=True) as (at, base):
-            fd = os.open(base, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=at)
             until = time.monotonic() + self._patience
-            while not _share(fd, token):
+            while True:
+                fd = os.open(base, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=at)
+                if _share(fd, token) and _same(fd, base, at):
+                    break
+                os.close(fd)
                 if time.monotonic() > until:
-                    os.close(fd)
                     raise Locked(
                         f"{self.where}/{folder}: another ship is writing there",
                         hint="wait for it to end, then run again",
                     )
                 time.sleep(0.1)
-            self._locks.append(fd)
+            self._locks.append((f"{folder}/{LOCK}", fd))
 
     def stat(self, names: Sequence[str]) -> list[Held | None]:
         return [self._stat(name) for name in names]
@@ -272,7 +274,11 @@ class FolderDepot:
 
     def close(self) -> None:
         self._let_go()
-        for fd in self._locks:
+        for name, fd in self._locks:
+            with contextlib.suppress(OSError, TransferError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the last one clears it away
+                with self._within(name) as (at, base):
+                    os.unlink(base, dir_fd=at)
             os.close(fd)
         self._locks.clear()
 
@@ -284,6 +290,16 @@ def _make(name: str, at: int) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _same(fd: int, name: str, at: int) -> bool:
+    """Whether the open file is still the one under that name."""
+    try:
+        there = os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(fd)
+    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
 
 
 def _share(fd: int, token: str) -> bool:

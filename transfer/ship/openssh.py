@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -81,9 +82,10 @@ class _Socket(socket.socket):
         return _Socket(fileno=ours.detach()), theirs
 
     def recv_ready(self) -> bool:
-        import select
-
         return bool(select.select([self], [], [], 0)[0])
+
+    def get_name(self) -> str:
+        return "ssh"
 
 
 class OpensshLine:
@@ -110,7 +112,6 @@ class OpensshLine:
             "EscapeChar": "none",
             "Compression": "no",
             "RemoteCommand": "none",
-            "SessionType": "default",
         }
         if self._quietly or fingerprint:
             chosen["BatchMode"] = "yes"
@@ -126,7 +127,8 @@ class OpensshLine:
 
     def run(self, command: str) -> SshProcess:
         """A command over there. It has to be looked at whether it came to life: `fault`."""
-        return SshProcess([*self._command(), "--", self.address.host, command], self.address.where)
+        words = ["-o", "SessionType=default", "--", self.address.host, command]
+        return SshProcess([*self._command(), *words], self.address.where)
 
     def sftp(self) -> SshProcess:
         """The file transfer subsystem."""
@@ -148,7 +150,16 @@ class OpensshLine:
 
     def _host_key_fault(self, said: str) -> HostKeyError:
         probe = subprocess.run(
-            [*self._command(fingerprint=True), "-o", "StrictHostKeyChecking=yes", "--", self.address.host, "true"],
+            [
+                *self._command(fingerprint=True),
+                "-o",
+                "StrictHostKeyChecking=yes",
+                "-o",
+                "SessionType=default",
+                "--",
+                self.address.host,
+                "true",
+            ],
             capture_output=True,
             text=True,
             check=False,

@@ -25,9 +25,17 @@ class NoReceiver(Exception):
 class ReceiverDepot:
     """`folder` is the far side's, as the user wrote it; empty for its home or inbox. NoReceiver if no program answers there."""
 
-    def __init__(self, channel: Channel, where: str, folder: str, *, window: int = WINDOW) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        where: str,
+        folder: str,
+        *,
+        window: int = WINDOW,
+        also_close: Callable[[], None] = lambda: None,
+    ) -> None:
         self.where, self.traits = where, Traits(lanes=2)
-        self._talk, self._window = Talk(channel, where), window
+        self._talk, self._window, self._also_close = Talk(channel, where), window, also_close
         self._number = 0
         self._growing: tuple[str, int, int] | None = None  # name, bytes sent so far, the call that began it
         self._written = 0
@@ -213,3 +221,4 @@ class ReceiverDepot:
 
     def close(self) -> None:
         self._talk.close()
+        self._also_close()

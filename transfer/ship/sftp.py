@@ -38,9 +38,15 @@ class SftpDepot:
     """`open_channel` gives the sftp subsystem; `run` a command's channel, as far as the account has a shell. `folder` as the user wrote it."""
 
     def __init__(
-        self, open_channel: Callable[[], Channel], run: Callable[[str], Channel], where: str, folder: str
+        self,
+        open_channel: Callable[[], Channel],
+        run: Callable[[str], Channel],
+        where: str,
+        folder: str,
+        *,
+        also_close: Callable[[], None] = lambda: None,
     ) -> None:
-        self.where, self._run = where, run
+        self.where, self._run, self._also_close = where, run, also_close
         self._channel = open_channel()
         self._client = sftp_client(self._channel)
         self._growing: _Growing | None = None
@@ -320,6 +326,7 @@ class SftpDepot:
         with contextlib.suppress(OSError, *GONE):
             self._client.close()
         self._channel.close()
+        self._also_close()
 
 
 def _is_file(found: Any) -> bool:

@@ -1,0 +1,231 @@
+"""Shipping over a real sshd: both ways of connecting, both ways of writing, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.depots import DepotSuite, Yard
+from tests.conformance.test_depots import on_disk
+from tests.support import media
+from tests.support.run import run, says
+from tests.support.ssh import Sshd, make_key, sshd
+from tests.support.wires import Proxy
+from tests.support.zoo import Layout, layer, noise
+from transfer.events import silent
+from transfer.flows.reach import Reach, Way
+from transfer.ship.address import Address, Options
+
+pytestmark = pytest.mark.e2e
+
+BIN = Path(sys.executable).parent
+LINES = ("openssh", "paramiko")
+WAYS = [(ssh, program) for ssh in LINES for program in ("transfer", "no-such-program")]
+IDS = [f"{ssh}-{'receiver' if program == 'transfer' else 'sftp'}" for ssh, program in WAYS]
+PLACES = {"tmpfs": media.tmpfs, "ext4": media.loop_ext4, "exfat": media.loop_exfat}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd(tmp_path_factory.mktemp("sshd"), path=BIN, env={"TRANSFER_STORE": "none"}) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with PLACES[request.param](tmp_path_factory.mktemp("place"), 64 << 20) as mount:
+        yield mount
+
+
+class TestOverSsh(DepotSuite):
+    """The depot suite over both lines and both ways of writing, on three filesystems."""
+
+    count = 0
+
+    @pytest.fixture(params=WAYS, ids=IDS)
+    def yard(self, request: pytest.FixtureRequest, server: Sshd, place: Path) -> Yard:
+        ssh, program = request.param
+        TestOverSsh.count += 1
+        root = place / f"yard{TestOverSsh.count}"
+        options = Options(config=server.config)
+        reach = Reach(Way(Address("plant", str(root)), options, ssh, program), silent)
+        # one whose patience is short would be nicer: the far side waits half a minute for a lock
+        return on_disk(root, reach.raw, locks=False)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of some 40 MB in two packs that do not compress."""
+    folder = tmp_path_factory.mktemp("bundle")
+    layout = Layout()
+    for number in range(2):
+        files = {f"app/{number}-{n}": noise(100 * number + n, 2 << 20) for n in range(20)}
+        layout.name(layout.image([layer(files)]), f"app:{number}")
+    layout.write(folder / "oci")
+    run("export", "--from", f"oci:{folder}/oci", "-o", folder / "night.bundle", "-q")
+    return folder / "night.bundle"
+
+
+def same(one: Path, other: Path) -> bool:
+    return subprocess.run(["diff", "-r", one, other], capture_output=True, check=False).returncode == 0
+
+
+def ship(server: Sshd, bundle: Path, to: str, *words: object, config: Path | None = None) -> tuple[int, str]:
+    return says("ship", bundle, to, "--ssh-config", config or server.config, *words)
+
+
+@pytest.mark.parametrize(("ssh", "program"), WAYS, ids=IDS)
+def test_a_bundle_arrives_whole_and_once(server: Sshd, bundle: Path, tmp_path: Path, ssh: str, program: str) -> None:
+    words = ("--ssh", ssh, "--remote", program, "--json")
+    first = json.loads(run("ship", bundle, f"plant:{tmp_path}/in", *words, "--ssh-config", server.config))
+    assert same(bundle, tmp_path / "in" / "night.bundle")
+    assert first["by"] == ("receiver" if program == "transfer" else "sftp")
+    assert first["bytes_sent"] == first["bytes"]
+    again = json.loads(run("ship", bundle, f"plant:{tmp_path}/in", *words, "--ssh-config", server.config))
+    assert (again["already"], again["bytes_sent"]) == (True, 0)
+    run("verify", tmp_path / "in" / "night.bundle")
+
+
+@pytest.mark.parametrize(("ssh", "program"), WAYS, ids=IDS)
+def test_twenty_cuts_cost_twenty_parts(server: Sshd, bundle: Path, tmp_path: Path, ssh: str, program: str) -> None:
+    total = sum(each.stat().st_size for each in bundle.rglob("*") if each.is_file())
+    with Proxy((server.host, server.port)) as proxy:
+        proxy.cut_after(*([total // 22] * 20))
+        words = ("--ssh", ssh, "--remote", program)
+        code, said = ship(server, bundle, f"plant:{tmp_path}/in", *words, config=server.via(proxy.port))
+        assert code == 0, said
+        assert same(bundle, tmp_path / "in" / "night.bundle")
+        print(f"{ssh} {program}: {proxy.sent} sent for {total}")
+        assert proxy.sent < total * 1.01 + 20 * (1 << 20) + (4 << 20)
+
+
+def test_goes_on_after_a_kill(server: Sshd, bundle: Path, tmp_path: Path) -> None:
+    to = f"plant:{tmp_path}/in"
+    with Proxy((server.host, server.port), rate=20_000_000) as proxy:
+        words = [sys.executable, "-m", "transfer", "ship", str(bundle), to, "--ssh-config", str(server.via(proxy.port))]
+        for seconds in (1.2, 1.6):
+            process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(seconds)
+            process.kill()
+            process.wait()
+    code, said = ship(server, bundle, to)
+    assert code == 0
+    assert "there already; going on" in said
+    assert same(bundle, tmp_path / "in" / "night.bundle")
+
+
+@pytest.mark.parametrize("ssh", LINES)
+def test_a_host_that_is_not_known_or_has_changed_is_refused(bundle: Path, tmp_path: Path, ssh: str) -> None:
+    with sshd(tmp_path / "sshd", path=BIN) as server:
+        known, told = server.known_hosts, (server.fingerprint, "--host-key")
+        pinned = ("--ssh", ssh, "--host-key", server.fingerprint)
+        lines = known.read_text()
+        known.write_text("")
+        code, said = ship(server, bundle, f"plant:{tmp_path}/in", "--ssh", ssh)
+        assert code == 22
+        assert all(each in said for each in told)
+        assert not (tmp_path / "in").exists()
+        assert ship(server, bundle, f"plant:{tmp_path}/in", *pinned)[0] == 0
+        assert ship(server, bundle, f"plant:{tmp_path}/in", "--ssh", ssh, "--accept-new")[0] == 0
+        assert ship(server, bundle, f"plant:{tmp_path}/in", "--ssh", ssh)[0] == 0
+        known.write_text(f"@revoked {lines}")
+        code, said = ship(server, bundle, f"plant:{tmp_path}/in", "--ssh", ssh)
+        assert code == 22
+        assert "revoked" in said
+        known.write_text(lines)
+        subprocess.run(["ssh-keygen", "-q", "-H", "-f", known], check=True, capture_output=True)
+        assert ship(server, bundle, f"plant:{tmp_path}/in", "--ssh", ssh)[0] == 0
+        server.change_host_key()
+        code, said = ship(server, bundle, f"plant:{tmp_path}/in", "--ssh", ssh)
+        assert code == 22
+        assert "another than known_hosts has" in said
+        assert ship(server, bundle, f"plant:{tmp_path}/in", *pinned)[0] == 22
+
+
+@pytest.mark.parametrize("ssh", LINES)
+def test_a_user_who_is_not_let_in(server: Sshd, bundle: Path, tmp_path: Path, ssh: str) -> None:
+    for key in (make_key(tmp_path / "other"), make_key(tmp_path / "locked", passphrase="secret")):
+        code, said = ship(server, bundle, f"plant:{tmp_path}/in", "--ssh", ssh, "--identity", key)
+        assert code == 24, said
+    code, said = ship(server, bundle, "ssh://nobody.invalid:1/x", "--ssh", ssh)
+    assert code == 21, said
+
+
+@pytest.mark.parametrize("ssh", LINES)
+def test_an_account_for_files_alone(bundle: Path, tmp_path: Path, ssh: str) -> None:
+    with sshd(tmp_path / "sshd", sftp_only=True) as server:
+        code, said = ship(server, bundle, "plant:in", "--ssh", ssh)
+        assert code == 0, said
+        assert "by sftp" in said
+        assert same(bundle, server.home / "in" / "night.bundle")
+        assert ship(server, bundle, "plant:in", "--ssh", ssh)[0] == 0
+
+
+def test_a_restricted_key_reaches_its_inbox_and_nothing_else(bundle: Path, tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    with sshd(tmp_path / "sshd", path=BIN, forced=f"transfer receive --stdio --inbox {inbox} --no-store") as server:
+        assert ship(server, bundle, "plant:")[0] == 0
+        assert same(bundle, inbox / "night.bundle")
+        assert ship(server, bundle, f"plant:{inbox}/deeper")[0] == 0
+        for outside in (f"plant:{tmp_path}", "plant:../x", "plant:/etc"):
+            code, said = ship(server, bundle, outside)
+            assert code == 2, said
+        (inbox / "link").symlink_to(tmp_path)
+        assert ship(server, bundle, "plant:link")[0] == 2
+        assert not (tmp_path / "night.bundle").exists()
+        code, said = ship(server, bundle, "plant:", "--import", "--to", f"oci:{tmp_path}/out")
+        assert code != 0
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("program", ["transfer", "no-such-program"])
+def test_a_far_disk_that_is_full_or_read_only(server: Sshd, bundle: Path, tmp_path: Path, program: str) -> None:
+    with media.tmpfs(tmp_path, 20 << 20) as small:
+        code, said = ship(server, bundle, f"plant:{small}", "--remote", program)
+        assert code == 23, said
+        assert "are needed" in said
+    (tmp_path / "ro").mkdir()
+    with media.read_only(tmp_path / "ro") as sealed:
+        code, said = ship(server, bundle, f"plant:{sealed}", "--remote", program)
+        assert code == 13, said
+        assert "read-only" in said or "Read-only" in said
+
+
+def test_a_second_ship_at_once_waits_or_is_told(server: Sshd, bundle: Path, tmp_path: Path) -> None:
+    to = f"plant:{tmp_path}/in"
+    with Proxy((server.host, server.port), rate=8_000_000) as proxy:
+        words = [sys.executable, "-m", "transfer", "ship", str(bundle), to, "--ssh-config", str(server.via(proxy.port))]
+        first = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(1.5)
+        code, said = ship(server, bundle, to)
+        assert first.wait() == 0
+    assert code in (0, 11), said
+    assert same(bundle, tmp_path / "in" / "night.bundle")
+
+
+@pytest.mark.parametrize("ssh", LINES)
+def test_a_changed_byte_on_the_way_never_lands(server: Sshd, bundle: Path, tmp_path: Path, ssh: str) -> None:
+    with Proxy((server.host, server.port)) as proxy:
+        proxy.flip_at(5_000_000)
+        code, said = ship(server, bundle, f"plant:{tmp_path}/in", "--ssh", ssh, config=server.via(proxy.port))
+        assert code == 0, said
+        assert "trying again" in said
+    assert same(bundle, tmp_path / "in" / "night.bundle")
+
+
+@pytest.mark.parametrize("ssh", LINES)
+def test_ships_and_imports_in_one_go(server: Sshd, bundle: Path, tmp_path: Path, ssh: str) -> None:
+    words = ("--ssh", ssh, "--import", "--to", f"oci:{tmp_path}/out", "--retag", "app:0=local/app:prod")
+    code, said = ship(server, bundle, f"plant:{tmp_path}/in", *words)
+    assert code == 0, said
+    assert "2 images imported there" in said
+    assert "local/app:prod" in run("images", "--from", f"oci:{tmp_path}/out")
+    code, said = ship(server, bundle, f"plant:{tmp_path}/in", *words, "--to", f"oci:{bundle}/index.json")
+    assert code not in (0, 1), said

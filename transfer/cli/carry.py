@@ -1,0 +1,225 @@
+"""ship and receive: bundles on their way."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transfer.bundle.reader import Bundle
+from transfer.bundle.sites import Sites
+from transfer.cli.main import printable
+from transfer.cli.progress import Progress, event_of
+from transfer.cli.show import amount, print_json
+from transfer.errors import NotFound, UsageError
+from transfer.events import Noted, Observer
+from transfer.flows import receiving, stores
+from transfer.flows.reach import Reach, Way
+from transfer.flows.ship import Shipment, Shipped, files_of
+from transfer.ship.address import Address, Options, parse_address, parse_pin
+from transfer.work import keep_memory
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach a host, as the options say."""
+
+    ssh: str = ""
+    identity: Path | None = None
+    host_key: str = ""
+    accept_new: bool = False
+    config: Path | None = None
+    remote: str = "transfer"
+    limit: str = ""
+
+    def way(self, address: Address) -> Way:
+        ask = getpass.getpass if sys.stdin is not None and sys.stdin.isatty() else None
+        options = Options(self.identity, parse_pin(self.host_key), self.accept_new, self.config, ask)
+        return Way(address, options, self.ssh, self.remote, parse_rate(self.limit))
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """What is to be done when the bundle has arrived."""
+
+    import_: bool = False
+    to: str = ""
+    retag: tuple[str, ...] = ()
+    site: str = ""
+    store: Path | None = None
+    no_store: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What is asked of media."""
+
+    parity: str = ""
+    eject: bool = False
+    anew: bool = False
+
+
+def parse_rate(text: str) -> int:
+    """Bytes a second: `2M`, `500K`, `1.5G`, `100000`; 0 for none. UsageError for anything else."""
+    if not text:
+        return 0
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)([KMG]?)(?:i?B)?(?:/s)?", text, re.IGNORECASE)
+    rate = int(float(found[1]) * {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}[found[2].upper()]) if found else 0
+    if rate < 1000:
+        raise UsageError(f"--limit-rate {text!r:.40}", hint="write bytes a second, at least 1K: 500K, 2M, 1.5G")
+    return rate
+
+
+def ship(
+    folder: Path,
+    to: list[str],
+    access: Access,
+    after: After,
+    media: Media,
+    jobs: int | None,
+    dry_run: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Run the ship flow towards a host, or onto media."""
+    keep_memory()
+    addresses = [parse_address(each) if not each.startswith("spool:") else None for each in to]
+    observer = Progress(quiet=quiet)
+    try:
+        with Bundle(folder) as bundle:
+            address = addresses[0]
+            if address is None:
+                raise UsageError("only hosts so far")
+            if len(to) > 1:
+                raise UsageError("one host at a time", hint="several places at once are for media")
+            _to_host(bundle, Reach(access.way(address), observer), after, jobs, dry_run, json, quiet, observer)
+    finally:
+        observer.close()
+
+
+def _to_host(
+    bundle: Bundle,
+    reach: Reach,
+    after: After,
+    jobs: int | None,
+    dry_run: bool,
+    json: bool,
+    quiet: bool,
+    observer: Observer,
+) -> None:
+    name = bundle_name(bundle.folder)
+    shipment = Shipment(files_of(bundle), name, reach.depot, observer, jobs, place=reach.way.address.place)
+    if dry_run:
+        _say_plan(shipment, json)
+        return
+    done = shipment.run(bundle.manifest.digest)
+    _note(bundle, after, observer)
+    landed = _import_there(reach, name, after, observer) if after.import_ else None
+    _say(done, reach.spoken, landed, json, quiet)
+
+
+def bundle_name(folder: Path) -> str:
+    """The name a bundle has at the far end: that of its folder here."""
+    return folder.resolve().name
+
+
+def _say_plan(shipment: Shipment, json: bool) -> None:
+    plan = shipment.plan()
+    if json:
+        print_json(
+            {"to": plan.where, "bytes": plan.total, "bytes_there": plan.there, "bytes_to_send": plan.total - plan.there}
+        )
+    else:
+        left = plan.total - plan.there
+        print(f"{printable(plan.where)}: {amount(left)} of {amount(plan.total)} to send, {plan.files} files in all")
+
+
+def _note(bundle: Bundle, after: After, observer: Observer) -> None:
+    """Remember that it was shipped: to the site that was named, else to the one it was exported for."""
+    choice = stores.choose_store(after.store, after.no_store)
+    if choice.store is None:
+        return
+    digest = bundle.manifest.digest
+    sites = Sites(choice.store.root)
+    names = [after.site] if after.site else [each for each in sites.names() if str(digest) in sites.get(each).states]
+    if len(names) != 1:
+        return
+    with choice.store.adding():
+        sites.note(names[0], digest, "shipped")
+    observer(Noted(f"noted as shipped to the site {names[0]}"))
+
+
+def _import_there(reach: Reach, name: str, after: After, observer: Observer) -> dict[str, Any]:
+    try:
+        depot = reach.receiver()
+    except NotFound as error:
+        raise receiving.nothing_there(reach.way.address.where) from error
+
+    def heard(value: dict[str, Any]) -> None:
+        event = event_of(value)
+        if event:
+            observer(event)
+
+    try:
+        answer = depot.run_import(name, {"to": after.to, "retag": list(after.retag)}, heard)
+    finally:
+        depot.close()
+    failure = receiving.import_failure(reach.way.address.where, answer)
+    if failure:
+        raise failure
+    return answer
+
+
+def _say(done: Shipped, by: str, landed: dict[str, Any] | None, json: bool, quiet: bool) -> None:
+    if json:
+        print_json(
+            {
+                "to": done.where,
+                "digest": str(done.digest),
+                "by": by,
+                "already": done.already,
+                "files": done.files,
+                "bytes": done.total,
+                "bytes_sent": done.sent,
+                "bytes_there": done.there,
+                "files_supplied": done.supplied,
+                "rewound": done.rewound,
+                "import": landed and landed.get("result"),
+                "seconds": round(done.seconds, 3),
+            }
+        )
+    elif not quiet:
+        if done.already:
+            print(f"{printable(done.where)} is there already, and sound: {done.files} files, {amount(done.total)}")
+        else:
+            rate = f", {amount(int(done.sent / done.seconds))}/s" if done.seconds > 0.1 else ""
+            print(
+                f"{printable(done.where)}: {amount(done.sent)} sent, verified there, {done.seconds:.1f} s{rate} ({by})"
+            )
+        result = landed and landed.get("result")
+        if result:
+            new = sum(each["status"] == "imported" for each in result["images"])
+            print(f"{new} images imported there, {len(result['images']) - new} were there already")
+
+
+def receive(stdio: bool, inbox: Path | None, allow_import: bool, store: Path | None, no_store: bool) -> None:
+    """Serve one sender on standard input and output."""
+    from transfer.ship.receive import Receiver, StdioChannel
+
+    if not stdio:
+        raise UsageError("receive is started by ship, over SSH", hint="transfer receive --stdio [--inbox DIR]")
+    channel = StdioChannel(os.dup(0), os.dup(1))
+    os.dup2(2, 1)  # nothing but messages may come between
+    choice = stores.choose_store(store, no_store)
+    held = choice.store
+    may_import = allow_import or inbox is None
+    Receiver(
+        channel,
+        inbox=inbox,
+        supply=(lambda path, digest, size: receiving.supply(held, path, digest, size)) if held else None,
+        import_=receiving.run_import if may_import else None,
+    ).run()

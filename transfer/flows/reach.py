@@ -1,0 +1,117 @@
+"""Reach a host: by the program over there where it is installed, by SFTP where nothing can be."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from transfer.errors import CutOff, LinkError, NotFound, TransferError, UsageError
+from transfer.events import Noted, Observer
+from transfer.ship.address import Address, Options
+from transfer.ship.base import Depot
+from transfer.ship.openssh import OpensshLine, SshProcess
+from transfer.ship.receiver import NoReceiver, ReceiverDepot
+from transfer.ship.retrying import Retrying
+from transfer.ship.throttled import Bucket, Throttled
+
+if TYPE_CHECKING:
+    from transfer.ship.ssh import ParamikoLine
+
+PROGRAM = "transfer"
+OPENSSH, PARAMIKO = "openssh", "paramiko"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to get there. `ssh`: openssh, paramiko, or "" for openssh where it is installed. `program`: what transfer is called over there."""
+
+    address: Address
+    options: Options
+    ssh: str = ""
+    program: str = PROGRAM
+    limit: int = 0
+
+
+class Reach:
+    """Depots on one host, as many as are asked for: what the first one found out holds for all."""
+
+    def __init__(self, way: Way, observer: Observer) -> None:
+        self.way, self._observer = way, observer
+        self._ssh = way.ssh or (OPENSSH if shutil.which("ssh") else PARAMIKO)
+        if self._ssh not in (OPENSSH, PARAMIKO):
+            raise UsageError(f"--ssh {way.ssh!r:.40}: openssh or paramiko")
+        self._bucket = Bucket(way.limit) if way.limit else None
+        self._lock = threading.Lock()
+        self._met = self._files_only = False
+
+    @property
+    def spoken(self) -> str:
+        """How files go: "receiver" or "sftp"."""
+        return "sftp" if self._files_only else "receiver"
+
+    def depot(self) -> Depot:
+        """One that comes back when the line drops, and keeps to the rate."""
+        depot: Depot = Retrying(self.raw, self._observer)
+        return Throttled(depot, self._bucket) if self._bucket else depot
+
+    def raw(self) -> Depot:
+        """One over one line. LinkError, HostKeyError or CredentialsError if there is none."""
+        if not self._files_only:
+            try:
+                return self.receiver()
+            except NotFound as none:
+                with self._lock:
+                    told, self._files_only = self._files_only, True
+                if not told:
+                    self._observer(Noted(f"{none.message}: files go by sftp"))
+        line = self._line()
+        channel = line.sftp()
+        try:
+            from transfer.ship.sftp import SftpDepot
+
+            depot = SftpDepot(
+                lambda: channel, line.run, self.way.address.where, self.way.address.folder, also_close=line.close
+            )
+        except CutOff as error:
+            raise self._fault(line, channel) or LinkError(f"{self.way.address.where}: {error.message}") from error
+        self._met = True
+        return depot
+
+    def receiver(self) -> ReceiverDepot:
+        """The program over there. NotFound if it is not installed, or may not be run."""
+        line, address = self._line(), self.way.address
+        channel = line.run(f"{self.way.program} receive --stdio")
+        try:
+            depot = ReceiverDepot(channel, address.where, address.folder, also_close=line.close)
+        except NoReceiver as none:
+            fault = self._fault(line, channel)
+            if fault:
+                raise fault from none
+            said = " ".join(f"{channel.said} {none}".split())[-200:]
+            raise NotFound(
+                f"{address.where} has no transfer program" + (f" ({said})" if said else ""),
+                hint="install it there, or say where it is: --remote /path/to/transfer",
+            ) from none
+        except TransferError:
+            line.close()
+            raise
+        self._met = True
+        return depot
+
+    def _line(self) -> OpensshLine | ParamikoLine:
+        if self._ssh == OPENSSH:
+            return OpensshLine(self.way.address, self.way.options, quietly=self._met)
+        from transfer.ship.ssh import ParamikoLine
+
+        return ParamikoLine(self.way.address, self.way.options)
+
+    def _fault(self, line: OpensshLine | ParamikoLine, channel: object) -> TransferError | None:
+        """Why the line failed; it is closed either way."""
+        try:
+            return line.fault(channel)  # type: ignore[arg-type]
+        finally:
+            if isinstance(channel, SshProcess):
+                channel.close()
+            line.close()
