@@ -150,8 +150,12 @@ def test_a_host_that_is_not_known_or_has_changed_is_refused(bundle: Path, tmp_pa
 
 @pytest.mark.parametrize("ssh", LINES)
 def test_a_user_who_is_not_let_in(server: Sshd, bundle: Path, tmp_path: Path, ssh: str) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        "".join(line for line in server.config.read_text().splitlines(keepends=True) if "IdentityFile" not in line)
+    )
     for key in (make_key(tmp_path / "other"), make_key(tmp_path / "locked", passphrase="secret")):
-        code, said = ship(server, bundle, f"plant:{tmp_path}/in", "--ssh", ssh, "--identity", key)
+        code, said = ship(server, bundle, f"plant:{tmp_path}/in", "--ssh", ssh, "--identity", key, config=config)
         assert code == 24, said
     code, said = ship(server, bundle, "ssh://nobody.invalid:1/x", "--ssh", ssh)
     assert code == 21, said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from transfer.errors import CutOff, LinkError, NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
 from transfer.ship.address import Address, Options
-from transfer.ship.base import Depot
+from transfer.ship.base import WINDOW, Depot
 from transfer.ship.openssh import OpensshLine, SshProcess
 from transfer.ship.receiver import NoReceiver, ReceiverDepot
 from transfer.ship.retrying import Retrying
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from transfer.ship.ssh import ParamikoLine
 
 PROGRAM = "transfer"
+WARY = 512 << 10
+"""Bytes on their way over a line that was cut before."""
 OPENSSH, PARAMIKO = "openssh", "paramiko"
 
 
@@ -53,14 +56,20 @@ class Reach:
 
     def depot(self) -> Depot:
         """One that comes back when the line drops, and keeps to the rate."""
-        depot: Depot = Retrying(self.raw, self._observer)
+        opened = itertools.count()
+
+        def connect() -> Depot:
+            """Over a line that was cut less is sent ahead: what is on its way is lost with it."""
+            return self.raw(WINDOW if next(opened) == 0 else WARY)
+
+        depot: Depot = Retrying(connect, self._observer)
         return Throttled(depot, self._bucket) if self._bucket else depot
 
-    def raw(self) -> Depot:
+    def raw(self, window: int = WINDOW) -> Depot:
         """One over one line. LinkError, HostKeyError or CredentialsError if there is none."""
         if not self._files_only:
             try:
-                return self.receiver()
+                return self.receiver(window)
             except NotFound as none:
                 with self._lock:
                     told, self._files_only = self._files_only, True
@@ -71,20 +80,21 @@ class Reach:
         try:
             from transfer.ship.sftp import SftpDepot
 
+            address = self.way.address
             depot = SftpDepot(
-                lambda: channel, line.run, self.way.address.where, self.way.address.folder, also_close=line.close
+                lambda: channel, line.run, address.where, address.folder, window=window, also_close=line.close
             )
         except CutOff as error:
             raise self._fault(line, channel) or LinkError(f"{self.way.address.where}: {error.message}") from error
         self._met = True
         return depot
 
-    def receiver(self) -> ReceiverDepot:
+    def receiver(self, window: int = WINDOW) -> ReceiverDepot:
         """The program over there. NotFound if it is not installed, or may not be run."""
         line, address = self._line(), self.way.address
         channel = line.run(f"{self.way.program} receive --stdio")
         try:
-            depot = ReceiverDepot(channel, address.where, address.folder, also_close=line.close)
+            depot = ReceiverDepot(channel, address.where, address.folder, window=window, also_close=line.close)
         except NoReceiver as none:
             fault = self._fault(line, channel)
             if fault:

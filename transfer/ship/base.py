@@ -11,6 +11,8 @@ from transfer.model import Digest
 
 PART = 1 << 20
 """The unit of resume (bytes): of an unfinished file whole parts are compared, and the first wrong one is sent again."""
+WINDOW = 8 << 20
+"""Bytes that may be on their way before the far side has said that it wrote them."""
 NAME_MAX = 255
 HIDDEN, UNFINISHED = ".", ".part"
 

@@ -10,12 +10,9 @@ from transfer import __version__
 from transfer.errors import CutOff, FormatError, TransferError
 from transfer.model import Digest
 from transfer.ship import wire
-from transfer.ship.base import Held, Traits
+from transfer.ship.base import WINDOW, Held, Traits
 from transfer.ship.wire import Channel, Ended, Talk
 from transfer.work import background
-
-WINDOW = 8 << 20
-"""Bytes that may be on their way before the receiver has said that it wrote them."""
 
 
 class NoReceiver(Exception):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from transfer.errors import CutOff, FormatError, MediumError, NoSpace, NotFound, TransferError
 from transfer.model import Digest
-from transfer.ship.base import PART, WRONG_CONTENT, Held, Traits, damaged, split_name, unfinished, wrong_size
+from transfer.ship.base import PART, WINDOW, WRONG_CONTENT, Held, Traits, damaged, split_name, unfinished, wrong_size
 from transfer.ship.ssh import GONE, fsync, room, sftp_client
 from transfer.ship.wire import Channel
 
@@ -32,10 +32,14 @@ class _Growing:
     file: paramiko.SFTPFile
     at: int
     tail: bytes = b""
+    settled: int = 0
 
 
 class SftpDepot:
-    """`open_channel` gives the sftp subsystem; `run` a command's channel, as far as the account has a shell. `folder` as the user wrote it."""
+    """`open_channel` gives the sftp subsystem; `run` a command's channel, as far as the account has a shell. `folder` as the user wrote it.
+
+    `window` bounds the bytes whose status is not known where it is smaller than WINDOW: each time that costs a wait for the far side.
+    """
 
     def __init__(
         self,
@@ -44,9 +48,11 @@ class SftpDepot:
         where: str,
         folder: str,
         *,
+        window: int = WINDOW,
         also_close: Callable[[], None] = lambda: None,
     ) -> None:
         self.where, self._run, self._also_close = where, run, also_close
+        self._window = window if window < WINDOW else 1 << 40
         self._channel = open_channel()
         self._client = sftp_client(self._channel)
         self._growing: _Growing | None = None
@@ -76,6 +82,8 @@ class SftpDepot:
                 f"{self.where}:{self._root}/{name}: permission denied", hint="check the owner and the permissions there"
             ) from error
         except OSError as error:
+            if "ocket is closed" in str(error):
+                raise CutOff(f"{self.where}: the connection broke: {error}") from error
             raise self._why(name, error) from error
 
     def _why(self, name: str, error: OSError) -> TransferError:
@@ -172,6 +180,11 @@ class SftpDepot:
         if cut:
             file = grown.file
             self._ask(name, lambda: file.write(whole[:cut]))
+            if grown.at + cut - grown.settled > self._window:
+                file.set_pipelined(False)
+                self._ask(name, lambda: file._write(b""))  # type: ignore[attr-defined]
+                file.set_pipelined(True)
+                grown.settled = grown.at + cut
         grown.at += cut
         grown.tail = whole[cut:]
 
@@ -192,7 +205,7 @@ class SftpDepot:
             self._ask(name, lambda: file.truncate(offset))
         self._ask(name, lambda: file.seek(offset))
         file.set_pipelined(True)
-        self._growing = _Growing(name, file, offset)
+        self._growing = _Growing(name, file, offset, settled=offset)
         return self._growing
 
     def _folders(self, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import logging
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from transfer.errors import CredentialsError, CutOff, HostKeyError, LinkError, T
 from transfer.ship.address import GCM, Address, Options, settings
 from transfer.ship.openssh import SshProcess, host_key_error
 from transfer.ship.wire import Channel
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what matters comes as an exception
 
 CONNECT, ANSWER = 20.0, 60.0
 """Seconds to wait for a connection, and for any answer on it."""
@@ -52,7 +55,8 @@ class ParamikoChannel:
         return out.decode(errors="replace")
 
     def close(self) -> None:
-        self.channel.close()
+        with contextlib.suppress(OSError, *GONE):
+            self.channel.close()
 
 
 class ParamikoLine:
@@ -262,7 +266,8 @@ class ParamikoLine:
 
     def close(self) -> None:
         if self._transport:
-            self._transport.close()
+            with contextlib.suppress(OSError, *GONE):
+                self._transport.close()
         if self._process:
             self._process.close()
 
