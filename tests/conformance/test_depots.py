@@ -11,7 +11,7 @@ import pytest
 
 from tests.conformance.depots import DepotSuite, Yard
 from transfer.events import silent
-from transfer.ship.base import Depot, unfinished
+from transfer.ship.base import WINDOW, Depot, unfinished
 from transfer.ship.folder import FolderDepot
 from transfer.ship.memory import MemoryDepot
 from transfer.ship.receive import Receiver
@@ -19,6 +19,7 @@ from transfer.ship.receiver import ReceiverDepot
 from transfer.ship.retrying import Retrying
 from transfer.ship.socketed import SocketChannel
 from transfer.ship.throttled import Bucket, Throttled
+from transfer.ship.wire import ACK_EVERY
 
 
 def memory(folder: Path) -> Yard:
@@ -54,12 +55,12 @@ def folder(root: Path) -> Yard:
     return on_disk(root, lambda: FolderDepot(root, patience=0.2))
 
 
-def receiver(root: Path) -> Yard:
+def receiver(root: Path, *, window: int = WINDOW) -> Yard:
     def opened() -> Depot:
         ours, theirs = socket.socketpair()
         serving = Receiver(SocketChannel(theirs, "sender"), inbox=None, patience=0.2)
         threading.Thread(target=serving.run, daemon=True).start()
-        return ReceiverDepot(SocketChannel(ours, "receiver"), "receiver", str(root))
+        return ReceiverDepot(SocketChannel(ours, "receiver"), "receiver", str(root), window=window)
 
     return on_disk(root, opened)
 
@@ -76,6 +77,7 @@ DEPOTS: dict[str, Callable[[Path], Yard]] = {
     "memory": memory,
     "folder": folder,
     "receiver": receiver,
+    "wary receiver": lambda root: receiver(root, window=ACK_EVERY),
     "throttled": throttled,
     "retrying": retrying,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -49,14 +50,15 @@ class TestOverSsh(DepotSuite):
     count = 0
 
     @pytest.fixture(params=WAYS, ids=IDS)
-    def yard(self, request: pytest.FixtureRequest, server: Sshd, place: Path) -> Yard:
+    def yard(self, request: pytest.FixtureRequest, server: Sshd, place: Path) -> Iterator[Yard]:
         ssh, program = request.param
         TestOverSsh.count += 1
         root = place / f"yard{TestOverSsh.count}"
         options = Options(config=server.config)
         reach = Reach(Way(Address("plant", str(root)), options, ssh, program), silent)
-        # one whose patience is short would be nicer: the far side waits half a minute for a lock
-        return on_disk(root, reach.raw, locks=False)
+        # the far side waits half a minute for a lock: that it does is tested elsewhere
+        yield on_disk(root, reach.raw, locks=False)
+        shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from transfer import __version__
 from transfer.errors import CutOff, FormatError, MediumError, TransferError, UsageError, from_os_error
 from transfer.model import Digest
 from transfer.ship import wire
-from transfer.ship.base import PART, Depot, split_name
+from transfer.ship.base import Depot, split_name
 from transfer.ship.folder import PATIENCE, FolderDepot
 from transfer.ship.wire import Channel, Ended, Talk
 
@@ -149,7 +149,7 @@ class Receiver:
         at += len(data)
         self._growing = (number, name, at)
         now = time.monotonic()
-        if at - self._acked >= PART or now - self._acked_at > ACK_SECONDS:
+        if at - self._acked >= wire.ACK_EVERY or now - self._acked_at > ACK_SECONDS:
             self._talk.ack(number, at)
             self._acked, self._acked_at = at, now
 

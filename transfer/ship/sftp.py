@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from transfer.errors import CutOff, FormatError, MediumError, NoSpace, NotFound, TransferError
 from transfer.model import Digest
 from transfer.ship.base import PART, WINDOW, WRONG_CONTENT, Held, Traits, damaged, split_name, unfinished, wrong_size
-from transfer.ship.ssh import GONE, fsync, room, sftp_client
+from transfer.ship.ssh import GONE, ask_ahead, fsync, room, sftp_client
 from transfer.ship.wire import Channel
 
 if TYPE_CHECKING:
     import paramiko
 
 R = TypeVar("R")
+AHEAD = 4 * PART
+"""Bytes that are asked for at once when a file is read."""
 KEEP_BACK = 4096
 """Bytes that wait for `finish`: the last write is the one that reads the status of all before it."""
 
@@ -153,11 +155,11 @@ class SftpDepot:
         file = self._ask(name, lambda: self._client.open(path, "rb"))
         try:
             size = self._ask(name, lambda: int(file.stat().st_size or 0))
-            self._ask(name, lambda: file.seek(offset))
-            if size - offset <= 256 << 20:
-                self._ask(name, lambda: file.prefetch(size, 64))
-            while block := self._ask(name, lambda: file.read(PART)):
-                yield block
+            ask_ahead(file)
+            while offset < size:
+                wanted = [(at, min(PART, size - at)) for at in range(offset, min(offset + AHEAD, size), PART)]
+                yield from self._ask(name, lambda wanted=wanted: list(file.readv(wanted)))  # type: ignore[misc]
+                offset += AHEAD
         finally:
             self._close(file)
 

@@ -329,6 +329,17 @@ def sftp_client(channel: Channel) -> paramiko.SFTPClient:
         raise CutOff(f"no sftp server answers: {error}") from error
 
 
+def ask_ahead(file: paramiko.SFTPFile) -> None:
+    """What asks ahead for this file's bytes runs in a thread of paramiko's; when the line is cut it ends, and says nothing of its own."""
+    asking = file._prefetch_thread  # type: ignore[attr-defined]
+
+    def ask(*words: Any) -> None:
+        with contextlib.suppress(OSError, *GONE):
+            asking(*words)
+
+    file._prefetch_thread = ask  # type: ignore[attr-defined]
+
+
 def fsync(client: paramiko.SFTPClient, file: paramiko.SFTPFile) -> bool:
     """OpenSSH's fsync extension; False where there is none. OSError if the far side could not write it down."""
     try:
