@@ -26,6 +26,11 @@ KNOWN_FEATURES = frozenset({PATCH})
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
 
 
+def blob_path(digest: Digest) -> str:
+    """Where a file named by its digest lies in a bundle's folder."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
 @dataclass(frozen=True, slots=True)
 class Blob:
     """A pack or catalog file: digest, size, frames in it and their bytes uncompressed."""
@@ -38,7 +43,7 @@ class Blob:
     @property
     def path(self) -> str:
         """Where it lies in the bundle folder."""
-        return f"blobs/{self.digest.algorithm}/{self.digest.hex}"
+        return blob_path(self.digest)
 
     def as_json(self) -> dict[str, Any]:
         return {"digest": str(self.digest), "size": self.size, "frames": self.frames, "raw_size": self.raw_size}

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from transfer.bundle import header as head
 from transfer.bundle.catalog import Catalog, CatalogReader
@@ -18,15 +19,21 @@ from transfer.errors import Damaged, FormatError, MissingPart, NotFound, Transfe
 from transfer.model import Descriptor, Digest, Image
 from transfer.streams import BLOCK, open_plain, parse_object, pread, read_small, sha256
 
+T = TypeVar("T")
+
 
 class Bundle:
     """A finished bundle folder. Opening reads and checks index, manifest and header; the catalog comes when asked for.
 
     `library` is where the bundles it builds on are looked for. In a store `folder` holds the blobs of many bundles, and `index` is given.
+    `places` are further folders that may have the bundle's files, or some of them: other media of a set.
     """
 
-    def __init__(self, folder: Path, *, index: bytes | None = None, library: Library = EMPTY) -> None:
+    def __init__(
+        self, folder: Path, *, index: bytes | None = None, library: Library = EMPTY, places: Sequence[Path] = ()
+    ) -> None:
         self.folder, self.library = folder, library
+        self.places = [folder, *places]
         self.index = _read_index(folder) if index is None else index
         self.manifest = head.parse_index(self.index, f"{folder}/index.json")
         data = self._document(self.manifest, "manifest")
@@ -43,15 +50,29 @@ class Bundle:
         self.record_depth = 0
         self.record_suppliers: set[Digest] = set()
 
+    def path_of(self, file: head.Blob | Descriptor) -> Path:
+        """Where a file of the bundle lies: in the first place that has one of its size; in the bundle's own folder if none has."""
+        paths = self.paths_of(file)
+        return next((path for path in paths if _size(path) == file.size), paths[0])
+
+    def paths_of(self, file: head.Blob | Descriptor) -> list[Path]:
+        """Where it could lie, the likeliest first."""
+        name = head.blob_path(file.digest)
+        return [place / name for place in self.places]
+
     def _document(self, descriptor: Descriptor, what: str) -> bytes:
-        path = self.folder / "blobs" / descriptor.digest.algorithm / descriptor.digest.hex
-        data = read_small(path, head.HEADER_MAX)
-        if sha256(data) != descriptor.digest or len(data) != descriptor.size:
-            raise Damaged(
-                f"{path}: the bundle's {what} is damaged: it is not what its digest says",
-                hint="copy this file from the bundle again",
-            )
-        return data
+        """Manifest or header, from the first place where it is sound."""
+
+        def read(path: Path) -> bytes:
+            data = read_small(path, head.HEADER_MAX)
+            if sha256(data) != descriptor.digest or len(data) != descriptor.size:
+                raise Damaged(
+                    f"{path}: the bundle's {what} is damaged: it is not what its digest says",
+                    hint="copy this file from the bundle again",
+                )
+            return data
+
+        return _first_sound(self.paths_of(descriptor), read)
 
     def __enter__(self) -> Bundle:
         return self
@@ -86,14 +107,14 @@ class Bundle:
         self.reading = True
         try:
             for blob in self.header.catalog:
-                yield from self._catalog_records(self.folder / blob.path, blob)
+                yield from self._catalog_records(blob)
         finally:
             self.reading = False
 
-    def _catalog_records(self, path: Path, blob: head.Blob) -> Iterator[bytes]:
+    def _catalog_records(self, blob: head.Blob) -> Iterator[bytes]:
         """The records of one catalog file, after its sha256 was found right."""
         try:
-            data = _catalog_file(path, blob)
+            path, data = _first_sound(self.paths_of(blob), lambda path: (path, _catalog_file(path, blob)))
         except (Damaged, MissingPart) as error:
             raise type(error)(error.message, hint=self._cure(blob, error.hint)) from error
         with open_plain(path) as file:
@@ -140,15 +161,7 @@ class Bundle:
 
     def missing_packs(self) -> list[head.Blob]:
         """Packs that are not there, or not of their size."""
-        out = []
-        for blob in self.header.packs:
-            try:
-                if (self.folder / blob.path).lstat().st_size == blob.size:
-                    continue
-            except OSError:
-                pass
-            out.append(blob)
-        return out
+        return [blob for blob in self.header.packs if _size(self.path_of(blob)) != blob.size]
 
     def document(self, digest: Digest) -> bytes:
         """A manifest, index or config."""
@@ -167,7 +180,7 @@ class Bundle:
         catalog = self.catalog()
         entry = catalog.frames[frame]
         blob = self.header.packs[entry.pack]
-        where = f"{self.folder / blob.path}, frame {frame} at byte {entry.offset}"
+        where = f"{self.path_of(blob)}, frame {frame} at byte {entry.offset}"
         try:
             fd = self._open_pack(entry.pack)
             placed = read_frame_header(fd, entry.offset, where)
@@ -202,7 +215,7 @@ class Bundle:
     def _open_pack(self, number: int) -> int:
         with self._lock:
             if number not in self._files:
-                path = self.folder / self.header.packs[number].path
+                path = self.path_of(self.header.packs[number])
                 try:
                     with open_plain(path) as file:
                         pack_version(pread(file.fileno(), 16, 0, str(path)), str(path))
@@ -210,6 +223,27 @@ class Bundle:
                 except NotFound as error:
                     raise MissingPart(f"{path} is missing", hint="copy this pack from the bundle") from error
             return self._files[number]
+
+
+def _size(path: Path) -> int:
+    """Bytes of what is there; -1 if nothing is."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return -1
+
+
+def _first_sound(paths: Sequence[Path], read: Callable[[Path], T]) -> T:
+    """What could be read first; if none can, the error of the first that is not just missing."""
+    failed: TransferError | None = None
+    for path in paths:
+        try:
+            return read(path)
+        except (Damaged, MissingPart, NotFound) as error:
+            if failed is None or (isinstance(failed, MissingPart | NotFound) and isinstance(error, Damaged)):
+                failed = error
+    assert failed
+    raise failed
 
 
 def file_fault(path: Path, blob: head.Blob, passed: Callable[[int], None] = lambda count: None) -> str:

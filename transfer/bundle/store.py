@@ -297,10 +297,10 @@ class Store:
             return Adopted(0, 0, sum(blob.size for blob in bundle.header.packs))
         taken = {"linked": 0, "copied": 0, "present": 0}
         for each in _small(bundle):
-            taken[self._take(bundle.folder, each, copy=True)] += each.size
+            taken[self._take(bundle.path_of(each), each, copy=True)] += each.size
         packs = True
         for blob in bundle.header.packs:
-            how = self._take(bundle.folder, _descriptor(blob), copy=copy, written=written)
+            how = self._take(bundle.path_of(blob), _descriptor(blob), copy=copy, written=written)
             packs = packs and bool(how)
             if how:
                 taken[how] += blob.size
@@ -425,13 +425,12 @@ class Store:
             raise Damaged(self.malformed[0].message, hint="import that bundle again, or remove this entry")
         return keep
 
-    def _take(self, folder: Path, each: Descriptor, *, copy: bool, written: bool = False) -> str:
+    def _take(self, source: Path, each: Descriptor, *, copy: bool, written: bool = False) -> str:
         """How a file came: "present", "linked", "copied", or "" if it would have to be copied and must not be."""
         final = self.blobs / each.digest.hex
         with contextlib.suppress(FileNotFoundError):
             if final.lstat().st_size == each.size and each.digest.hex not in self.damaged():
                 return "present"
-        source = folder / "blobs" / each.digest.algorithm / each.digest.hex
         with open_plain(source) as file:
             state = os.fstat(file.fileno())
             stream = SliceReader(file.fileno(), 0, state.st_size, str(source))

@@ -58,7 +58,7 @@ def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, lib
         observer(Planned("verify", sum(blob.size for blob in blobs)))
         found: list[Damage] = []
         for blob, problem in zip(
-            blobs, ordered_map(lambda b: _hash(folder, b, observer), blobs, pool, threads + 1), strict=True
+            blobs, ordered_map(lambda b: _hash(bundle, b, observer), blobs, pool, threads + 1), strict=True
         ):
             if problem:
                 found += _explain(bundle, blob, problem)
@@ -82,10 +82,10 @@ def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, lib
 _GONE = "the file is missing"
 
 
-def _hash(folder: Path, blob: head.Blob, observer: Observer) -> str:
+def _hash(bundle: Bundle, blob: head.Blob, observer: Observer) -> str:
     """What is wrong with a file as a whole; "" if nothing."""
     try:
-        return file_fault(folder / blob.path, blob, lambda count: observer(Advanced("verify", count)))
+        return file_fault(bundle.path_of(blob), blob, lambda count: observer(Advanced("verify", count)))
     except NotFound:
         return _GONE
 
@@ -102,7 +102,7 @@ def _explain(bundle: Bundle, blob: head.Blob, problem: str) -> list[Damage]:
         return [Damage(blob.path, None, problem, _users(bundle, frames))]
     try:
         offsets = {entry.offset: n for n, entry in enumerate(bundle.catalog().frames) if entry.pack == number}
-        sound = _sound_offsets(bundle.folder / blob.path)
+        sound = _sound_offsets(bundle.path_of(blob))
     except TransferError:
         return [Damage(blob.path, None, problem, _users(bundle, frames))]
     lost = sorted(set(offsets.values()) - {offsets[at] for at in sound if at in offsets})

@@ -95,8 +95,7 @@ def answer(request: Request, folder: Path, library: Shelf) -> Answered:
         for blob in (*wanted, *catalogs):
             _copy(bundle, blob, folder)
         for each in (bundle.config, bundle.manifest):
-            path = bundle.folder / "blobs" / each.digest.algorithm / each.digest.hex
-            publish(folder / "blobs" / "sha256" / each.digest.hex, read_small(path, each.size))
+            publish(folder / "blobs" / "sha256" / each.digest.hex, read_small(bundle.path_of(each), each.size))
         publish(folder / "oci-layout", OCI_LAYOUT)
         publish(folder / "index.json", bundle.index)
     except OSError as error:
@@ -105,7 +104,7 @@ def answer(request: Request, folder: Path, library: Shelf) -> Answered:
 
 
 def _copy(bundle: Bundle, blob: Blob, folder: Path) -> None:
-    source = bundle.folder / blob.path
+    source = bundle.path_of(blob)
     try:
         file = open_plain(source)
     except NotFound as error:

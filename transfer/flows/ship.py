@@ -88,8 +88,8 @@ def files_of(bundle: Bundle) -> list[File]:
 
 
 def _blob(bundle: Bundle, digest: Digest, size: int) -> File:
-    name = Blob(digest, size, 0, 0).path
-    path = bundle.folder / name
+    blob = Blob(digest, size, 0, 0)
+    name, path = blob.path, bundle.path_of(blob)
     if not path.is_file() or path.lstat().st_size != size:
         raise MissingPart(f"{path} is missing or not of its size", hint="copy it from the bundle, or export again")
     return File(name, digest, size, path)
