@@ -15,7 +15,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -314,6 +314,37 @@ class Store:
         self._indexed = False
         return Adopted(**taken)
 
+    def adopt_part(self, bundle: Bundle, told: Callable[[str], None]) -> list[head.Blob]:
+        """Take what is there of a bundle whose packs are not all at hand; it is staged until they are. Returns the packs that are still missing.
+
+        A pack that is not what its digest says counts as missing; `told` hears of it.
+        """
+        try:
+            with self.adding():
+                return self._adopt_part(bundle, told)
+        except OSError as error:
+            raise from_os_error(error, f"adding to the store {self.root}") from error
+
+    def _adopt_part(self, bundle: Bundle, told: Callable[[str], None]) -> list[head.Blob]:
+        for each in _small(bundle):
+            self._take(bundle.path_of(each), each, copy=True)
+        missing = []
+        for blob in bundle.header.packs:
+            try:
+                self._take(bundle.path_of(blob), _descriptor(blob), copy=True)
+            except (Damaged, FormatError, MissingPart, NotFound, MediumError) as error:
+                missing.append(blob)
+                if not isinstance(error, NotFound | MissingPart):
+                    told(error.message)
+        sync_folder(self.blobs)
+        digest, known = bundle.manifest.digest, self.entry(bundle.manifest.digest)
+        if known is None or (known.role is Role.STAGED and known.packs == bool(missing)):
+            order = known.order if known else self._next()
+            self.put(Entry(digest, bundle.index.decode(), Role.STAGED, order, int(time.time()), not missing, ""))
+        self._opened.pop(digest, None)
+        self._indexed = False
+        return missing
+
     def _next(self) -> int:
         return 1 + max((each.order for each in self.entries()), default=0)
 
@@ -419,7 +450,7 @@ class Store:
                     error.message, hint=f"import bundle {entry.digest.short} again, then run this again"
                 ) from error
             keep |= {each.digest.hex for each in _small(bundle)}
-            if entry.packs:
+            if entry.packs or entry.role is Role.STAGED:
                 keep |= {each.digest.hex for each in bundle.header.packs}
         if self.malformed:
             raise Damaged(self.malformed[0].message, hint="import that bundle again, or remove this entry")

@@ -1,0 +1,231 @@
+"""Recovery files: made beside a bundle's packs, and packs made anew of what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from transfer.bundle import recovery as rec
+from transfer.bundle.header import Blob, blob_path
+from transfer.bundle.reader import Bundle, file_fault
+from transfer.bundle.recovery import Group, Part, Recovery
+from transfer.chunks.erasure import Code, decode, encode
+from transfer.errors import Damaged, FormatError, MissingPart, NoSpace, NotFound, TransferError, from_os_error
+from transfer.events import Advanced, Done, Noted, Observer, Planned
+from transfer.streams import (
+    IterReader,
+    SliceReader,
+    create,
+    open_plain,
+    publish,
+    read_small,
+    sync_folder,
+    verified,
+    write_all,
+)
+from transfer.work import Pool, ordered_map
+
+
+def packs_of(bundle: Bundle) -> list[Part]:
+    return [Part(blob.digest, blob.size) for blob in bundle.header.packs]
+
+
+def read_recovery(bundle: Bundle) -> Recovery | None:
+    """The bundle's recovery.json from the first place that has one for it; None if there is none."""
+    for place in bundle.places:
+        with contextlib.suppress(NotFound, FormatError):
+            path = place / rec.NAME
+            return rec.parse_recovery(
+                read_small(path, rec.DOCUMENT_MAX), str(path), bundle.manifest.digest, packs_of(bundle)
+            )
+    return None
+
+
+def make(bundle: Bundle, share: int, observer: Observer) -> Recovery:
+    """Recovery files in the bundle's own folder, unless they are there. Each pack is checked while it is read."""
+    made = read_recovery(bundle)
+    if made and made.share == share and all(_whole(bundle.folder, part) for g in made.groups for part in g.recovery):
+        return made
+    packs = packs_of(bundle)
+    groups = [([packs[n] for n in numbers], count) for numbers, count in rec.grouped(len(packs), share)]
+    needed = sum(max(part.size for part in data) * count for data, count in groups)
+    folder = bundle.folder / rec.FOLDER
+    try:
+        folder.mkdir(exist_ok=True)
+        for left in folder.iterdir():
+            left.unlink()
+        free = os.statvfs(folder)
+    except OSError as error:
+        raise from_os_error(error, f"writing {folder}") from error
+    if needed > free.f_bavail * free.f_frsize:
+        raise NoSpace(f"{folder}: the recovery files need {needed / 1e6:.1f} MB", hint="free some space there")
+    observer(Planned("parity", sum(part.size for part in packs)))
+    made = Recovery(
+        bundle.manifest.digest, share, tuple(_encode(bundle, data, count, observer) for data, count in groups)
+    )
+    publish(bundle.folder / rec.NAME, made.encode())
+    observer(Done("parity"))
+    return made
+
+
+def _whole(folder: Path, part: Part) -> bool:
+    with contextlib.suppress(OSError):
+        return (folder / part.path).lstat().st_size == part.size
+    return False
+
+
+def _encode(bundle: Bundle, data: Sequence[Part], count: int, observer: Observer) -> Group:
+    folder = bundle.folder / rec.FOLDER
+    size = max(part.size for part in data)
+    with contextlib.ExitStack() as stack:
+        sources = [
+            IterReader(stack.enter_context(_reading(bundle.path_of(Blob(part.digest, part.size, 0, 0)), part)))
+            for part in data
+        ]
+        files = [stack.enter_context(_File(folder / f".{number}.tmp", size)) for number in range(count)]
+        writes: list[Callable[[bytes], object]] = [file.write for file in files]
+        encode(sources, size, Code(len(data), count), writes, lambda passed: observer(Advanced("parity", passed)))
+        found = []
+        for file in files:
+            file.sync()
+            digest = file.digest()
+            os.replace(file.path, folder / digest.hex)
+            found.append(Part(digest, size))
+    sync_folder(folder)
+    return Group(tuple(data), tuple(found))
+
+
+@contextlib.contextmanager
+def _reading(path: Path, part: Part) -> Iterator[Iterator[bytes]]:
+    """The file's bytes, believed only at the end. Damaged, naming it, if they are not what the digest says."""
+    with open_plain(path) as file:
+        yield verified(SliceReader(file.fileno(), 0, part.size, str(path)), part.digest, part.size, str(path))
+
+
+class _File:
+    """A file being written, hashed as it grows; of what comes only `size` bytes are kept, the rest is padding."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self._left = path, size
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        self._fd = create(path)
+        self._hasher = hashlib.sha256()
+
+    def __enter__(self) -> _File:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        os.close(self._fd)
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+    def write(self, data: bytes) -> None:
+        kept = data[: self._left]
+        self._left -= len(kept)
+        self._hasher.update(kept)
+        try:
+            write_all(self._fd, kept)
+        except OSError as error:
+            raise from_os_error(error, f"writing {self.path}") from error
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def digest(self) -> Digest:
+        return Digest("sha256", self._hasher.hexdigest())
+
+
+def lost_packs(bundle: Bundle, observer: Observer, jobs: int) -> list[Part]:
+    """Packs that are missing or not what their digests say: all are read."""
+    return [
+        part
+        for part, fault in _faults(packs_of(bundle), lambda part: _pack_path(bundle, part), observer, jobs)
+        if fault
+    ]
+
+
+def _pack_path(bundle: Bundle, part: Part) -> Path | None:
+    path = bundle.path_of(Blob(part.digest, part.size, 0, 0))
+    return path if path.exists() else None
+
+
+def _recovery_path(bundle: Bundle, part: Part) -> Path | None:
+    return next((place / part.path for place in bundle.places if _whole(place, part)), None)
+
+
+def _faults(
+    parts: Sequence[Part], find: Callable[[Part], Path | None], observer: Observer, jobs: int
+) -> list[tuple[Part, str]]:
+    """Each file, and what is wrong with it."""
+
+    def fault(part: Part) -> str:
+        path = find(part)
+        if path is None:
+            return "it is not there"
+        try:
+            return file_fault(
+                path, Blob(part.digest, part.size, 0, 0), lambda count: observer(Advanced("recover", count))
+            )
+        except TransferError as error:
+            return error.message
+
+    with Pool(jobs, "check") as pool:
+        return list(zip(parts, ordered_map(fault, parts, pool, jobs + 1), strict=True))
+
+
+def restore(
+    bundle: Bundle, found: Recovery, lost: Sequence[Part], scratch: Path, observer: Observer, jobs: int
+) -> None:
+    """Make the lost packs anew, in `scratch` as in a bundle's folder. MissingPart if too little is left, saying how much is lost."""
+    (scratch / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+    missing = set(lost)
+    todo = [(group, [n for n, part in enumerate(group.data) if part in missing]) for group in found.groups]
+    observer(Planned("recover", sum(2 * group.size * len(group.data) for group, wanted in todo if wanted)))
+    for group, wanted in todo:
+        if wanted:
+            _restore(bundle, group, wanted, scratch, observer, jobs)
+    observer(Done("recover"))
+    observer(Noted(f"{len(missing)} packs were made anew of the recovery files"))
+
+
+def _restore(bundle: Bundle, group: Group, wanted: Sequence[int], scratch: Path, observer: Observer, jobs: int) -> None:
+    places = {
+        part: _pack_path(bundle, part) if n < len(group.data) else _recovery_path(bundle, part)
+        for n, part in enumerate(group.parts)
+    }
+    at_hand = [part for n, part in enumerate(group.parts) if places[part] and n not in wanted]
+    wrong = {part for part, fault in _faults(at_hand, places.__getitem__, observer, jobs) if fault}
+    have = {n: places[part] for n, part in enumerate(group.parts) if part in at_hand and part not in wrong}
+    if len(have) < len(group.data):
+        short = len(group.data) - len(have)
+        raise MissingPart(
+            f"{bundle.folder}: {len(wanted)} packs are lost, and {short} more files of their group are needed to make them anew: "
+            f"of {len(group.parts)} files {len(have)} are at hand and sound",
+            hint="bring another medium of the set, or copy the packs from the bundle",
+        )
+    with contextlib.ExitStack() as stack:
+        readers = {}
+        for n in group.code.needed(have):
+            path, part = have[n], group.parts[n]
+            assert path
+            opened = stack.enter_context(open_plain(path))
+            readers[n] = SliceReader(opened.fileno(), 0, part.size, str(path))
+        files = []
+        for n in wanted:
+            part = group.data[n]
+            final = scratch / blob_path(part.digest)
+            files.append(stack.enter_context(_File(final.with_name(f".{final.name}.tmp"), part.size)))
+        writes: list[Callable[[bytes], object]] = [file.write for file in files]
+        decode(readers, group.size, group.code, wanted, writes, lambda count: observer(Advanced("recover", count)))
+        for n, file in zip(wanted, files, strict=True):
+            part = group.data[n]
+            if file.digest() != part.digest:
+                raise Damaged(
+                    f"{scratch / blob_path(part.digest)}: what the recovery files gave is not this pack",
+                    hint="a medium changed while it was read: run the same command again",
+                )
+            os.replace(file.path, scratch / blob_path(part.digest))
