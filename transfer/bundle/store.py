@@ -1,6 +1,7 @@
 """A site's growing collection of bundles: packs and catalogs by their digests, one entry a bundle, an index to find chunks.
 
 blobs/sha256/<hex>    packs, catalogs, headers, manifests; each is there once
+incoming/<hex>/       recovery files of a bundle that is here in part
 bundles/<hex>.json    one entry a bundle: its index.json and what it is to this site. The commit point, published last
 index.sqlite          a cache (index.py)
 lock                  held by whoever adds; `in-use` is held, shared, by readers against whoever removes
@@ -421,6 +422,10 @@ class Store:
         (self._entries / f"{digest.hex}.json").unlink(missing_ok=True)
         sync_folder(self._entries)
 
+    def incoming(self, digest: Digest) -> Path:
+        """Where recovery files wait while a bundle is here in part."""
+        return self.root / "incoming" / digest.hex
+
     def sweep(self) -> int:
         """Remove the files that no entry names, and what broken-off work left; how many bytes that were. Inside `removing`.
 
@@ -433,7 +438,9 @@ class Store:
             if path.name not in keep and ours and stat.S_ISREG(path.lstat().st_mode):
                 freed += path.lstat().st_size
                 path.unlink()
-        for path in (*self.root.glob(".transfer-base-*"), *self.root.glob("compacting")):
+        waiting = {entry.digest.hex for entry in self.entries() if entry.role is Role.STAGED}
+        left = [path for path in self.root.glob("incoming/*") if path.name not in waiting]
+        for path in (*self.root.glob(".transfer-base-*"), *self.root.glob("compacting"), *left):
             shutil.rmtree(path, ignore_errors=True)
         sync_folder(self.blobs)
         return freed

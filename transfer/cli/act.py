@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,16 +15,20 @@ from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.cli.show import Behind, amount, print_json
 from transfer.engines.docker import Way
-from transfer.errors import MissingPart, SomeImagesFailed, UsageError
+from transfer.errors import Damaged, MissingPart, NotFound, SomeImagesFailed, TransferError, UsageError
 from transfer.events import Noted, Observer, silent
 from transfer.flows import arrive as arriving
 from transfer.flows import check as checking
 from transfer.flows import export as exporting
-from transfer.flows import repair, stores
+from transfer.flows import repair, spool, stores
+from transfer.flows.arrive import Arrival
+from transfer.flows.gather import Gathering, bundles_in, gathered
 from transfer.flows.select import choose, open_source, retagging, select
 from transfer.model import Platform
 from transfer.streams import publish, read_small
 from transfer.work import keep_memory
+
+SPOOL = spool.PREFIX
 
 
 def export(
@@ -183,56 +187,161 @@ def _against(bundle: Path, place: str, behind: Behind, shelf: Shelf) -> repair.A
         return repair.against(opened, store)
 
 
-def import_(
-    bundle: Path,
-    patterns: list[str],
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be imported, and how."""
+
+    patterns: tuple[str, ...]
+    retag: tuple[str, ...]
+    target: arriving.Target
+    stage: bool
+    dry_run: bool
+
+
+def wish(
+    patterns: Sequence[str],
     to: str,
-    retag: list[str],
+    retag: Sequence[str],
     platform: str,
     via: str,
-    behind: Behind,
     stage: bool,
     jobs: int | None,
-    dry_run: bool,
-    json: bool,
-    quiet: bool,
-) -> None:
-    """Run the load flow; exit 3 if some images did not make it."""
+    dry: bool,
+) -> Wish:
+    """The options of `import`; UsageError for what they cannot be."""
     if via not in ("auto", "pull", "load"):
         raise UsageError(f"--via {via!r}: auto, pull or load")
+    target = arriving.Target(to, Platform.parse(platform) if platform else None, cast(Way, via), jobs)
+    return Wish(tuple(patterns), tuple(retag), target, stage, dry)
+
+
+def import_(bundle: str, wished: Wish, behind: Behind, json: bool, quiet: bool) -> None:
+    """Run the load flow on one bundle, on the media of a set, or on all that a spool holds; exit 3 if some images did not make it."""
     keep_memory()
     observer = Progress(quiet=quiet)
     choice = behind.choice()
-    target = arriving.Target(to, Platform.parse(platform) if platform else None, cast(Way, via), jobs)
     try:
-        shelf = behind.shelf(choice)
-        with Bundle(bundle, library=shelf) as opened:
-            chosen = choose(opened.images, patterns)
-            rename = retagging(retag, chosen)
-            if dry_run:
-                _say_plan(chosen, rename, json)
-                return
-            try:
-                arrival = arriving.arrive(opened, chosen, rename, target, shelf=shelf, choice=choice, observer=observer)
-            except MissingPart:
-                if not stage or not opened.is_delta:
-                    raise
-                gone = opened.missing_packs()
-                if gone:
-                    raise MissingPart(
-                        f"{bundle / gone[0].path} is missing or not of its size", hint="copy it from the bundle"
-                    ) from None
-                _stage(opened, choice, observer, json, quiet)
-                return
+        if bundle.startswith(SPOOL):
+            place = Path(bundle.removeprefix(SPOOL))
+            _import_all(spool.arrived(place), place, wished, behind, choice, observer, json, quiet)
+            return
+        places, patterns = _places(Path(bundle), wished.patterns)
+        done = _import_from(places, replace(wished, patterns=patterns), behind, choice, observer, json, quiet)
     finally:
         observer.close()
-    done = arrival.loaded
-    _say_loaded(arrival, json, quiet)
+    if done:
+        _say_loaded(done, json, quiet)
+        _finish(done)
+
+
+def _places(first: Path, patterns: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
+    """The words that are folders with bundles, as long as they last, and the images after them."""
+    places, rest = [first], list(patterns)
+    while rest and "/" in rest[0] and bundles_in(Path(rest[0])):
+        places.append(Path(rest.pop(0)))
+    return places, tuple(rest)
+
+
+def _import_all(
+    folders: Sequence[Path],
+    place: Path,
+    wished: Wish,
+    behind: Behind,
+    choice: stores.StoreChoice,
+    observer: Progress,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Whatever is complete in a spool; the first failure is raised when all have been tried."""
+    if not folders:
+        raise NotFound(f"{place}: no bundle has arrived there yet", hint="run again when its index has come")
+    arrivals: list[Arrival] = []
+    failure: TransferError | None = None
+    for folder in folders:
+        try:
+            done = _import_from([folder], wished, behind, choice, observer, json, quiet)
+            if done:
+                arrivals.append(done)
+                _check_store(done)
+        except TransferError as error:
+            observer(Noted(f"{folder.name}: {error.message}"))
+            failure = failure or error
+    observer.close()
+    if json:
+        print_json({"bundles": [_as_json(each) for each in arrivals], "failed": failure and failure.slug})
+    else:
+        for each in arrivals:
+            _say_loaded(each, json, quiet)
+    for each in arrivals:
+        _finish(each)
+    if failure:
+        raise failure
+
+
+def _import_from(
+    places: Sequence[Path],
+    wished: Wish,
+    behind: Behind,
+    choice: stores.StoreChoice,
+    observer: Observer,
+    json: bool,
+    quiet: bool,
+) -> Arrival | None:
+    """One bundle, from wherever it lies. None if only a plan was asked for, or it is staged."""
+    shelf = behind.shelf(choice)
+    with gathered(places, shelf, choice, observer) as found:
+        chosen = choose(found.bundle.images, wished.patterns)
+        if wished.dry_run:
+            _say_plan(chosen, retagging(wished.retag, chosen), json)
+            return None
+        found.complete(chosen)
+        try:
+            arrival = _arrive(found, wished, shelf, choice, observer)
+        except MissingPart:
+            if not wished.stage or not found.bundle.is_delta:
+                raise
+            gone = found.bundle.missing_packs()
+            if gone:
+                path = found.bundle.path_of(gone[0])
+                raise MissingPart(f"{path} is missing or not of its size", hint="copy it from the bundle") from None
+            _stage(found.bundle, choice, observer, json, quiet)
+            return None
+        found.settle()
+        return arrival
+
+
+def _arrive(found: Gathering, wished: Wish, shelf: Shelf, choice: stores.StoreChoice, observer: Observer) -> Arrival:
+    """Import; where damage was met and there are recovery files, make the packs anew and go on."""
+
+    def once() -> Arrival:
+        chosen = choose(found.bundle.images, wished.patterns)
+        rename = retagging(wished.retag, chosen)
+        return arriving.arrive(
+            found.bundle, chosen, rename, wished.target, shelf=shelf, choice=choice, observer=observer
+        )
+
+    try:
+        arrival = once()
+        spoiled = any(isinstance(each.error, Damaged) for each in arrival.loaded.failed)
+        return once() if spoiled and found.mend() else arrival
+    except Damaged:
+        if not found.mend():
+            raise
+        return once()
+
+
+def _check_store(arrival: Arrival) -> None:
     if arrival.store_error:
         raise type(arrival.store_error)(
             f"the images are in place, but the store could not take the bundle: {arrival.store_error.message}",
             hint=arrival.store_error.hint or "run the same command again, or go without: --no-store",
         )
+
+
+def _finish(arrival: Arrival) -> None:
+    """Raise what is to be raised when all has been said."""
+    _check_store(arrival)
+    done = arrival.loaded
     failed = [each for loaded in (done, *arrival.completed) for each in loaded.failed]
     if failed:
         for each in failed:
@@ -264,7 +373,22 @@ def _say_plan(chosen: Sequence[Any], rename: Any, json: bool) -> None:
         print(f"{', '.join(rename(image.names)) or image.label}  {len(image.layers)} layers  {amount(image.size)}")
 
 
-def _say_loaded(arrival: arriving.Arrival, json: bool, quiet: bool) -> None:
+def _say_loaded(arrival: Arrival, json: bool, quiet: bool) -> None:
+    done = arrival.loaded
+    if json:
+        print_json(_as_json(arrival))
+    elif not quiet:
+        new = sum(each.status == "imported" for each in done.landed)
+        print(
+            f"{new} images imported, {len(done.landed) - new} were there already; "
+            f"{done.layers_sent} layers sent, {done.layers_present} present, "
+            f"{amount(done.bytes_unpacked)} unpacked, {done.seconds:.1f} s"
+        )
+        for more in arrival.completed:
+            print(f"{len(more.landed)} images of a staged bundle are in place as well")
+
+
+def _as_json(arrival: Arrival) -> dict[str, Any]:
     done, adopted = arrival.loaded, arrival.adopted
     rows = [
         {
@@ -289,25 +413,14 @@ def _say_loaded(arrival: arriving.Arrival, json: bool, quiet: bool) -> None:
         for loaded in (done, *arrival.completed)
         for each in loaded.failed
     ]
-    if json:
-        value = {
-            "images": rows,
-            "bytes_unpacked": done.bytes_unpacked,
-            "layers_sent": done.layers_sent,
-            "layers_present": done.layers_present,
-            "frames_decoded": done.frames_decoded,
-            "frames_needed": done.frames_needed,
-            "store": adopted and {"linked": adopted.linked, "copied": adopted.copied, "present": adopted.present},
-            "completed": [each.image.label for more in arrival.completed for each in more.landed],
-            "seconds": round(done.seconds, 3),
-        }
-        print(jsonlib.dumps(value, ensure_ascii=False))
-    elif not quiet:
-        new = sum(each.status == "imported" for each in done.landed)
-        print(
-            f"{new} images imported, {len(done.landed) - new} were there already; "
-            f"{done.layers_sent} layers sent, {done.layers_present} present, "
-            f"{amount(done.bytes_unpacked)} unpacked, {done.seconds:.1f} s"
-        )
-        for more in arrival.completed:
-            print(f"{len(more.landed)} images of a staged bundle are in place as well")
+    return {
+        "images": rows,
+        "bytes_unpacked": done.bytes_unpacked,
+        "layers_sent": done.layers_sent,
+        "layers_present": done.layers_present,
+        "frames_decoded": done.frames_decoded,
+        "frames_needed": done.frames_needed,
+        "store": adopted and {"linked": adopted.linked, "copied": adopted.copied, "present": adopted.present},
+        "completed": [each.image.label for more in arrival.completed for each in more.landed],
+        "seconds": round(done.seconds, 3),
+    }

@@ -10,18 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transfer.bundle import recovery
 from transfer.bundle.reader import Bundle
 from transfer.bundle.sites import Sites
+from transfer.cli import onto
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress, event_of
 from transfer.cli.show import amount, print_json
 from transfer.errors import NotFound, UsageError
 from transfer.events import Noted, Observer
-from transfer.flows import receiving, stores
+from transfer.flows import receiving, spool, stores
+from transfer.flows.media import ToMedia
 from transfer.flows.reach import Reach, Way
 from transfer.flows.ship import Shipment, Shipped, files_of
 from transfer.ship.address import Address, Options, parse_address, parse_pin
 from transfer.work import keep_memory
+
+SPOOL = spool.PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,18 @@ def parse_rate(text: str) -> int:
     return rate
 
 
+def parse_share(text: str) -> int:
+    """Percent: `30%`, `30`; 0 for none. UsageError for anything else."""
+    if not text:
+        return 0
+    if not re.fullmatch(r"\d{1,3}%?", text) or not recovery.LEAST <= int(text.rstrip("%")) <= recovery.GREATEST:
+        raise UsageError(
+            f"--parity {text!r:.40}",
+            hint=f"the share of all files that may be lost: {recovery.LEAST}% to {recovery.GREATEST}%",
+        )
+    return int(text.rstrip("%"))
+
+
 def ship(
     folder: Path,
     to: list[str],
@@ -87,16 +104,31 @@ def ship(
 ) -> None:
     """Run the ship flow towards a host, or onto media."""
     keep_memory()
-    addresses = [parse_address(each) if not each.startswith("spool:") else None for each in to]
+    addresses = [None if each.startswith(SPOOL) else parse_address(each) for each in to]
+    host = next((each for each in addresses if each), None)
+    if len(to) > 1 and (host or any(each.startswith(SPOOL) for each in to)):
+        raise UsageError("one host or spool at a time", hint="several places at once are for media")
+    if after.import_ and not host:
+        raise UsageError("--import is for hosts", hint="at a medium's or a spool's other end: transfer import FOLDER")
+    share = parse_share(media.parity)
+    if host and (share or media.eject or media.anew):
+        raise UsageError("--parity, --eject and --anew are for media", hint="leave them out for a host")
     observer = Progress(quiet=quiet)
     try:
         with Bundle(folder) as bundle:
-            address = addresses[0]
-            if address is None:
-                raise UsageError("only hosts so far")
-            if len(to) > 1:
-                raise UsageError("one host at a time", hint="several places at once are for media")
-            _to_host(bundle, Reach(access.way(address), observer), after, jobs, dry_run, json, quiet, observer)
+            if host:
+                _to_host(bundle, Reach(access.way(host), observer), after, jobs, dry_run, json, quiet, observer)
+            elif to[0].startswith(SPOOL):
+                place = Path(to[0].removeprefix(SPOOL))
+                if dry_run:
+                    raise UsageError("--dry-run is not for a spool", hint="everything goes there")
+                done = spool.fill(bundle, place, share, parse_rate(access.limit), observer)
+                _note(bundle, after, observer)
+                _say(done, "spool", None, json, quiet)
+            else:
+                filling = ToMedia(bundle, share, media.anew, observer)
+                onto.fill(filling, [Path(each) for each in to], media.eject, dry_run, json, quiet)
+                _note(bundle, after, observer)
     finally:
         observer.close()
 

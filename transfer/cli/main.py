@@ -163,8 +163,13 @@ def verify(
 
 @app.command("import")
 def import_(
-    bundle: BundleArgument,
-    patterns: Patterns = None,
+    bundle: Annotated[
+        str, typer.Argument(help="The bundle folder, a medium, or spool:DIR for all that has arrived there.")
+    ],
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(help="Further media of the set; then names or globs, quoted. None: all images."),
+    ] = None,
     to: Annotated[
         str, typer.Option("--to", help="docker-daemon: (default), oci:DIR, docker-archive:FILE, oci-archive:FILE.")
     ] = "",
@@ -191,7 +196,8 @@ def import_(
     from transfer.cli import act, show
 
     behind = show.Behind((), tuple(seed or ()), store, no_store, "")
-    act.import_(bundle, patterns or [], to, retag or [], platform, via, behind, stage, jobs, dry_run, json, quiet)
+    wished = act.wish(patterns or [], to, retag or [], platform, via, stage, jobs, dry_run)
+    act.import_(bundle, wished, behind, json, quiet)
 
 
 @app.command()

@@ -14,7 +14,15 @@ from tqdm import tqdm
 from transfer.cli.main import printable
 from transfer.events import Advanced, Done, Event, Noted, Planned, Rewound, Skipped
 
-_VERBS = {"export": "reading", "import": "unpacking", "verify": "checking", "ship": "sending"}
+_VERBS = {
+    "export": "reading",
+    "import": "unpacking",
+    "verify": "checking",
+    "ship": "sending",
+    "media": "writing and reading back",
+    "parity": "making recovery files",
+    "recover": "recovering",
+}
 _KINDS = {kind.__name__: kind for kind in (Planned, Advanced, Skipped, Rewound, Noted, Done)}
 _STEP = 4 << 20
 """Bytes that are told at once to a program that listens."""

@@ -15,6 +15,7 @@ from transfer.bundle.recovery import Group, Part, Recovery
 from transfer.chunks.erasure import Code, decode, encode
 from transfer.errors import Damaged, FormatError, MissingPart, NoSpace, NotFound, TransferError, from_os_error
 from transfer.events import Advanced, Done, Noted, Observer, Planned
+from transfer.model import Digest
 from transfer.streams import (
     IterReader,
     SliceReader,
@@ -136,7 +137,7 @@ class _File:
         os.fsync(self._fd)
 
     def digest(self) -> Digest:
-        return Digest("sha256", self._hasher.hexdigest())
+        return Digest(f"sha256:{self._hasher.hexdigest()}")
 
 
 def lost_packs(bundle: Bundle, observer: Observer, jobs: int) -> list[Part]:

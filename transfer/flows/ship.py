@@ -35,14 +35,18 @@ SMALL = 16 << 20
 """A second line is not worth its set-up below this (bytes)."""
 
 
+Read = Callable[[int, int], bytes]
+
+
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a bundle: its name in the bundle folder, what is in it, and where it is read."""
+    """One file of a bundle: its name in the bundle folder, what is in it, and where it is read; `data` if it is nowhere yet."""
 
     name: str
     digest: Digest
     size: int
     path: Path
+    data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +86,13 @@ def files_of(bundle: Bundle) -> list[File]:
     for name in ("README.txt", "verify.py", SIGNATURE, "oci-layout", INDEX):
         path = bundle.folder / name
         if name == INDEX or path.is_file():
-            data = bundle.index if name == INDEX else read_small(path)
-            out.append(File(name, sha256(data), len(data), path))
+            out.append(in_memory(name, bundle.index if name == INDEX else read_small(path), path))
     return out
+
+
+def in_memory(name: str, data: bytes, path: Path | None = None) -> File:
+    """A small file whose bytes are known."""
+    return File(name, sha256(data), len(data), path or Path(name), data)
 
 
 def _blob(bundle: Bundle, digest: Digest, size: int) -> File:
@@ -95,6 +103,17 @@ def _blob(bundle: Bundle, digest: Digest, size: int) -> File:
     return File(name, digest, size, path)
 
 
+@contextlib.contextmanager
+def _reading(file: File) -> Iterator[Read]:
+    """Gives a function for so many bytes at an offset."""
+    if file.data is not None:
+        data = file.data
+        yield lambda size, at: data[at : at + size]
+        return
+    with open_plain(file.path) as source:
+        yield lambda size, at: pread(source.fileno(), size, at, str(file.path))
+
+
 def size(count: int) -> str:
     """Bytes for people."""
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count} bytes"
@@ -102,7 +121,11 @@ def size(count: int) -> str:
 
 @dataclass
 class Shipment:
-    """Files on their way into one folder of one place. `connect` gives a depot on it, one for each lane."""
+    """Files on their way into one folder of one place. `connect` gives a depot on it, one for each lane.
+
+    `checked_later`: what is there already is not looked into; `before_index` does that for all files, when all but the last are there.
+    `one_way`: something else takes the files away meanwhile; nothing is left there to hold the place.
+    """
 
     files: Sequence[File]
     folder: str
@@ -110,6 +133,9 @@ class Shipment:
     observer: Observer
     lanes: int | None = None
     place: str = ""
+    checked_later: bool = False
+    one_way: bool = False
+    before_index: Callable[[Depot], None] = lambda depot: None
     token: str = field(default_factory=lambda: os.urandom(8).hex())
     sent: int = 0
     there: int = 0
@@ -126,7 +152,8 @@ class Shipment:
         started = time.monotonic()
         first = self.connect()
         try:
-            first.hold(self.folder, self.token)
+            if not self.one_way:
+                first.hold(self.folder, self.token)
             return self._run(first, digest, started)
         finally:
             first.close()
@@ -144,7 +171,7 @@ class Shipment:
     def _run(self, first: Depot, digest: Digest, started: float) -> Shipped:
         index = self.files[-1]
         held = self._look(first)
-        self._is_ours(first, index, held[INDEX])
+        self._is_ours(first, index, held.get(INDEX))
         total = sum(file.size for file in self.files)
         self._has_room(first, held)
         self.observer(Planned("ship", total))
@@ -154,7 +181,8 @@ class Shipment:
         if begun:
             self.observer(Noted(f"{size(begun)} of {size(total)} are there already; going on"))
         self._all(first, todo, held)
-        self._one(first, index, held[INDEX])
+        self.before_index(first)
+        self._one(first, index, held.get(index.name))
         self.observer(Done("ship"))
         return Shipped(
             digest,
@@ -248,7 +276,7 @@ class Shipment:
             try:
                 if held and held.finished and self._stands(depot, name, file):
                     return
-                self._send(depot, name, file, held)
+                self._send(depot, name, file, None if held and held.finished else held)
                 return
             except CutOff:
                 pass
@@ -261,7 +289,18 @@ class Shipment:
                 self._rewind(name, error.message)
             held = depot.stat([name])[0]
 
+    def again(self, depot: Depot, file: File) -> None:
+        """Send a file that was found wrong there once more."""
+        depot.discard(f"{self.folder}/{file.name}")
+        self._rewind(file.name, "it was read back other than it was written")
+        self._one(depot, file, None)
+
     def _stands(self, depot: Depot, name: str, file: File) -> bool:
+        if self.checked_later:
+            if file.data is not None or depot.stat([name]) != [Held(file.size, True)]:
+                return False
+            self._count(file.size, there=True)
+            return True
         fault = depot.check(name, file.digest, file.size)
         if fault:
             raise Damaged(fault)
@@ -269,11 +308,10 @@ class Shipment:
         return True
 
     def _send(self, depot: Depot, name: str, file: File, held: Held | None) -> None:
-        with open_plain(file.path) as source:
-            fd = source.fileno()
-            at = self._resume_at(depot, name, file, fd, held)
+        with _reading(file) as read:
+            at = self._resume_at(depot, name, file, read, held)
             while at < file.size and not self._stop.is_set():
-                block = pread(fd, min(PART, file.size - at), at, str(file.path))
+                block = read(min(PART, file.size - at), at)
                 if not block:
                     raise MissingPart(f"{file.path} is cut short", hint="copy it from the bundle, or export again")
                 depot.append(name, block, at)
@@ -282,13 +320,13 @@ class Shipment:
         if not self._stop.is_set():
             depot.finish(name, file.digest, file.size)
 
-    def _resume_at(self, depot: Depot, name: str, file: File, fd: int, held: Held | None) -> int:
+    def _resume_at(self, depot: Depot, name: str, file: File, read: Read, held: Held | None) -> int:
         """Behind the last part that is the same on both sides."""
         if held is None or held.finished or held.size > file.size:
             return 0
         at = held.size
         for n, part in enumerate(depot.parts(name) if depot.traits.compares_parts else ()):
-            ours = pread(fd, min(PART, held.size - n * PART), n * PART, str(file.path)) if held.size > n * PART else b""
+            ours = read(min(PART, held.size - n * PART), n * PART) if held.size > n * PART else b""
             if chunk_id(ours) != part:
                 at = n * PART
                 self._rewind(name, f"an unfinished copy differs from byte {at} on")
@@ -311,6 +349,6 @@ class Shipment:
 
     def _source_is_sound(self, file: File) -> None:
         """Damaged, naming the file here, if it is the one that is wrong."""
-        why = file_fault(file.path, Blob(file.digest, file.size, 0, 0))
+        why = "" if file.data is not None else file_fault(file.path, Blob(file.digest, file.size, 0, 0))
         if why:
             raise Damaged(f"{file.path}: {why}", hint="the bundle here is damaged: transfer verify says what to do")

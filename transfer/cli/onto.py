@@ -1,0 +1,132 @@
+"""ship onto media: one after the other, asking for the next where somebody can answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from transfer.cli.main import fail, printable
+from transfer.cli.show import amount, print_json
+from transfer.errors import Damaged, MissingPart, TransferError
+from transfer.flows.media import MediaDone, MediaPlan, ToMedia, Written
+from transfer.ship.media import eject
+
+
+def fill(filling: ToMedia, folders: Sequence[Path], out: bool, dry_run: bool, json: bool, quiet: bool) -> None:
+    """Fill these media, and those that are inserted when it asks. Exit 14 (MissingPart) while files are still to come."""
+    plan = filling.plan(folders)
+    if dry_run:
+        _say_plan(plan, json)
+        return
+    written: list[Written] = []
+    ejected: list[Path] = []
+    failed: list[tuple[Path, TransferError]] = []
+    while True:
+        _warn(plan, quiet)
+        done = filling.run(plan)
+        written += done.written
+        failed += done.failed
+        for each in done.written:
+            if out:
+                eject(each.folder)
+                ejected.append(each.folder)
+            if not json and not quiet:
+                _say_written(filling, each, out)
+        for folder, error in done.failed:
+            fail(error)
+            print(
+                f"transfer: {printable(str(folder))} does not count; what it should have carried is still to come",
+                file=sys.stderr,
+            )
+        following = _ask(done, folders, quiet) if done.left else None
+        if following is None:
+            break
+        folders = [following]
+        plan = filling.plan(folders)
+    if json:
+        print_json(_as_json(filling, written, ejected, failed, done))
+    if done.left:
+        kind = Damaged if any(isinstance(error, Damaged) for _, error in failed) else MissingPart
+        raise kind(
+            f"{done.left} files, {amount(done.left_size)}, of {filling.name} are still to come",
+            hint="insert the next medium and run: transfer ship BUNDLE FOLDER",
+        )
+
+
+def _ask(done: MediaDone, folders: Sequence[Path], quiet: bool) -> Path | None:
+    """The next medium's folder, from whoever sits there; None if nobody does."""
+    if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
+        return None
+    last = folders[-1]
+    print(f"{done.left} files, {amount(done.left_size)}, are still to come.", file=sys.stderr)
+    print(
+        f"Insert the next medium and press Enter ({printable(str(last))}), or type its folder; q to stop: ",
+        end="",
+        file=sys.stderr,
+    )
+    sys.stderr.flush()
+    answer = sys.stdin.readline()
+    if not answer or answer.strip().lower() == "q":
+        return None
+    return Path(answer.strip()) if answer.strip() else last
+
+
+def _warn(plan: MediaPlan, quiet: bool) -> None:
+    for folder in () if quiet else plan.risky:
+        print(
+            f"{printable(str(folder))} carries more than the recovery files make up for: if it is lost, images are; "
+            "more media, or more --parity, would help",
+            file=sys.stderr,
+        )
+
+
+def _say_plan(plan: MediaPlan, json: bool) -> None:
+    if json:
+        rows = [{"folder": str(c.folder), "files": len(c.files), "bytes": c.size} for c in plan.carriers]
+        print_json({"media": rows, "left_files": len(plan.left), "left_bytes": plan.left_size})
+        return
+    for each in plan.carriers:
+        print(
+            f"{printable(str(each.folder))}: {len(each.files)} files, {amount(each.size)}, and what every medium carries"
+        )
+    if plan.left:
+        print(f"still to come: {len(plan.left)} files, {amount(plan.left_size)}")
+
+
+def _say_written(filling: ToMedia, each: Written, out: bool) -> None:
+    place = printable(f"{each.folder}/{filling.name}")
+    there = f", {amount(each.there)} were there" if each.there else ""
+    rate = f", {amount(int(each.sent / each.seconds))}/s" if each.seconds > 0.1 else ""
+    last = "; unmounted, safe to remove" if out else ""
+    print(
+        f"{place}: medium {each.number}, {each.files} files, {amount(each.sent)} written{there}, all read back, "
+        f"{each.seconds:.1f} s{rate}{last}"
+    )
+
+
+def _as_json(
+    filling: ToMedia,
+    written: Sequence[Written],
+    ejected: Sequence[Path],
+    failed: Sequence[tuple[Path, TransferError]],
+    done: MediaDone,
+) -> dict[str, object]:
+    return {
+        "digest": str(filling.bundle.manifest.digest),
+        "media": [
+            {
+                "folder": str(each.folder),
+                "number": each.number,
+                "files": each.files,
+                "bytes_written": each.sent,
+                "bytes_there": each.there,
+                "ejected": each.folder in ejected,
+                "seconds": round(each.seconds, 3),
+            }
+            for each in written
+        ],
+        "failed": [{"folder": str(folder), "slug": error.slug, "error": error.message} for folder, error in failed],
+        "left_files": done.left,
+        "left_bytes": done.left_size,
+    }

@@ -1,0 +1,234 @@
+"""A bundle put together from wherever its files have arrived: media of a set in any order, a spool, and what the store took in before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from transfer.bundle import recovery as rec
+from transfer.bundle.entry import Role
+from transfer.bundle.header import Blob, parse_index
+from transfer.bundle.library import Shelf
+from transfer.bundle.medium import AGAIN, MEDIUM
+from transfer.bundle.reader import Bundle
+from transfer.bundle.store import Store
+from transfer.errors import FormatError, MissingPart, UsageError
+from transfer.events import Noted, Observer
+from transfer.flows import parity
+from transfer.flows.stores import StoreChoice
+from transfer.model import Image
+from transfer.streams import SliceReader, open_plain, publish, publishing, read_small, verified
+from transfer.work import default_jobs
+
+NAMED_MAX = 3
+
+
+def looks_like_bundle(folder: Path) -> bool:
+    """Whether a folder has a bundle's index, or the second copy a spool has of it."""
+    return any((folder / name).is_file() for name in ("index.json", f"{AGAIN}/index.json"))
+
+
+def bundles_in(place: Path) -> list[Path]:
+    """The bundle folders of a medium or a spool: the folder itself, or those right in it."""
+    if looks_like_bundle(place):
+        return [place]
+    try:
+        inner = sorted(each for each in place.iterdir() if each.is_dir() and not each.is_symlink())
+    except OSError:
+        return []
+    return [each for each in inner if looks_like_bundle(each) and (each / "blobs").is_dir()]
+
+
+def one_bundle(places: Sequence[Path]) -> list[Path]:
+    """The folders on these places that hold one and the same bundle. NotFound if there is none, UsageError if there are several."""
+    folders = [folder for place in places for folder in (bundles_in(place) or [place])]
+    found = dict.fromkeys(folders)
+    if len(found) > len(places):
+        names = ", ".join(str(each) for each in found)
+        raise UsageError(f"there are several bundles: {names:.300}", hint="name the one you mean")
+    return list(found)
+
+
+class Gathering:
+    """One bundle in several places. `bundle` reads each file from the first place that has it."""
+
+    def __init__(self, folders: Sequence[Path], shelf: Shelf, choice: StoreChoice, observer: Observer) -> None:
+        self._shelf, self._observer = shelf, observer
+        self._store: Store | None = choice.store
+        self._scratch: list[Path] = []
+        self._folders = [each for folder in folders for each in (folder, folder / AGAIN) if each.is_dir()] or list(
+            folders
+        )
+        self.bundle = self._open()
+
+    def _open(self) -> Bundle:
+        """The bundle as the first place that has an index says it; another bundle's medium is refused."""
+        whole = [each for each in self._folders if (each / "index.json").is_file() and (each / "oci-layout").is_file()]
+        first = whole[0] if whole else self._folders[0]
+        others = [each for each in self._folders if each != first]
+        bundle = Bundle(first, library=self._shelf, places=[*others, *self._waiting(first)])
+        for other in others:
+            _same(bundle, other)
+        bundle.places[:0] = self._scratch
+        return bundle
+
+    def _waiting(self, folder: Path) -> list[Path]:
+        """What the store took in of it before."""
+        path = folder / "index.json"
+        if self._store is None or not self._store.root.is_dir() or not path.is_file():
+            return []
+        digest = parse_index(read_small(path), str(path)).digest
+        return [self._store.root, self._store.incoming(digest)]
+
+    def close(self) -> None:
+        self.bundle.__exit__()
+        for each in self._scratch:
+            shutil.rmtree(each, ignore_errors=True)
+
+    @property
+    def several(self) -> bool:
+        """Whether it is in pieces: then what is missing is not an error of copying."""
+        return len(self._folders) > 1 or (self._folders[0] / MEDIUM).is_file() or self._store_has_some()
+
+    def _store_has_some(self) -> bool:
+        if self._store is None:
+            return False
+        entry = self._store.entry(self.bundle.manifest.digest)
+        return entry is not None and entry.role is Role.STAGED
+
+    def complete(self, images: Sequence[Image]) -> None:
+        """Make what these images lack anew, if there are recovery files enough; else keep what is here, and say what is missing (MissingPart)."""
+        missing = self._missing_for(images)
+        if not missing:
+            return
+        found = parity.read_recovery(self.bundle)
+        failed: MissingPart | None = None
+        if found:
+            try:
+                gone = self.bundle.missing_packs()
+                self._restore(found, [rec.Part(blob.digest, blob.size) for blob in gone])
+                return
+            except MissingPart as error:
+                failed = error
+        if not self.several:
+            return
+        gone = self._keep()
+        self._again()
+        if self._missing_for(images):
+            raise self._still_missing(gone, failed)
+
+    def _missing_for(self, images: Sequence[Image]) -> list[Blob]:
+        """The packs that some image needs and that are not here."""
+        wanted = {frame for image, need in self._needs() if image in images for frame in need}
+        missing = set(self.bundle.missing_packs())
+        out, first = [], 0
+        for blob in self.bundle.header.packs:
+            if blob in missing and not wanted.isdisjoint(range(first, first + blob.frames)):
+                out.append(blob)
+            first += blob.frames
+        return out
+
+    def _needs(self) -> Iterator[tuple[Image, tuple[int, ...]]]:
+        return zip(self.bundle.images, self.bundle.header.needs, strict=True)
+
+    def mend(self) -> bool:
+        """After damage was met: read all packs, and make those anew that are wrong. False if there are no recovery files."""
+        found = parity.read_recovery(self.bundle)
+        if found is None:
+            return False
+        self._observer(Noted("damage was met: all packs are read, and what is wrong is made anew"))
+        lost = parity.lost_packs(self.bundle, self._observer, default_jobs())
+        if not lost:
+            return False
+        self._restore(found, lost)
+        return True
+
+    def _restore(self, found: rec.Recovery, lost: Sequence[rec.Part]) -> None:
+        where = self._store.root if self._store and os.access(self._store.root, os.W_OK) else spacious()
+        scratch = Path(tempfile.mkdtemp(prefix=".transfer-base-", dir=where))
+        self._scratch.append(scratch)
+        parity.restore(self.bundle, found, lost, scratch, self._observer, default_jobs())
+        self._again()
+
+    def _again(self) -> None:
+        """Open it anew: files may lie elsewhere now."""
+        self.bundle.__exit__()
+        self.bundle = self._open()
+
+    def _keep(self) -> list[Blob]:
+        """Take what is here into the store; the packs that are still missing."""
+        if self._store is None:
+            return self.bundle.missing_packs()
+        missing = self._store.adopt_part(self.bundle, lambda text: self._observer(Noted(text)))
+        found = parity.read_recovery(self.bundle)
+        if missing and found:
+            self._keep_recovery(self._store, found)
+        return missing
+
+    def _keep_recovery(self, store: Store, found: rec.Recovery) -> None:
+        """Recovery files may stand in for packs that never come."""
+        place = store.incoming(found.bundle)
+        (place / rec.FOLDER).mkdir(parents=True, exist_ok=True)
+        for part in (part for group in found.groups for part in group.recovery):
+            final = place / part.path
+            source = next((p / part.path for p in self.bundle.places if (p / part.path).is_file()), None)
+            if source is None or final.is_file():
+                continue
+            with contextlib.suppress(FormatError), open_plain(source) as file, publishing(final) as write:
+                reader = SliceReader(file.fileno(), 0, part.size, str(source))
+                for block in verified(reader, part.digest, part.size, str(source)):
+                    write(block)
+        publish(place / rec.NAME, found.encode())
+
+    def _still_missing(self, missing: Sequence[Blob], failed: MissingPart | None) -> MissingPart:
+        total = len(self.bundle.header.packs)
+        images = [image.label for image, _ in self._needs() if self._missing_for([image])]
+        named = ", ".join(images[:NAMED_MAX]) + (
+            f" and {len(images) - NAMED_MAX} more" if len(images) > NAMED_MAX else ""
+        )
+        kept = "what is here is kept in the store" if self._store else "nothing is kept, as there is no store"
+        size = sum(blob.size for blob in missing)
+        return MissingPart(
+            f"{total - len(missing)} of {total} packs have come, {size / 1e6:.1f} MB are still missing (for {named}); {kept}"
+            + (f"; {failed.message.split(': ', 1)[-1]}" if failed else ""),
+            hint="import the next medium: transfer import FOLDER"
+            if self._store
+            else "name all media in one command, or let there be a store",
+        )
+
+    def settle(self) -> None:
+        """It is in: nothing waits for it any more."""
+        if self._store:
+            shutil.rmtree(self._store.incoming(self.bundle.manifest.digest), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def gathered(places: Sequence[Path], shelf: Shelf, choice: StoreChoice, observer: Observer) -> Iterator[Gathering]:
+    """The one bundle that is on these places."""
+    found = Gathering(one_bundle(places), shelf, choice, observer)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def _same(bundle: Bundle, folder: Path) -> None:
+    """UsageError if the folder has another bundle's index."""
+    path = folder / "index.json"
+    if not path.is_file():
+        return
+    other, ours = parse_index(read_small(path), str(path)).digest, bundle.manifest.digest
+    if other != ours:
+        raise UsageError(
+            f"{folder} holds another bundle than {bundle.folder}: {other.short}, not {ours.short}",
+            hint="import them one after the other",
+        )
+
+
+def spacious() -> Path:
+    """A folder for large temporary files: TMPDIR where it is set, else /var/tmp, which is a disk where /tmp may be memory."""
+    return Path(os.environ.get("TMPDIR") or "/var/tmp")

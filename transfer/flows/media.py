@@ -1,0 +1,382 @@
+"""Ship onto media: what fits where is planned before the first byte, what was written is read back before a medium is called done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transfer.bundle import recovery as rec
+from transfer.bundle.medium import DOCUMENT_MAX, MEDIA, MEDIUM, MediaSet, Medium, parse_media
+from transfer.bundle.reader import Bundle
+from transfer.errors import Damaged, FormatError, NoSpace, NotFound, TransferError, UsageError
+from transfer.events import Advanced, Done, Event, Noted, Observer, Planned
+from transfer.flows import parity
+from transfer.flows.ship import File, Shipment, files_of, in_memory, size
+from transfer.ship.base import Depot
+from transfer.ship.media import MediumDepot, portable, room
+from transfer.streams import publish, read_small
+from transfer.work import Pool, ordered_map
+
+STAGE = "media"
+PLENTY = 1 << 20
+"""Bytes that are left free on a medium, for its folders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """One medium of this run: what of the set lies on it, and what is to be written."""
+
+    folder: Path
+    medium: Medium
+    files: tuple[File, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPlan:
+    """What goes where. `left` are files that fit on none of these media; `group` is the largest share of a group on one of them beyond what may be lost."""
+
+    carriers: tuple[Carrier, ...]
+    common: tuple[File, ...]
+    left: tuple[File, ...]
+    known: MediaSet
+    risky: tuple[Path, ...]
+
+    @property
+    def left_size(self) -> int:
+        return sum(file.size for file in self.left)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of one medium (bytes). `number`: which of the set it is."""
+
+    folder: Path
+    number: int
+    files: int
+    sent: int
+    there: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class MediaDone:
+    """What came of a run. `failed`: media that are not to be used, and why; `left`: files and bytes that are still to come."""
+
+    written: tuple[Written, ...]
+    failed: tuple[tuple[Path, TransferError], ...]
+    left: int
+    left_size: int
+
+
+class ToMedia:
+    """One bundle onto the media of a set."""
+
+    def __init__(self, bundle: Bundle, share: int, anew: bool, observer: Observer) -> None:
+        self.bundle, self._share, self._anew, self._observer = bundle, share, anew, observer
+        self.name = bundle.folder.resolve().name
+        portable(self.name)
+
+    def plan(self, folders: Sequence[Path]) -> MediaPlan:
+        """Look at the media. UsageError for one with another bundle of this name, NoSpace if nothing at all fits on one."""
+        if len({folder.resolve() for folder in folders}) < len(folders):
+            raise UsageError("the same folder twice", hint="name each medium once")
+        for folder in folders:
+            if not folder.is_dir():
+                raise NotFound(f"{folder} is not there", hint="insert and mount the medium, then run again")
+        on_them = {folder: self._read(folder / self.name / MEDIUM) for folder in folders}
+        known = self._known(on_them)
+        made = parity.make(self.bundle, known.share, self._observer) if known.share else None
+        common, packs, group_of = self._files(made)
+        if self._is_closed(known, packs, on_them):
+            self._observer(Noted("all files of the last set are on their media: this begins a new set"))
+            known = self._fresh()
+        media = {folder: self._medium(folder, on_them[folder], known) for folder in folders}
+        for medium in media.values():
+            known = known.with_medium(medium)
+        carriers, left, risky = _spread(self._rooms(media, common, packs), packs, known, group_of, made)
+        return MediaPlan(tuple(carriers), tuple(common), tuple(left), known, tuple(risky))
+
+    def _read(self, path: Path) -> MediaSet | None:
+        """What a list of media says; None if there is none, or none of this program's."""
+        try:
+            found = parse_media(read_small(path, DOCUMENT_MAX), str(path))
+        except (NotFound, FormatError):
+            return None
+        if found.bundle != self.bundle.manifest.digest:
+            raise UsageError(
+                f"{path.parent} is of another bundle, {found.bundle.short}",
+                hint="use another medium, or remove that folder",
+            )
+        return found
+
+    def _fresh(self) -> MediaSet:
+        return MediaSet(self.bundle.manifest.digest, os.urandom(8).hex(), self._share)
+
+    def _known(self, on_them: dict[Path, MediaSet | None]) -> MediaSet:
+        """The set this run goes on with: the one remembered here or told by a medium; a new one if there is none."""
+        if self._anew:
+            return self._fresh()
+        try:
+            known = self._read(self.bundle.folder / MEDIA)
+        except UsageError:
+            known = None
+        for found in on_them.values():
+            own = found and found.medium(found.this)
+            if found and known is None:
+                known = replace(found, this="")
+            elif found and known and own and found.id == known.id:
+                known = known.with_medium(own)
+        if known is None:
+            return self._fresh()
+        if self._share and self._share != known.share:
+            self._observer(
+                Noted(f"a set begun with --parity {known.share}% is not gone on with: this begins a new set")
+            )
+            return self._fresh()
+        return known
+
+    def _is_closed(self, known: MediaSet, packs: Sequence[File], on_them: dict[Path, MediaSet | None]) -> bool:
+        """Whether the set has all files, and a medium that is not of it is to be filled."""
+        stranger = any(found is None or found.id != known.id for found in on_them.values())
+        return bool(known.media) and stranger and {file.name for file in packs} <= known.files
+
+    def _medium(self, folder: Path, found: MediaSet | None, known: MediaSet) -> Medium:
+        mine = known.medium(found.this) if found and found.id == known.id else None
+        return mine or Medium(os.urandom(6).hex(), str(folder.absolute()), ())
+
+    def _files(self, made: rec.Recovery | None) -> tuple[list[File], list[File], dict[str, int]]:
+        """What every medium carries, what is spread, and to which group of recovery files each of these belongs."""
+        packs: list[File] = []
+        common: list[File] = []
+        listed = {blob.path for blob in self.bundle.header.packs}
+        for file in files_of(self.bundle):
+            (packs if file.name in listed else common).append(file)
+        group_of: dict[str, int] = {}
+        if made:
+            common.insert(-1, in_memory(rec.NAME, made.encode()))
+            names = {file.digest: file.name for file in packs}
+            for number, group in enumerate(made.groups):
+                group_of.update((names[part.digest], number) for part in group.data)
+                for part in group.recovery:
+                    packs.append(File(part.path, part.digest, part.size, self.bundle.folder / part.path))
+                    group_of[part.path] = number
+        return common, packs, group_of
+
+    def _rooms(self, media: dict[Path, Medium], common: Sequence[File], packs: Sequence[File]) -> list[_Room]:
+        """Each medium with its room, what it has already, and what it would need for what every medium carries."""
+        out: list[_Room] = []
+        spaces: dict[int, _Space] = {}
+        sizes = {file.name: file.size for file in packs}
+        for folder, medium in media.items():
+            free, unit, device = room(folder)
+            space = spaces.setdefault(device, _Space(free, unit))
+            names = [file.name for file in (*common, *packs)]
+            held = dict(zip(names, MediumDepot(folder).stat([f"{self.name}/{name}" for name in names]), strict=True))
+            begun = {name: each for name, each in held.items() if each}
+            for file in common:
+                each = held[file.name]
+                space.free -= 0 if each else space.cost(file.size)
+            space.free -= PLENTY
+            there = {name for name in medium.files if name in sizes}
+            there |= {
+                name for name, each in begun.items() if name in sizes and each.finished and each.size == sizes[name]
+            }
+            for name in there:
+                if name not in begun:
+                    space.free -= space.cost(sizes[name])
+                elif not begun[name].finished:
+                    space.free -= space.cost(sizes[name] - begun[name].size)
+            out.append(_Room(folder, medium, space, there, {n: e.size for n, e in begun.items() if not e.finished}))
+            if space.free < 0 and not begun:
+                needed = sum(space.cost(file.size) for file in common) + PLENTY
+                raise NoSpace(
+                    f"{folder}: {size(needed)} are needed for what every medium carries, and {size(free)} are free",
+                    hint="free some space there, or use a larger medium",
+                )
+        return out
+
+    def run(self, plan: MediaPlan) -> MediaDone:
+        """Write all media of the plan, side by side; each is read back before it gets its index."""
+        known = plan.known
+        for carrier in plan.carriers:
+            known = known.with_medium(carrier.medium)
+        if not any(carrier.files for carrier in plan.carriers):
+            raise NoSpace(
+                f"{plan.carriers[0].folder}: no room for any of the {len(plan.left)} files that are still to come",
+                hint="free some space there, or insert the next medium",
+            )
+        written: list[Written] = []
+        failed: list[tuple[Path, TransferError]] = []
+        each_has = sum(file.size for file in plan.common)
+        self._observer(Planned(STAGE, sum(2 * (each.size + each_has) for each in plan.carriers if each.files)))
+        with Pool(len(plan.carriers), "medium") as pool:
+            futures = [
+                (each, pool.submit(lambda each=each: self._write(each, plan.common, known)))  # type: ignore[misc]
+                for each in plan.carriers
+                if each.files
+            ]
+            for carrier, future in futures:
+                try:
+                    written.append(future.result())
+                except TransferError as error:
+                    failed.append((carrier.folder, error))
+                    # what it should have carried is still to come
+                    known = replace(known, media=tuple(m for m in known.media if m.id != carrier.medium.id))
+        self._observer(Done(STAGE))
+        self._remember(known)
+        lost = [file for carrier in plan.carriers for file in carrier.files if carrier.folder in dict(failed)]
+        left = {file.name: file for file in (*plan.left, *lost)}
+        return MediaDone(tuple(written), tuple(failed), len(left), sum(file.size for file in left.values()))
+
+    def _remember(self, known: MediaSet) -> None:
+        try:
+            publish(self.bundle.folder / MEDIA, known.encode())
+        except TransferError as error:
+            self._observer(Noted(f"which media were filled is remembered on them alone: {error.message}"))
+
+    def _write(self, carrier: Carrier, common: Sequence[File], known: MediaSet) -> Written:
+        told = in_memory(MEDIUM, replace(known, this=carrier.medium.id).encode())
+        files = [told, *common[:-1], *carrier.files, common[-1]]
+        shipment = Shipment(
+            files,
+            self.name,
+            lambda: MediumDepot(carrier.folder),
+            self._hear,
+            1,
+            str(carrier.folder),
+            checked_later=True,
+            before_index=lambda depot: self._read_back(shipment, depot, files[:-1]),
+        )
+        done = shipment.run(self.bundle.manifest.digest)
+        number = known.number(carrier.medium.id)
+        return Written(carrier.folder, number, done.files, done.sent, done.there, done.seconds)
+
+    def _hear(self, event: Event) -> None:
+        """What several shipments say at once, as one stage."""
+        if isinstance(event, Advanced):
+            self._observer(Advanced(STAGE, event.count))
+        elif not isinstance(event, Planned | Done):
+            self._observer(event)
+
+    def _read_back(self, shipment: Shipment, depot: Depot, files: Sequence[File]) -> None:
+        """Every file, past the cache. What is wrong is written once more, and then all is read again: a medium that lies wraps around."""
+        wrong = self._wrong(shipment, depot, files)
+        if wrong:
+            for file, _ in wrong:
+                shipment.again(depot, file)
+            wrong = self._wrong(shipment, depot, files)
+        if wrong:
+            raise Damaged(
+                f"{shipment.place}: {len(wrong)} of {len(files)} files were read back other than they were written, twice "
+                f"({wrong[0][0].name}: {wrong[0][1]}): the medium is worn out or a counterfeit",
+                hint="do not use it; take another one and run the same command again",
+            )
+
+    def _wrong(self, shipment: Shipment, depot: Depot, files: Sequence[File]) -> list[tuple[File, str]]:
+        assert isinstance(depot, MediumDepot)
+        depot.settle()
+
+        def look(file: File) -> str:
+            fault = depot.check(f"{shipment.folder}/{file.name}", file.digest, file.size)
+            self._observer(Advanced(STAGE, file.size))
+            return fault
+
+        with Pool(2, "back") as pool:
+            faults = list(ordered_map(look, files, pool, 3))
+        return [(file, fault) for file, fault in zip(files, faults, strict=True) if fault]
+
+
+@dataclass
+class _Space:
+    """Free bytes of a filesystem, which several folders may share."""
+
+    free: int
+    unit: int
+
+    def cost(self, count: int) -> int:
+        return -(-count // self.unit) * self.unit
+
+
+@dataclass
+class _Room:
+    """A medium while files are dealt out. `begun`: bytes that are there of unfinished files."""
+
+    folder: Path
+    medium: Medium
+    space: _Space
+    there: set[str]
+    begun: dict[str, int]
+
+    def cost(self, file: File) -> int:
+        return self.space.cost(file.size - min(file.size, self.begun.get(file.name, 0)))
+
+
+def _spread(
+    rooms: Sequence[_Room], packs: Sequence[File], known: MediaSet, group_of: dict[str, int], made: rec.Recovery | None
+) -> tuple[list[Carrier], list[File], list[Path]]:
+    """Deal out the files that lie on no other medium. With recovery files no medium gets more of a group than may be lost, if that can be."""
+    here = {each.medium.id for each in rooms}
+    elsewhere = {name for each in known.media if each.id not in here for name in each.files}
+    caps = [len(group.recovery) for group in made.groups] if made else []
+    free = {id(each.space): each.space.free for each in rooms}
+    dealt, left = _deal(rooms, packs, elsewhere, group_of, caps, dict(free))
+    if left and made:
+        wide, none = _deal(rooms, packs, elsewhere, group_of, [], dict(free))
+        if not none:
+            dealt, left = wide, none
+    carriers, risky = [], []
+    for each, files in zip(rooms, dealt, strict=True):
+        names = tuple(file.name for file in files)
+        carriers.append(Carrier(each.folder, replace(each.medium, files=names), tuple(files)))
+        counts: dict[int, int] = {}
+        for name in names:
+            if name in group_of:
+                counts[group_of[name]] = counts.get(group_of[name], 0) + 1
+        if any(count > len(made.groups[group].recovery) for group, count in counts.items() if made):
+            risky.append(each.folder)
+    return carriers, left, risky
+
+
+def _deal(
+    rooms: Sequence[_Room],
+    packs: Sequence[File],
+    elsewhere: set[str],
+    group_of: dict[str, int],
+    caps: Sequence[int],
+    free: dict[int, int],
+) -> tuple[list[list[File]], list[File]]:
+    """Files by medium, and those for which there is no room. Without groups the first medium is filled first."""
+    dealt: list[list[File]] = [[] for _ in rooms]
+    counts: list[dict[int, int]] = [{} for _ in rooms]
+    left = []
+
+    def give(at: int, file: File) -> None:
+        dealt[at].append(file)
+        group = group_of.get(file.name, -1)
+        counts[at][group] = counts[at].get(group, 0) + 1
+
+    waiting = []
+    for file in packs:
+        at = next((n for n, each in enumerate(rooms) if file.name in each.there), None)
+        if at is not None:
+            give(at, file)
+        elif file.name not in elsewhere:
+            waiting.append(file)
+    for file in waiting:
+        group = group_of.get(file.name, -1)
+        fitting = [n for n, each in enumerate(rooms) if each.cost(file) <= free[id(each.space)]]
+        if caps and group >= 0:
+            fitting = [n for n in fitting if counts[n].get(group, 0) < caps[group]]
+        if not fitting:
+            left.append(file)
+            continue
+        at = min(fitting, key=lambda n: (counts[n].get(group, 0), n)) if group_of else fitting[0]
+        free[id(rooms[at].space)] -= rooms[at].cost(file)
+        give(at, file)
+    return dealt, left

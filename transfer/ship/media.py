@@ -1,0 +1,154 @@
+"""A depot on a medium that will be pulled out: what is read back comes from the medium, not from the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import mmap
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from transfer.errors import MediumError, NotFound, UsageError, from_os_error
+from transfer.model import Digest
+from transfer.ship.base import PART, WRONG_CONTENT, Traits, wrong_size
+from transfer.ship.folder import FolderDepot
+
+CLUSTER = 64 << 10
+"""A file is counted as if the filesystem gave space in units of so many bytes, or of its own if those are larger."""
+RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{a}{n}" for a in ("COM", "LPT") for n in range(1, 10))})
+_BLKFLSBUF = 0x1261  # linux/fs.h
+
+
+class MediumDepot(FolderDepot):
+    """One writer, in order. Nothing is hashed while it is written: `check` reads it back past the cache, where the system can do that."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, hashed=False)
+        self.traits = Traits(lanes=1)
+        if not root.is_dir():
+            raise NotFound(f"{root} is not there", hint="insert and mount the medium, then run the same command again")
+
+    def settle(self) -> None:
+        """Before files are read back: let what holds the medium's blocks forget them."""
+        device = _device(self.root)
+        if device:
+            with contextlib.suppress(OSError):
+                fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    fcntl.ioctl(fd, _BLKFLSBUF)
+                finally:
+                    os.close(fd)
+
+    def check(self, name: str, digest: Digest, size: int) -> str:
+        try:
+            with self._open(name) as fd:
+                found = os.fstat(fd).st_size
+                if found != size:
+                    return wrong_size(name, found, size)
+                hasher = hashlib.new(digest.algorithm)
+                for block in _from_the_medium(fd, size):
+                    hasher.update(block)
+        except NotFound:
+            return "it is not there"
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        return "" if hasher.hexdigest() == digest.hex else WRONG_CONTENT
+
+
+def _from_the_medium(fd: int, size: int) -> Iterator[memoryview]:
+    """The file's bytes: directly where the filesystem lets one, else after the system was asked to forget its pages."""
+    os.fsync(fd)
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    direct = _direct(fd)
+    buffer = mmap.mmap(-1, PART)
+    try:
+        at = 0
+        while at < size:
+            try:
+                count = os.preadv(fd if direct is None else direct, [buffer], at)
+            except OSError as error:
+                if direct is None or error.errno != errno.EINVAL:
+                    raise
+                os.close(direct)
+                direct = None
+                continue
+            if count == 0:
+                break
+            yield memoryview(buffer)[:count]
+            at += count
+    finally:
+        if direct is not None:
+            os.close(direct)
+
+
+def _direct(fd: int) -> int | None:
+    """The same file once more, for reading without the cache; None where there is no such thing."""
+    flag = getattr(os, "O_DIRECT", 0)
+    with contextlib.suppress(OSError):
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | flag) if flag else None
+    return None
+
+
+def mount_of(folder: Path) -> Path:
+    """The mount point a folder lies under."""
+    at = folder.resolve()
+    while not at.is_mount() and at != at.parent:
+        at = at.parent
+    return at
+
+
+def _device(folder: Path) -> str:
+    """The block device under a folder; "" if that cannot be told."""
+    mount = str(mount_of(folder))
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+            fields, _, rest = line.partition(" - ")
+            point = fields.split(" ")[4].encode("latin-1", "replace").decode("unicode_escape", "replace")
+            source = rest.split(" ")[1] if rest.count(" ") else ""
+            if point == mount and source.startswith("/dev/"):
+                return source
+    return ""
+
+
+def room(folder: Path) -> tuple[int, int, int]:
+    """Bytes free, bytes a file's space is rounded up to, and a number that is the same for folders that share this space."""
+    try:
+        found = os.statvfs(folder)
+        return found.f_bavail * found.f_frsize, max(found.f_frsize, CLUSTER), folder.stat().st_dev
+    except OSError as error:
+        raise from_os_error(error, f"looking at {folder}") from error
+
+
+def portable(name: str) -> None:
+    """UsageError for a folder's name that FAT, exFAT or NTFS does not take."""
+    if name.split(".")[0].upper() in RESERVED:
+        raise UsageError(f"{name!r}: no name that every medium takes", hint="rename the bundle's folder")
+
+
+def eject(folder: Path) -> None:
+    """Unmount the medium a folder is on. MediumError if that does not work."""
+    mount = mount_of(folder)
+    if mount == Path("/"):
+        raise UsageError(f"{folder} is on the system's own disk", hint="leave out --eject")
+    commands = [["umount", str(mount)]]
+    device = _device(mount)
+    if device:
+        commands.append(["udisksctl", "unmount", "-b", device])
+    said = ""
+    for command in commands:
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        except OSError:
+            continue
+        if done.returncode == 0:
+            return
+        said = said or done.stderr.strip()
+    raise MediumError(
+        f"{mount} could not be unmounted: {said or 'there is no umount'}",
+        hint="all is written and read back; unmount it by hand before it is pulled out",
+    )
