@@ -99,6 +99,16 @@ def lost_frames(path, first, count):
     return lost
 
 
+def on_this_medium(folder):
+    """The names of the packs that one medium of a set should have; None for a bundle that is all in one place."""
+    try:
+        with open(os.path.join(folder, "medium.json"), "rb") as file:
+            media = json.loads(file.read(16 << 20))
+    except FileNotFoundError:
+        return None
+    return {name.split("/")[-1] for each in media["media"] if each["id"] == media["this"] for name in each["files"]}
+
+
 def check(folder):
     with open(os.path.join(folder, "index.json"), "rb") as file:
         index = json.loads(file.read(8 << 20))
@@ -107,11 +117,13 @@ def check(folder):
     if header.get("format") != "transfer.bundle" or header.get("version") != 1 or set(header["features"]) - {"patch"}:
         raise ValueError("a bundle of another version, or with features that this script does not know")
     found, first = [], 0
-    packs = [(pack, True) for pack in header["packs"]]
+    packs, here = [(pack, True) for pack in header["packs"]], on_this_medium(folder)
     for blob, is_pack in [(each, False) for each in header["catalog"]] + packs:
         path, frames = path_of(folder, blob["digest"]), blob["frames"]
         lost, why = set(range(first, first + frames)), ""
-        if os.path.islink(path) or not os.path.isfile(path):
+        if is_pack and here is not None and not os.path.lexists(path) and blob["digest"][7:] not in here:
+            pass
+        elif os.path.islink(path) or not os.path.isfile(path):
             why = "damaged" if os.path.lexists(path) else "missing"
         else:
             digest, size = hash_file(path)
@@ -352,6 +364,9 @@ def main(arguments):
         for digest in header["prerequisites"]["bundles"]:
             about = header["prerequisites"].get("about", {}).get(digest, "")
             print("builds on bundle %s  %s" % (digest[7:19], ascii(about).strip("'")))
+        media = on_this_medium(folder)
+        if media is not None:
+            print("one medium of a set: %d of its files are here" % len(media))
         print("sound" if not found else "NOT SOUND: copy the named files from the bundle again")
     if not found:
         return 0

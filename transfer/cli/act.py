@@ -1,30 +1,29 @@
-"""export, verify and import: the commands that work."""
+"""export and verify: the commands that make a bundle, and look at every byte of one."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.bundle.store import Store
+from transfer.cli.carry import Access
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.cli.show import Behind, amount, print_json
-from transfer.engines.docker import Way
-from transfer.errors import Damaged, MissingPart, NotFound, SomeImagesFailed, TransferError, UsageError
-from transfer.events import Noted, Observer, silent
-from transfer.flows import arrive as arriving
+from transfer.errors import MissingPart, UsageError
+from transfer.events import Noted, silent
 from transfer.flows import check as checking
 from transfer.flows import export as exporting
 from transfer.flows import repair, spool, stores
-from transfer.flows.arrive import Arrival
-from transfer.flows.gather import Gathering, bundles_in, gathered
-from transfer.flows.select import choose, open_source, retagging, select
+from transfer.flows.gather import only_bundle
+from transfer.flows.reach import Reach
+from transfer.flows.select import open_source, select
 from transfer.model import Platform
+from transfer.ship.address import Address, parse_address
 from transfer.streams import publish, read_small
 from transfer.work import keep_memory
 
@@ -106,7 +105,8 @@ def answer(file: Path, output: Path, behind: Behind, patterns: list[str], json: 
 
 
 def verify(
-    bundle: Path,
+    place: str,
+    access: Access,
     deep: bool,
     against: str,
     request: Path | None,
@@ -118,6 +118,15 @@ def verify(
     """Run the check flow; exit 13 for damage, 14 for missing files or missing prerequisites."""
     keep_memory()
     observer = Progress(quiet=quiet or json)
+    address = parse_address(place)
+    if address:
+        if deep or against or request:
+            raise UsageError(
+                "on another host only whole files are looked at", hint="leave out --deep, --against, --request"
+            )
+        _verify_there(address, access, observer, json, quiet)
+        return
+    bundle = only_bundle(Path(place))
     shelf = behind.shelf(behind.choice())
     try:
         if request:
@@ -139,7 +148,8 @@ def verify(
                 "files": done.files,
                 "bytes_checked": done.bytes_checked,
                 "layers_rebuilt": done.layers_rebuilt,
-                "damage": [{"file": d.file, "frame": d.frame, "why": d.why, "images": list(d.images)} for d in wrong],
+                "packs_elsewhere": done.elsewhere,
+                "damage": _damage(wrong),
                 "against": compared
                 and {
                     "chunks_needed": compared.needed,
@@ -150,13 +160,12 @@ def verify(
             }
         )
     else:
-        for each in wrong:
-            frame = "" if each.frame is None else f", frame {each.frame}"
-            who = f"; cannot be imported: {', '.join(each.images)}" if each.images else "; no image needs it"
-            print(printable(f"{each.file}{frame}: {each.why}{who}"))
+        _say_wrong(wrong)
         if done.sound and not quiet:
+            part = f" (one medium of a set: {done.elsewhere} packs are on others)" if done.elsewhere else ""
             print(
-                f"{printable(str(bundle))}: sound, {done.files} files, {amount(done.bytes_checked)} checked, {done.seconds:.1f} s"
+                f"{printable(str(bundle))}: sound, {done.files} files, {amount(done.bytes_checked)} checked, "
+                f"{done.seconds:.1f} s{part}"
             )
         if compared and not compared.missing and not quiet:
             print(f"all {compared.needed} chunks it builds on are in {printable(against)}")
@@ -176,6 +185,53 @@ def verify(
         )
 
 
+def _damage(wrong: Sequence[checking.Damage]) -> list[dict[str, Any]]:
+    return [{"file": d.file, "frame": d.frame, "why": d.why, "images": list(d.images)} for d in wrong]
+
+
+def _say_wrong(wrong: Sequence[checking.Damage]) -> None:
+    for each in wrong:
+        frame = "" if each.frame is None else f", frame {each.frame}"
+        who = f"; cannot be imported: {', '.join(each.images)}" if each.images else "; no image needs it"
+        print(printable(f"{each.file}{frame}: {each.why}{who}"))
+
+
+def _verify_there(address: Address, access: Access, observer: Progress, json: bool, quiet: bool) -> None:
+    """A bundle on another host."""
+    from transfer.flows import afar
+
+    folder, name = afar.bundle_at(address)
+    try:
+        done = afar.check(Reach(access.way(folder), observer), name, observer)
+    finally:
+        observer.close()
+    wrong = (*done.damage, *done.missing)
+    if json:
+        print_json(
+            {
+                "bundle": done.where,
+                "digest": str(done.digest),
+                "sound": not wrong,
+                "by": done.by,
+                "files": done.files,
+                "bytes_checked": done.bytes_checked,
+                "damage": _damage(wrong),
+                "seconds": round(done.seconds, 3),
+            }
+        )
+    else:
+        _say_wrong(wrong)
+        if not wrong and not quiet:
+            where = printable(done.where)
+            print(
+                f"{where}: sound, {done.files} files, {amount(done.bytes_checked)} checked, {done.seconds:.1f} s ({done.by})"
+            )
+    if wrong:
+        if not json:
+            print("  -> ship the bundle again: what is sound there stays, the rest is sent", file=sys.stderr)
+        sys.exit(13 if done.damage else 14)
+
+
 def _against(bundle: Path, place: str, behind: Behind, shelf: Shelf) -> repair.Against:
     if place.startswith(stores.SITE):
         with Bundle(bundle, library=shelf) as opened:
@@ -185,242 +241,3 @@ def _against(bundle: Path, place: str, behind: Behind, shelf: Shelf) -> repair.A
     store = Store(Path(place))
     with store.reading(), Bundle(bundle, library=store) as opened:
         return repair.against(opened, store)
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What is to be imported, and how."""
-
-    patterns: tuple[str, ...]
-    retag: tuple[str, ...]
-    target: arriving.Target
-    stage: bool
-    dry_run: bool
-
-
-def wish(
-    patterns: Sequence[str],
-    to: str,
-    retag: Sequence[str],
-    platform: str,
-    via: str,
-    stage: bool,
-    jobs: int | None,
-    dry: bool,
-) -> Wish:
-    """The options of `import`; UsageError for what they cannot be."""
-    if via not in ("auto", "pull", "load"):
-        raise UsageError(f"--via {via!r}: auto, pull or load")
-    target = arriving.Target(to, Platform.parse(platform) if platform else None, cast(Way, via), jobs)
-    return Wish(tuple(patterns), tuple(retag), target, stage, dry)
-
-
-def import_(bundle: str, wished: Wish, behind: Behind, json: bool, quiet: bool) -> None:
-    """Run the load flow on one bundle, on the media of a set, or on all that a spool holds; exit 3 if some images did not make it."""
-    keep_memory()
-    observer = Progress(quiet=quiet)
-    choice = behind.choice()
-    try:
-        if bundle.startswith(SPOOL):
-            place = Path(bundle.removeprefix(SPOOL))
-            _import_all(spool.arrived(place), place, wished, behind, choice, observer, json, quiet)
-            return
-        places, patterns = _places(Path(bundle), wished.patterns)
-        done = _import_from(places, replace(wished, patterns=patterns), behind, choice, observer, json, quiet)
-    finally:
-        observer.close()
-    if done:
-        _say_loaded(done, json, quiet)
-        _finish(done)
-
-
-def _places(first: Path, patterns: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
-    """The words that are folders with bundles, as long as they last, and the images after them."""
-    places, rest = [first], list(patterns)
-    while rest and "/" in rest[0] and bundles_in(Path(rest[0])):
-        places.append(Path(rest.pop(0)))
-    return places, tuple(rest)
-
-
-def _import_all(
-    folders: Sequence[Path],
-    place: Path,
-    wished: Wish,
-    behind: Behind,
-    choice: stores.StoreChoice,
-    observer: Progress,
-    json: bool,
-    quiet: bool,
-) -> None:
-    """Whatever is complete in a spool; the first failure is raised when all have been tried."""
-    if not folders:
-        raise NotFound(f"{place}: no bundle has arrived there yet", hint="run again when its index has come")
-    arrivals: list[Arrival] = []
-    failure: TransferError | None = None
-    for folder in folders:
-        try:
-            done = _import_from([folder], wished, behind, choice, observer, json, quiet)
-            if done:
-                arrivals.append(done)
-                _check_store(done)
-        except TransferError as error:
-            observer(Noted(f"{folder.name}: {error.message}"))
-            failure = failure or error
-    observer.close()
-    if json:
-        print_json({"bundles": [_as_json(each) for each in arrivals], "failed": failure and failure.slug})
-    else:
-        for each in arrivals:
-            _say_loaded(each, json, quiet)
-    for each in arrivals:
-        _finish(each)
-    if failure:
-        raise failure
-
-
-def _import_from(
-    places: Sequence[Path],
-    wished: Wish,
-    behind: Behind,
-    choice: stores.StoreChoice,
-    observer: Observer,
-    json: bool,
-    quiet: bool,
-) -> Arrival | None:
-    """One bundle, from wherever it lies. None if only a plan was asked for, or it is staged."""
-    shelf = behind.shelf(choice)
-    with gathered(places, shelf, choice, observer) as found:
-        chosen = choose(found.bundle.images, wished.patterns)
-        if wished.dry_run:
-            _say_plan(chosen, retagging(wished.retag, chosen), json)
-            return None
-        found.complete(chosen)
-        try:
-            arrival = _arrive(found, wished, shelf, choice, observer)
-        except MissingPart:
-            if not wished.stage or not found.bundle.is_delta:
-                raise
-            gone = found.bundle.missing_packs()
-            if gone:
-                path = found.bundle.path_of(gone[0])
-                raise MissingPart(f"{path} is missing or not of its size", hint="copy it from the bundle") from None
-            _stage(found.bundle, choice, observer, json, quiet)
-            return None
-        found.settle()
-        return arrival
-
-
-def _arrive(found: Gathering, wished: Wish, shelf: Shelf, choice: stores.StoreChoice, observer: Observer) -> Arrival:
-    """Import; where damage was met and there are recovery files, make the packs anew and go on."""
-
-    def once() -> Arrival:
-        chosen = choose(found.bundle.images, wished.patterns)
-        rename = retagging(wished.retag, chosen)
-        return arriving.arrive(
-            found.bundle, chosen, rename, wished.target, shelf=shelf, choice=choice, observer=observer
-        )
-
-    try:
-        arrival = once()
-        spoiled = any(isinstance(each.error, Damaged) for each in arrival.loaded.failed)
-        return once() if spoiled and found.mend() else arrival
-    except Damaged:
-        if not found.mend():
-            raise
-        return once()
-
-
-def _check_store(arrival: Arrival) -> None:
-    if arrival.store_error:
-        raise type(arrival.store_error)(
-            f"the images are in place, but the store could not take the bundle: {arrival.store_error.message}",
-            hint=arrival.store_error.hint or "run the same command again, or go without: --no-store",
-        )
-
-
-def _finish(arrival: Arrival) -> None:
-    """Raise what is to be raised when all has been said."""
-    _check_store(arrival)
-    done = arrival.loaded
-    failed = [each for loaded in (done, *arrival.completed) for each in loaded.failed]
-    if failed:
-        for each in failed:
-            print(f"transfer: {printable(each.image.label)}: {printable(each.error.message)}", file=sys.stderr)
-        landed = sum(len(loaded.landed) for loaded in (done, *arrival.completed))
-        raise SomeImagesFailed(
-            f"{len(failed)} of {len(failed) + landed} images failed",
-            hint="the others are in place; run the same command again for the rest",
-        )
-
-
-def _stage(opened: Bundle, choice: stores.StoreChoice, observer: Observer, json: bool, quiet: bool) -> None:
-    stores.need_store(choice)
-    adopted, failed = arriving.stage(opened, choice, observer)
-    if failed or adopted is None:
-        raise failed or UsageError("there is no store to keep it in", hint="name one with --store DIR")
-    waits = [str(each) for each in opened.header.prerequisites["bundles"]]
-    if json:
-        print_json({"staged": str(opened.manifest.digest), "waits_for": waits})
-    elif not quiet:
-        print(f"{printable(str(opened.folder))} is staged: it is imported as soon as what it builds on is here")
-
-
-def _say_plan(chosen: Sequence[Any], rename: Any, json: bool) -> None:
-    if json:
-        print_json({"images": [{"name": i.label, "names": list(rename(i.names)), "bytes": i.size} for i in chosen]})
-        return
-    for image in chosen:
-        print(f"{', '.join(rename(image.names)) or image.label}  {len(image.layers)} layers  {amount(image.size)}")
-
-
-def _say_loaded(arrival: Arrival, json: bool, quiet: bool) -> None:
-    done = arrival.loaded
-    if json:
-        print_json(_as_json(arrival))
-    elif not quiet:
-        new = sum(each.status == "imported" for each in done.landed)
-        print(
-            f"{new} images imported, {len(done.landed) - new} were there already; "
-            f"{done.layers_sent} layers sent, {done.layers_present} present, "
-            f"{amount(done.bytes_unpacked)} unpacked, {done.seconds:.1f} s"
-        )
-        for more in arrival.completed:
-            print(f"{len(more.landed)} images of a staged bundle are in place as well")
-
-
-def _as_json(arrival: Arrival) -> dict[str, Any]:
-    done, adopted = arrival.loaded, arrival.adopted
-    rows = [
-        {
-            "name": each.names[0] if each.names else each.image.label,
-            "names": list(each.names),
-            "status": each.status,
-            "id": str(each.id),
-            "digest": str(each.image.root.digest),
-            "config_digest": str(each.image.config_digest) if each.image.config_digest else None,
-            "layers_sent": each.layers_sent,
-        }
-        for each in done.landed
-    ]
-    rows += [
-        {
-            "name": each.image.label,
-            "status": "failed",
-            "config_digest": None,
-            "error": each.error.message,
-            "slug": each.error.slug,
-        }
-        for loaded in (done, *arrival.completed)
-        for each in loaded.failed
-    ]
-    return {
-        "images": rows,
-        "bytes_unpacked": done.bytes_unpacked,
-        "layers_sent": done.layers_sent,
-        "layers_present": done.layers_present,
-        "frames_decoded": done.frames_decoded,
-        "frames_needed": done.frames_needed,
-        "store": adopted and {"linked": adopted.linked, "copied": adopted.copied, "present": adopted.present},
-        "completed": [each.image.label for more in arrival.completed for each in more.landed],
-        "seconds": round(done.seconds, 3),
-    }

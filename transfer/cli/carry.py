@@ -229,9 +229,8 @@ def _say(done: Shipped, by: str, landed: dict[str, Any] | None, json: bool, quie
             print(f"{printable(done.where)} is there already, and sound: {done.files} files, {amount(done.total)}")
         else:
             rate = f", {amount(int(done.sent / done.seconds))}/s" if done.seconds > 0.1 else ""
-            print(
-                f"{printable(done.where)}: {amount(done.sent)} sent, verified there, {done.seconds:.1f} s{rate} ({by})"
-            )
+            how = "written, nothing is heard back" if by == "spool" else "sent, verified there"
+            print(f"{printable(done.where)}: {amount(done.sent)} {how}, {done.seconds:.1f} s{rate} ({by})")
         result = landed and landed.get("result")
         if result:
             new = sum(each["status"] == "imported" for each in result["images"])

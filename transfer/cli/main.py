@@ -58,6 +58,20 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+SshOption = Annotated[
+    str, typer.Option("--ssh", help="openssh (the system's ssh; the default where there is one) or paramiko.")
+]
+IdentityOption = Annotated[Path | None, typer.Option("--identity", "-i", help="The private key to use.")]
+HostKeyOption = Annotated[
+    str, typer.Option("--host-key", help="Accept this host key alone: SHA256:... as ssh-keygen -l prints it.")
+]
+AcceptNewOption = Annotated[
+    bool, typer.Option("--accept-new", help="Take the key of a host that is not known yet, unseen.")
+]
+SshConfigOption = Annotated[Path | None, typer.Option("--ssh-config", help="Instead of ~/.ssh/config.")]
+RemoteOption = Annotated[str, typer.Option("--remote", help="What transfer is called over there.")]
+
+
 @app.callback()
 def root(
     version: Annotated[
@@ -139,7 +153,7 @@ def inspect(bundle: BundleArgument, json: Json = False) -> None:
 
 @app.command()
 def verify(
-    bundle: BundleArgument,
+    bundle: Annotated[str, typer.Argument(help="The bundle folder, a medium, or [user@]host:folder/bundle.")],
     deep: Annotated[bool, typer.Option("--deep", help="Also rebuild every layer and check its digest.")] = False,
     against: Annotated[
         str, typer.Option("--against", help="Is what it builds on there? A store's folder, or site:NAME.")
@@ -147,6 +161,12 @@ def verify(
     request: Annotated[
         Path | None, typer.Option("--request", help="Write the list of damaged or missing files, for export --answer.")
     ] = None,
+    ssh: SshOption = "",
+    identity: IdentityOption = None,
+    host_key: HostKeyOption = "",
+    accept_new: AcceptNewOption = False,
+    ssh_config: SshConfigOption = None,
+    remote: RemoteOption = "transfer",
     seed: Seeds = None,
     store: StoreOption = None,
     no_store: NoStore = False,
@@ -155,10 +175,11 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check every byte of a bundle; damage is named by file, frame and image."""
-    from transfer.cli import act, show
+    from transfer.cli import act, carry, show
 
+    access = carry.Access(ssh, identity, host_key, accept_new, ssh_config, remote)
     behind = show.Behind((), tuple(seed or ()), store, no_store, "")
-    act.verify(bundle, deep, against, request, behind, jobs, json, quiet)
+    act.verify(bundle, access, deep, against, request, behind, jobs, json, quiet)
 
 
 @app.command("import")
@@ -193,11 +214,11 @@ def import_(
     quiet: Quiet = False,
 ) -> None:
     """Import a bundle's images: what is there already is not sent; IDs and digests are compared afterwards."""
-    from transfer.cli import act, show
+    from transfer.cli import land, show
 
     behind = show.Behind((), tuple(seed or ()), store, no_store, "")
-    wished = act.wish(patterns or [], to, retag or [], platform, via, stage, jobs, dry_run)
-    act.import_(bundle, wished, behind, json, quiet)
+    wished = land.wish(patterns or [], to, retag or [], platform, via, stage, jobs, dry_run)
+    land.import_(bundle, wished, behind, json, quiet)
 
 
 @app.command()
@@ -229,18 +250,12 @@ def ship(
     target: Annotated[str, typer.Option("--to", help="With --import: where to, as for `import --to`.")] = "",
     retag: Annotated[list[str] | None, typer.Option("--retag", help="With --import: OLD=NEW.")] = None,
     site: Annotated[str, typer.Option("--site", help="Note that this site has it shipped.")] = "",
-    ssh: Annotated[
-        str, typer.Option("--ssh", help="openssh (the system's ssh; the default where there is one) or paramiko.")
-    ] = "",
-    identity: Annotated[Path | None, typer.Option("--identity", "-i", help="The private key to use.")] = None,
-    host_key: Annotated[
-        str, typer.Option("--host-key", help="Accept this host key alone: SHA256:... as ssh-keygen -l prints it.")
-    ] = "",
-    accept_new: Annotated[
-        bool, typer.Option("--accept-new", help="Take the key of a host that is not known yet, unseen.")
-    ] = False,
-    ssh_config: Annotated[Path | None, typer.Option("--ssh-config", help="Instead of ~/.ssh/config.")] = None,
-    remote: Annotated[str, typer.Option("--remote", help="What transfer is called over there.")] = "transfer",
+    ssh: SshOption = "",
+    identity: IdentityOption = None,
+    host_key: HostKeyOption = "",
+    accept_new: AcceptNewOption = False,
+    ssh_config: SshConfigOption = None,
+    remote: RemoteOption = "transfer",
     limit_rate: Annotated[str, typer.Option("--limit-rate", help="Bytes a second, e.g. 500K, 2M.")] = "",
     parity: Annotated[
         str, typer.Option("--parity", help="Media, spool: recovery files for so many percent of the packs, e.g. 30%.")

@@ -10,14 +10,17 @@ from pathlib import Path
 
 from transfer.bundle import header as head
 from transfer.bundle.library import EMPTY, Library
+from transfer.bundle.medium import DOCUMENT_MAX, MEDIUM, parse_media
 from transfer.bundle.reader import Bundle, file_fault
 from transfer.bundle.rebuild import Rebuilding
+from transfer.bundle.recovery import NAME as RECOVERY
+from transfer.bundle.recovery import Part, parse_recovery
 from transfer.chunks.pack import Hole, read_packed, scan, sound
 from transfer.errors import Damaged, MissingPart, NotFound, TransferError
 from transfer.events import Advanced, Done, Observer, Planned
 from transfer.flows.load import BundleContent
 from transfer.model import Digest
-from transfer.streams import open_plain
+from transfer.streams import open_plain, read_small
 from transfer.work import Pool, default_jobs, ordered_map
 
 
@@ -33,7 +36,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was looked at. `bytes_checked` are packed bytes; `layers_rebuilt` only with `deep`."""
+    """What was looked at. `bytes_checked` are packed bytes; `layers_rebuilt` only with `deep`; `elsewhere`: packs that other media carry."""
 
     bundle: Path
     digest: Digest
@@ -43,6 +46,7 @@ class Checked:
     damage: tuple[Damage, ...]
     missing: tuple[Damage, ...]
     seconds: float
+    elsewhere: int = 0
 
     @property
     def sound(self) -> bool:
@@ -54,7 +58,8 @@ def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, lib
     started = time.monotonic()
     threads = default_jobs() if jobs is None else jobs
     with Bundle(folder, library=library) as bundle, Pool(threads, "verify") as pool:
-        blobs = [*bundle.header.catalog, *bundle.header.packs]
+        packs = _expected(bundle)
+        blobs = [*bundle.header.catalog, *packs]
         observer(Planned("verify", sum(blob.size for blob in blobs)))
         found: list[Damage] = []
         for blob, problem in zip(
@@ -62,24 +67,76 @@ def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, lib
         ):
             if problem:
                 found += _explain(bundle, blob, problem)
+        recovery, spoiled = _recovery(bundle, observer)
+        found += spoiled
         observer(Done("verify"))
-        rebuilt = 0
+        rebuilt, elsewhere = 0, len(bundle.header.packs) - len(packs)
+        if deep and elsewhere:
+            raise MissingPart(
+                f"{folder} is one medium of a set: {elsewhere} packs are on others",
+                hint="leave out --deep, or import all media",
+            )
         if deep and not found:
             rebuilt, found = _rebuild_all(bundle, pool, threads, observer)
-        gone = tuple(each for each in found if each.why == _GONE)
+        gone = tuple(each for each in found if each.why == GONE)
         return Checked(
             folder,
             bundle.manifest.digest,
-            len(blobs) + 3,
-            sum(blob.size for blob in blobs),
+            len(blobs) + 3 + len(recovery),
+            sum(blob.size for blob in blobs) + sum(part.size for part in recovery),
             rebuilt,
-            tuple(each for each in found if each.why != _GONE),
+            tuple(each for each in found if each.why != GONE),
             gone,
             time.monotonic() - started,
+            elsewhere,
         )
 
 
-_GONE = "the file is missing"
+def _expected(bundle: Bundle) -> list[head.Blob]:
+    """The packs that should be here: all, or on one medium of a set those that are said to be on it."""
+    here = _medium_files(bundle)
+    if here is None:
+        return list(bundle.header.packs)
+    gone = {blob.digest for blob in bundle.missing_packs()}
+    return [blob for blob in bundle.header.packs if blob.path in here or blob.digest not in gone]
+
+
+def _medium_files(bundle: Bundle) -> set[str] | None:
+    """What a medium's list says is on it; None where there is no such list."""
+    path = bundle.folder / MEDIUM
+    try:
+        found = parse_media(read_small(path, DOCUMENT_MAX), str(path))
+    except NotFound:
+        return None
+    medium = found.medium(found.this)
+    return set(medium.files) if medium and found.bundle == bundle.manifest.digest else None
+
+
+def _recovery(bundle: Bundle, observer: Observer) -> tuple[list[Part], list[Damage]]:
+    """The recovery files that should be here, and what is wrong with them."""
+    path = bundle.folder / RECOVERY
+    if not path.exists():
+        return [], []
+    packs = [Part(blob.digest, blob.size) for blob in bundle.header.packs]
+    try:
+        made = parse_recovery(read_small(path, DOCUMENT_MAX), str(path), bundle.manifest.digest, packs)
+    except TransferError as error:
+        return [], [Damage(RECOVERY, None, error.message, ())]
+    here = _medium_files(bundle)
+    parts = [part for group in made.groups for part in group.recovery if here is None or part.path in here]
+    found = []
+    for part in parts:
+        try:
+            blob = head.Blob(part.digest, part.size, 0, 0)
+            problem = file_fault(bundle.folder / part.path, blob, lambda count: observer(Advanced("verify", count)))
+        except NotFound:
+            problem = GONE
+        if problem:
+            found.append(Damage(part.path, None, problem, ()))
+    return parts, found
+
+
+GONE = "the file is missing"
 
 
 def _hash(bundle: Bundle, blob: head.Blob, observer: Observer) -> str:
@@ -87,7 +144,7 @@ def _hash(bundle: Bundle, blob: head.Blob, observer: Observer) -> str:
     try:
         return file_fault(bundle.path_of(blob), blob, lambda count: observer(Advanced("verify", count)))
     except NotFound:
-        return _GONE
+        return GONE
 
 
 def _explain(bundle: Bundle, blob: head.Blob, problem: str) -> list[Damage]:
@@ -98,7 +155,7 @@ def _explain(bundle: Bundle, blob: head.Blob, problem: str) -> list[Damage]:
     number = bundle.header.packs.index(blob)
     first = sum(each.frames for each in bundle.header.packs[:number])
     frames = range(first, first + blob.frames)
-    if problem == _GONE:
+    if problem == GONE:
         return [Damage(blob.path, None, problem, _users(bundle, frames))]
     try:
         offsets = {entry.offset: n for n, entry in enumerate(bundle.catalog().frames) if entry.pack == number}

@@ -43,6 +43,12 @@ def bundles_in(place: Path) -> list[Path]:
     return [each for each in inner if looks_like_bundle(each) and (each / "blobs").is_dir()]
 
 
+def only_bundle(place: Path) -> Path:
+    """The one bundle of a medium, or the folder itself where that cannot be told."""
+    found = bundles_in(place)
+    return found[0] if len(found) == 1 else place
+
+
 def one_bundle(places: Sequence[Path]) -> list[Path]:
     """The folders on these places that hold one and the same bundle. NotFound if there is none, UsageError if there are several."""
     folders = [folder for place in places for folder in (bundles_in(place) or [place])]
@@ -106,13 +112,13 @@ class Gathering:
         if not missing:
             return
         found = parity.read_recovery(self.bundle)
-        failed: MissingPart | None = None
+        failed: parity.NotEnough | None = None
         if found:
             try:
                 gone = self.bundle.missing_packs()
                 self._restore(found, [rec.Part(blob.digest, blob.size) for blob in gone])
                 return
-            except MissingPart as error:
+            except parity.NotEnough as error:
                 failed = error
         if not self.several:
             return
@@ -184,7 +190,7 @@ class Gathering:
                     write(block)
         publish(place / rec.NAME, found.encode())
 
-    def _still_missing(self, missing: Sequence[Blob], failed: MissingPart | None) -> MissingPart:
+    def _still_missing(self, missing: Sequence[Blob], failed: parity.NotEnough | None) -> MissingPart:
         total = len(self.bundle.header.packs)
         images = [image.label for image, _ in self._needs() if self._missing_for([image])]
         named = ", ".join(images[:NAMED_MAX]) + (
@@ -194,7 +200,7 @@ class Gathering:
         size = sum(blob.size for blob in missing)
         return MissingPart(
             f"{total - len(missing)} of {total} packs have come, {size / 1e6:.1f} MB are still missing (for {named}); {kept}"
-            + (f"; {failed.message.split(': ', 1)[-1]}" if failed else ""),
+            + (f"; with the recovery files any {failed.short} more files of the set will do" if failed else ""),
             hint="import the next medium: transfer import FOLDER"
             if self._store
             else "name all media in one command, or let there be a store",

@@ -30,6 +30,16 @@ from transfer.streams import (
 from transfer.work import Pool, ordered_map
 
 
+class NotEnough(MissingPart):
+    """Too little is left of a group: so many more of its files are needed."""
+
+    advice = "bring another medium of the set, or copy the packs from the bundle"
+
+    def __init__(self, short: int, message: str) -> None:
+        super().__init__(message)
+        self.short = short
+
+
 def packs_of(bundle: Bundle) -> list[Part]:
     return [Part(blob.digest, blob.size) for blob in bundle.header.packs]
 
@@ -203,10 +213,8 @@ def _restore(bundle: Bundle, group: Group, wanted: Sequence[int], scratch: Path,
     have = {n: places[part] for n, part in enumerate(group.parts) if part in at_hand and part not in wrong}
     if len(have) < len(group.data):
         short = len(group.data) - len(have)
-        raise MissingPart(
-            f"{bundle.folder}: {len(wanted)} packs are lost, and {short} more files of their group are needed to make them anew: "
-            f"of {len(group.parts)} files {len(have)} are at hand and sound",
-            hint="bring another medium of the set, or copy the packs from the bundle",
+        raise NotEnough(
+            short, f"{bundle.folder}: {len(wanted)} packs are missing, and any {short} more files of the set would do"
         )
     with contextlib.ExitStack() as stack:
         readers = {}

@@ -1,0 +1,114 @@
+"""Verify a bundle on another host: hashed over there when it can be, read back when not."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from transfer.bundle import header as head
+from transfer.errors import Damaged, FormatError, MissingPart, NotFound
+from transfer.events import Advanced, Done, Observer, Planned
+from transfer.flows.check import GONE, Damage
+from transfer.flows.reach import Reach
+from transfer.flows.ship import INDEX
+from transfer.model import Digest
+from transfer.ship.address import Address
+from transfer.ship.base import Depot
+from transfer.streams import MAX_DOCUMENT, sha256
+
+
+@dataclass(frozen=True, slots=True)
+class FarChecked:
+    """What was looked at (bytes). `by`: receiver or sftp. `missing` files are not there, `damage` ones are wrong."""
+
+    where: str
+    digest: Digest
+    by: str
+    files: int
+    bytes_checked: int
+    damage: tuple[Damage, ...]
+    missing: tuple[Damage, ...]
+    seconds: float
+
+
+def bundle_at(address: Address) -> tuple[Address, str]:
+    """The folder a bundle lies in, and its name there."""
+    folder, _, name = address.folder.rstrip("/").rpartition("/")
+    rooted = "/" if address.folder.startswith("/") and not folder else folder
+    return replace(address, folder=rooted), name
+
+
+def check(reach: Reach, name: str, observer: Observer) -> FarChecked:
+    """Every file of the bundle `name` in the folder that `reach` leads to. NotFound if there is no finished bundle."""
+    started = time.monotonic()
+    where = f"{reach.way.address.place}/{name}"
+    depot = reach.depot()
+    try:
+        index = _read(depot, f"{name}/{INDEX}", MAX_DOCUMENT, where)
+        manifest = head.parse_index(index, f"{where}/{INDEX}")
+        data = _document(depot, name, manifest.digest, where)
+        config, _, _ = head.parse_manifest(data, f"{where}: manifest")
+        header = head.parse_header(_document(depot, name, config.digest, where), f"{where}: header")
+        blobs = [*header.catalog, *header.packs]
+        observer(Planned("verify", sum(blob.size for blob in blobs)))
+        found = []
+        first = -sum(blob.frames for blob in header.catalog)
+        held = depot.stat([f"{name}/{blob.path}" for blob in blobs])
+        for blob, there in zip(blobs, held, strict=True):
+            fault = GONE
+            if there and there.finished:
+                fault = depot.check(f"{name}/{blob.path}", blob.digest, blob.size)
+            if fault:
+                found.append(Damage(blob.path, None, fault, _users(header, first, blob)))
+            first += blob.frames
+            observer(Advanced("verify", blob.size))
+        observer(Done("verify"))
+    finally:
+        depot.close()
+    return FarChecked(
+        where,
+        manifest.digest,
+        reach.spoken,
+        len(blobs) + 3,
+        sum(blob.size for blob in blobs),
+        tuple(each for each in found if each.why != GONE),
+        tuple(each for each in found if each.why == GONE),
+        time.monotonic() - started,
+    )
+
+
+def _users(header: head.Header, first: int, blob: head.Blob) -> tuple[str, ...]:
+    """The images that need a pack whose first frame has this number; all of them for a catalog file (its number is negative)."""
+    frames = set(range(first, first + blob.frames))
+    pairs = zip(header.images, header.needs, strict=True)
+    return tuple(image.label for image, needs in pairs if first < 0 or not frames.isdisjoint(needs))
+
+
+def _read(depot: Depot, name: str, limit: int, where: str) -> bytes:
+    """A small file. FormatError if it is larger than the limit."""
+    out = bytearray()
+    try:
+        for block in depot.read(name):
+            out += block
+            if len(out) > limit:
+                raise FormatError(f"{where}: {name} is larger than the {limit} bytes that are accepted")
+    except NotFound as error:
+        raise NotFound(
+            f"{where} is no finished bundle: {error.message}", hint="check the path; or ship it again, it goes on"
+        ) from error
+    return bytes(out)
+
+
+def _document(depot: Depot, name: str, digest: Digest, where: str) -> bytes:
+    path = head.blob_path(digest)
+    try:
+        data = _read(depot, f"{name}/{path}", head.HEADER_MAX, where)
+    except NotFound as error:
+        raise MissingPart(
+            f"{where}/{path} is missing", hint="ship the bundle again: what is sound there stays"
+        ) from error
+    if sha256(data) != digest:
+        raise Damaged(
+            f"{where}/{path}: it is not what its digest says", hint="ship the bundle again: what is sound there stays"
+        )
+    return data
