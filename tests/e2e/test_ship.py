@@ -235,3 +235,25 @@ def test_ships_and_imports_in_one_go(server: Sshd, bundle: Path, tmp_path: Path,
     assert "local/app:prod" in run("images", "--from", f"oci:{tmp_path}/out")
     code, said = ship(server, bundle, f"plant:{tmp_path}/in", *words, "--to", f"oci:{bundle}/index.json")
     assert code not in (0, 1), said
+
+
+@pytest.mark.parametrize(("ssh", "program"), WAYS, ids=IDS)
+def test_verifies_what_is_over_there(server: Sshd, bundle: Path, tmp_path: Path, ssh: str, program: str) -> None:
+    there, words = tmp_path / "in" / "night.bundle", ("--ssh", ssh, "--remote", program, "--ssh-config", server.config)
+    assert ship(server, bundle, f"plant:{there.parent}")[0] == 0
+    code, said = says("verify", f"plant:{there}", *words)
+    assert (code, "sound" in said) == (0, True), said
+    spoiled, lost = sorted((there / "blobs" / "sha256").iterdir(), key=lambda path: -path.stat().st_size)[:2]
+    data = bytearray(spoiled.read_bytes())
+    data[len(data) // 2] ^= 1
+    spoiled.write_bytes(data)
+    lost.unlink()
+    code, said = says("verify", f"plant:{there}", *words)
+    assert code == 13, said
+    assert spoiled.name in said
+    assert lost.name in said
+    assert "app:0" in said
+    code, said = says("ship", bundle, f"plant:{there.parent}", *words)
+    assert code == 0, said
+    assert says("verify", f"plant:{there}", *words)[0] == 0
+    assert says("verify", f"plant:{tmp_path}/nothing", *words)[0] == 10

@@ -11,12 +11,15 @@ import contextlib
 import fcntl
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeAlias
 
 from tests.support import engines
 from tests.support.ssh import needed
 
+Kind: TypeAlias = Callable[[Path, int], AbstractContextManager[Path]]
 PREFIX = f"{engines.PREFIX}medium-"
 
 # Arguments: the folder of the medium, then those of the setup. The PID namespace takes along what serves a mount.

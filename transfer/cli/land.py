@@ -77,7 +77,7 @@ def import_(bundle: str, wished: Wish, behind: Behind, json: bool, quiet: bool) 
 def _places(first: Path, patterns: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
     """The words that are folders with bundles, as long as they last, and the images after them."""
     places, rest = [first], list(patterns)
-    while rest and "/" in rest[0] and bundles_in(Path(rest[0])):
+    while rest and (rest[0].startswith(("/", ".")) or ("/" in rest[0] and bundles_in(Path(rest[0])))):
         places.append(Path(rest.pop(0)))
     return places, tuple(rest)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transfer.cli.main import fail, printable
 from transfer.cli.show import amount, print_json
-from transfer.errors import Damaged, MissingPart, TransferError
+from transfer.errors import MissingPart, TransferError
 from transfer.flows.media import MediaDone, MediaPlan, ToMedia, Written
 from transfer.ship.media import eject
 
@@ -33,33 +33,60 @@ def fill(filling: ToMedia, folders: Sequence[Path], out: bool, dry_run: bool, js
                 ejected.append(each.folder)
             if not json and not quiet:
                 _say_written(filling, each, out)
-        for folder, error in done.failed:
-            fail(error)
-            print(
-                f"transfer: {printable(str(folder))} does not count; what it should have carried is still to come",
-                file=sys.stderr,
-            )
-        following = _ask(done, folders, quiet) if done.left else None
+        following = _next(filling, done, folders) if done.left else None
         if following is None:
             break
-        folders = [following]
-        plan = filling.plan(folders)
+        folders, plan = following
     if json:
         print_json(_as_json(filling, written, ejected, failed, done))
+    if done.failed:
+        for folder, error in done.failed[1:]:
+            _say_failed(folder, error)
+        folder, error = done.failed[0]
+        said = error.message if str(folder) in error.message else f"{folder}: {error.message}"
+        raise type(error)(f"{said}; {_to_come(done)}", hint=error.hint)
     if done.left:
-        kind = Damaged if any(isinstance(error, Damaged) for _, error in failed) else MissingPart
-        raise kind(
-            f"{done.left} files, {amount(done.left_size)}, of {filling.name} are still to come",
-            hint="insert the next medium and run: transfer ship BUNDLE FOLDER",
+        raise MissingPart(
+            f"{_to_come(done)} of {filling.name}", hint="insert the next medium and run: transfer ship BUNDLE FOLDER"
         )
 
 
-def _ask(done: MediaDone, folders: Sequence[Path], quiet: bool) -> Path | None:
-    """The next medium's folder, from whoever sits there; None if nobody does."""
+def _to_come(done: MediaDone) -> str:
+    return f"{done.left} files, {amount(done.left_size)}, are still to come"
+
+
+def _say_failed(folder: Path, error: TransferError) -> None:
+    fail(error)
+    print(
+        f"transfer: {printable(str(folder))} does not count: what it should have carried is still to come",
+        file=sys.stderr,
+    )
+
+
+def _next(filling: ToMedia, done: MediaDone, folders: Sequence[Path]) -> tuple[Sequence[Path], MediaPlan] | None:
+    """The next medium and what goes there, from whoever sits there; None if nobody does."""
     if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
         return None
+    for folder, error in done.failed:
+        _say_failed(folder, error)
+    while True:
+        following = _ask(done, folders)
+        if following is None:
+            return None
+        try:
+            plan = filling.plan([following])
+        except TransferError as error:
+            fail(error)
+            continue
+        if any(carrier.files for carrier in plan.carriers if carrier.medium.id not in done.full):
+            return [following], plan
+        print(f"{printable(str(following))} is filled already, or has no room.", file=sys.stderr)
+
+
+def _ask(done: MediaDone, folders: Sequence[Path]) -> Path | None:
+    """The folder that is typed; None for q, or the end of what is typed."""
     last = folders[-1]
-    print(f"{done.left} files, {amount(done.left_size)}, are still to come.", file=sys.stderr)
+    print(f"{_to_come(done)}.", file=sys.stderr)
     print(
         f"Insert the next medium and press Enter ({printable(str(last))}), or type its folder; q to stop: ",
         end="",

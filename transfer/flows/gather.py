@@ -215,7 +215,11 @@ class Gathering:
 @contextlib.contextmanager
 def gathered(places: Sequence[Path], shelf: Shelf, choice: StoreChoice, observer: Observer) -> Iterator[Gathering]:
     """The one bundle that is on these places."""
-    found = Gathering(one_bundle(places), shelf, choice, observer)
+    holding = [place for place in places if bundles_in(place)]
+    for place in places if holding else ():
+        if place not in holding:
+            observer(Noted(f"{place} holds no bundle"))
+    found = Gathering(one_bundle(holding or places[:1]), shelf, choice, observer)
     try:
         yield found
     finally:

@@ -66,10 +66,14 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class MediaDone:
-    """What came of a run. `failed`: media that are not to be used, and why; `left`: files and bytes that are still to come."""
+    """What came of a run. `failed`: media that are not to be used, and why; `full`: the ids of those that were filled.
+
+    `left`: files and bytes that are still to come.
+    """
 
     written: tuple[Written, ...]
     failed: tuple[tuple[Path, TransferError], ...]
+    full: frozenset[str]
     left: int
     left_size: int
 
@@ -232,7 +236,8 @@ class ToMedia:
         self._remember(known)
         lost = [file for carrier in plan.carriers for file in carrier.files if carrier.folder in dict(failed)]
         left = {file.name: file for file in (*plan.left, *lost)}
-        return MediaDone(tuple(written), tuple(failed), len(left), sum(file.size for file in left.values()))
+        full = frozenset(each.medium.id for each in plan.carriers if each.folder not in dict(failed))
+        return MediaDone(tuple(written), tuple(failed), full, len(left), sum(file.size for file in left.values()))
 
     def _remember(self, known: MediaSet) -> None:
         try:
