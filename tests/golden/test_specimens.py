@@ -48,6 +48,18 @@ def test_the_stand_alone_script_reads_it_too(specimen: Path, tmp_path: Path) -> 
         assert blobs_of(tmp_path / "o") == expected["blobs"]
 
 
+@pytest.mark.parametrize("lost", ["none", "one", "two", "three"])
+def test_a_golden_set_of_media_stands_the_loss_of_any(lost: str, tmp_path: Path) -> None:
+    media = GOLDEN / "media"
+    expected = json.loads((media / "expected.json").read_text(encoding="utf-8"))
+    places = [place for place in sorted(media.iterdir()) if place.is_dir() and place.name != lost]
+    for place in places:
+        run("verify", place, "-q")
+        assert alone(place / "zoo") == 0
+    run("import", *places, "--to", f"oci:{tmp_path / 'o'}", "--no-store", "-q")
+    assert blobs_of(tmp_path / "o") == expected["blobs"]
+
+
 def test_the_script_on_the_medium_is_the_one_in_the_repository() -> None:
     path = BUNDLES.parent / "transfer" / "bundle" / "standalone.py"
     assert (BUNDLES / "verify.py").read_bytes() == path.read_bytes()

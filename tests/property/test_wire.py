@@ -24,8 +24,8 @@ from transfer.ship.wire import Ended, Talk
 from transfer.streams import sha256
 from transfer.work import Pool, background
 
-PATIENCE = 20.0
-"""Seconds after which something hangs."""
+PATIENCE = 10.0
+"""Seconds after which something hangs: fewer than it takes the other side to notice silence."""
 HANGS: list[str] = []
 WAYS = settings(deadline=None, max_examples=60)
 

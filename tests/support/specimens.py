@@ -17,15 +17,17 @@ from typing import Any
 
 from tests.support.months import month
 from tests.support.zoo import Layout, zoo
+from transfer.bundle import writer
 from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.chunks.frame import FrameHeader, encode_frame, put_varints
 from transfer.chunks.name import Kind
-from transfer.chunks.pack import PACK_HEADER, Placed, read_frame_header
+from transfer.chunks.pack import PACK_HEADER, PACK_SIZE, Placed, read_frame_header
 from transfer.engines.ocilayout import LayoutSource
 from transfer.events import silent
 from transfer.flows.export import export
+from transfer.flows.media import ToMedia
 from transfer.flows.select import select
 from transfer.model import OCI_MANIFEST, Descriptor, Digest, Recipe
 from transfer.streams import canonical_json, open_plain, sha256
@@ -59,6 +61,28 @@ def make_golden_deltas(target: Path) -> None:
             assert all(shelf.bundle(each.manifest.digest) for each in opened)
         _expect(target / f"months{number}.json", layout, made)
         made.append(bundle)
+
+
+def make_golden_media(target: Path) -> None:
+    """The zoo with a pack for each frame, on three media of which any one may be lost."""
+    with tempfile.TemporaryDirectory() as folder:
+        layout = zoo()
+        source = LayoutSource(layout.write(Path(folder) / "oci"))
+        writer.PACK_SIZE = 1  # type: ignore[attr-defined]
+        export(source, select(source, [], None, silent), Path(folder) / "zoo", level=3, jobs=0, observer=silent)
+        writer.PACK_SIZE = PACK_SIZE  # type: ignore[attr-defined]
+        places = [target / "media" / name for name in ("one", "two", "three")]
+        for place in places:
+            place.mkdir(parents=True)
+        with Bundle(Path(folder) / "zoo") as bundle:
+            onto = ToMedia(bundle, 35, False, silent)
+            plan = onto.plan(places)
+            assert not plan.left and not plan.risky and not onto.run(plan).left
+        for place in places:
+            told = place / "zoo" / "medium.json"
+            told.write_text(told.read_text(encoding="ascii").replace(str(target.absolute()), ""), encoding="ascii")
+            (place / "zoo" / "verify.py").unlink()
+    _expect(target / "media" / "expected.json", layout, [])
 
 
 def _expect(path: Path, layout: Layout, seeds: list[Path]) -> None:
