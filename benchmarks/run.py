@@ -250,7 +250,7 @@ def write(bench: Bench, name: str) -> None:
     """The table as JSON and Markdown."""
     RESULTS.mkdir(exist_ok=True)
     about = {
-        "corpus": f"{bench.tar.name}, {mb(bench.tar.stat().st_size)}",
+        "corpus": f"{bench.tar.name}, {mb(weight(bench.tar) if bench.tar.is_dir() else bench.tar.stat().st_size)}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "runs": bench.repeat,
