@@ -18,7 +18,7 @@ from tests.support import engines, media
 from tests.support.run import run, says
 from tests.support.ssh import sshd
 from tests.support.wires import namespaces
-from tests.support.zoo import Layout, layer, noise
+from tests.support.zoo import noisy
 
 pytestmark = pytest.mark.e2e
 
@@ -31,11 +31,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Daemon]:
     """A Docker with ten images of 40 MB that do not compress."""
     engines.promised("docker")
     folder = tmp_path_factory.mktemp("here")
-    layout = Layout()
-    for number in range(10):
-        files = {f"app/{number}-{n}": noise(100 * number + n, 2 << 20) for n in range(20)}
-        layout.name(layout.image([layer(files)]), f"plant/app:{number}")
-    layout.write(folder / "oci")
+    noisy(10, "plant/app").write(folder / "oci")
     with engines.docker(folder, name="here") as daemon:
         run("export", "--from", f"oci:{folder}/oci", "-o", folder / "b", "-q", "--no-store")
         run("import", folder / "b", "-q", "--no-store", env={"DOCKER_HOST": daemon.host})

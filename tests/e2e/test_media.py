@@ -19,7 +19,7 @@ import pytest
 
 from tests.support import media
 from tests.support.run import alone, run, says
-from tests.support.zoo import Layout, layer, noise
+from tests.support.zoo import noisy
 
 pytestmark = pytest.mark.e2e
 
@@ -32,11 +32,7 @@ STICK = 72 << 20
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four images of 40 MB that do not compress, in six packs."""
     folder = tmp_path_factory.mktemp("bundle")
-    layout = Layout()
-    for number in range(4):
-        files = {f"app/{number}-{n}": noise(100 * number + n, 2 << 20) for n in range(20)}
-        layout.name(layout.image([layer(files)]), f"app:{number}")
-    layout.write(folder / "oci")
+    noisy(4).write(folder / "oci")
     run("export", "--from", f"oci:{folder}/oci", "-o", folder / NAME, "-q", "--no-store")
     return folder / NAME
 

@@ -18,7 +18,7 @@ from tests.support import media
 from tests.support.run import run, says
 from tests.support.ssh import Sshd, make_key, sshd
 from tests.support.wires import Proxy
-from tests.support.zoo import Layout, layer, noise
+from tests.support.zoo import noisy
 from transfer.events import silent
 from transfer.flows.reach import Reach, Way
 from transfer.ship.address import Address, Options
@@ -65,11 +65,7 @@ class TestOverSsh(DepotSuite):
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of some 40 MB in two packs that do not compress."""
     folder = tmp_path_factory.mktemp("bundle")
-    layout = Layout()
-    for number in range(2):
-        files = {f"app/{number}-{n}": noise(100 * number + n, 2 << 20) for n in range(20)}
-        layout.name(layout.image([layer(files)]), f"app:{number}")
-    layout.write(folder / "oci")
+    noisy(2).write(folder / "oci")
     run("export", "--from", f"oci:{folder}/oci", "-o", folder / "night.bundle", "-q")
     return folder / "night.bundle"
 
