@@ -96,6 +96,15 @@ def noise(seed: int, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
+def noisy(images: int, name: str = "app") -> Layout:
+    """So many images, app:0, app:1, ..., each of 40 MB in files that do not compress."""
+    layout = Layout()
+    for number in range(images):
+        files = {f"app/{number}-{n}": noise(100 * number + n, 2 << 20) for n in range(20)}
+        layout.name(layout.image([layer(files)]), f"{name}:{number}")
+    return layout
+
+
 def zoo(*, big: bool = False) -> Layout:
     """One layout with every kind of image. `big` adds a file that is cut by content."""
     out = Layout()
