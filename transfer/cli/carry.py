@@ -113,6 +113,8 @@ def ship(
     share = parse_share(media.parity)
     if host and (share or media.eject or media.anew):
         raise UsageError("--parity, --eject and --anew are for media", hint="leave them out for a host")
+    if access.limit and not host and not to[0].startswith(SPOOL):
+        raise UsageError("--limit-rate is for hosts and spools", hint="leave it out for media")
     observer = Progress(quiet=quiet)
     try:
         with Bundle(folder) as bundle:

@@ -258,7 +258,7 @@ def ship(
     remote: RemoteOption = "transfer",
     limit_rate: Annotated[str, typer.Option("--limit-rate", help="Bytes a second, e.g. 500K, 2M.")] = "",
     parity: Annotated[
-        str, typer.Option("--parity", help="Media, spool: recovery files for so many percent of the packs, e.g. 30%.")
+        str, typer.Option("--parity", help="Media, spool: recovery files, so that e.g. 30% of all files may be lost.")
     ] = "",
     eject: Annotated[bool, typer.Option("--eject", help="Unmount media when all is written and read back.")] = False,
     anew: Annotated[
