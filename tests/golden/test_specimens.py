@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.run import alone, run, says
-from tests.support.specimens import BROKEN, BUNDLES, DEFECTS, DELTA_DEFECTS, GOLDEN, SEED
-from transfer.streams import sha256
+from tests.support.specimens import BROKEN, BUNDLES, DEFECTS, DELTA_DEFECTS, GOLDEN, SEED, blobs_in
 
 SPECIMENS = sorted(path.with_suffix("") for path in GOLDEN.parent.glob("v*/*.json"))
 
@@ -22,17 +21,13 @@ def seeds_of(expected: dict[str, list[str]]) -> list[object]:
     return [word for name in expected.get("seeds", ()) for word in ("--seed", GOLDEN / name)]
 
 
-def blobs_of(layout: Path) -> dict[str, int]:
-    return {str(sha256(path.read_bytes())): path.stat().st_size for path in (layout / "blobs" / "sha256").iterdir()}
-
-
 @pytest.mark.parametrize("specimen", SPECIMENS, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_a_golden_specimen_gives_back_every_blob(specimen: Path, tmp_path: Path) -> None:
     expected = json.loads(specimen.with_suffix(".json").read_text(encoding="utf-8"))
     seeds = seeds_of(expected)
     run("verify", specimen, "--deep", "-q", *seeds)
     run("import", specimen, "--to", f"oci:{tmp_path / 'o'}", "-q", *seeds)
-    assert blobs_of(tmp_path / "o") == expected["blobs"]
+    assert blobs_in(tmp_path / "o") == expected["blobs"]
     listed = json.loads(run("images", "--from", f"oci:{tmp_path / 'o'}", "--json"))["images"]
     assert sorted(name for image in listed for name in image["names"]) == expected["names"]
 
@@ -45,7 +40,7 @@ def test_the_stand_alone_script_reads_it_too(specimen: Path, tmp_path: Path) -> 
         assert alone(specimen, "--rebuild", tmp_path / "o") == 13
     elif shutil.which("zstd"):
         assert alone(specimen, "--rebuild", tmp_path / "o") == 0
-        assert blobs_of(tmp_path / "o") == expected["blobs"]
+        assert blobs_in(tmp_path / "o") == expected["blobs"]
 
 
 @pytest.mark.parametrize("lost", ["none", "one", "two", "three"])
@@ -57,7 +52,7 @@ def test_a_golden_set_of_media_stands_the_loss_of_any(lost: str, tmp_path: Path)
         run("verify", place, "-q")
         assert alone(place / "zoo") == 0
     run("import", *places, "--to", f"oci:{tmp_path / 'o'}", "--no-store", "-q")
-    assert blobs_of(tmp_path / "o") == expected["blobs"]
+    assert blobs_in(tmp_path / "o") == expected["blobs"]
 
 
 def test_the_script_on_the_medium_is_the_one_in_the_repository() -> None:

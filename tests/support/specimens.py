@@ -94,6 +94,11 @@ def _expect(path: Path, layout: Layout, seeds: list[Path]) -> None:
     path.write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 
 
+def blobs_in(layout: Path) -> dict[str, int]:
+    """The blobs of an OCI layout, by what they really are, and their sizes."""
+    return {str(sha256(path.read_bytes())): path.stat().st_size for path in (layout / "blobs" / "sha256").iterdir()}
+
+
 class Patient:
     """A bundle under the knife: change one thing, then `seal` puts right all digests above it."""
 

@@ -111,6 +111,9 @@ def parse_recovery(data: bytes, where: str, bundle: Digest, packs: Sequence[Part
     coded = sorted((part.digest.hex, part.size) for group in groups for part in group.data)
     if coded != sorted((part.digest.hex, part.size) for part in packs):
         raise FormatError(f"{where}: its packs are not those of the bundle", hint="remove it")
+    named = [part.digest for group in groups for part in group.recovery]
+    if len(set(named)) < len(named):
+        raise FormatError(f"{where}: a recovery file that is named twice")
     return Recovery(bundle, share, groups)
 
 

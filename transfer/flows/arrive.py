@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -24,7 +23,7 @@ from transfer.events import Noted, Observer
 from transfer.flows.load import BundleContent, Loaded, load, load_into_docker
 from transfer.flows.recut import recut
 from transfer.flows.select import open_file_sink, split_transport
-from transfer.flows.stores import StoreChoice, remember
+from transfer.flows.stores import StoreChoice, remember, spacious
 from transfer.model import Digest, Image, Platform
 from transfer.work import Pool
 
@@ -112,7 +111,7 @@ def land(
             if source is None:
                 return False
             stack.callback(source.close)
-            place = choice.store.root if choice.store and choice.store.root.is_dir() else _spacious()
+            place = choice.store.root if choice.store and choice.store.root.is_dir() else spacious()
             found = stack.enter_context(recut(source, layers, place, jobs=target.jobs, observer=observer))
             if found:
                 shelf.put(found)
@@ -150,11 +149,6 @@ def _source_of(to: str) -> ImageSource | None:
     if transport == "oci" and (Path(rest) / "index.json").exists():
         return LayoutSource(Path(rest))
     return None
-
-
-def _spacious() -> Path:
-    """A folder for large temporary files: TMPDIR where it is set, else /var/tmp, which is a disk where /tmp may be memory."""
-    return Path(os.environ.get("TMPDIR") or "/var/tmp")
 
 
 def _take(bundle: Bundle, choice: StoreChoice, observer: Observer) -> tuple[Adopted | None, TransferError | None]:

@@ -16,20 +16,20 @@ from transfer.bundle.library import Shelf
 from transfer.bundle.medium import AGAIN, MEDIUM
 from transfer.bundle.reader import Bundle
 from transfer.bundle.store import Store
-from transfer.errors import FormatError, MissingPart, UsageError
+from transfer.errors import FormatError, MissingPart, TransferError, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows import parity
-from transfer.flows.stores import StoreChoice
-from transfer.model import Image
-from transfer.streams import SliceReader, open_plain, publish, publishing, read_small, verified
+from transfer.flows.stores import StoreChoice, spacious
+from transfer.model import Digest, Image
+from transfer.streams import SliceReader, open_plain, parse_object, publish, publishing, read_small, verified
 from transfer.work import default_jobs
 
 NAMED_MAX = 3
 
 
 def looks_like_bundle(folder: Path) -> bool:
-    """Whether a folder has a bundle's index, or the second copy a spool has of it."""
-    return any((folder / name).is_file() for name in ("index.json", f"{AGAIN}/index.json"))
+    """Whether a folder has a bundle's index, or the second copy a spool has of it, or is a medium that lacks it."""
+    return any((folder / name).is_file() for name in ("index.json", f"{AGAIN}/index.json", MEDIUM))
 
 
 def bundles_in(place: Path) -> list[Path]:
@@ -73,8 +73,7 @@ class Gathering:
 
     def _open(self) -> Bundle:
         """The bundle as the first place that has an index says it; another bundle's medium is refused."""
-        whole = [each for each in self._folders if (each / "index.json").is_file() and (each / "oci-layout").is_file()]
-        first = whole[0] if whole else self._folders[0]
+        first = next((each for each in self._folders if _digest(each) and _is_layout(each)), self._folders[0])
         others = [each for each in self._folders if each != first]
         bundle = Bundle(first, library=self._shelf, places=[*others, *self._waiting(first)])
         for other in others:
@@ -84,10 +83,9 @@ class Gathering:
 
     def _waiting(self, folder: Path) -> list[Path]:
         """What the store took in of it before."""
-        path = folder / "index.json"
-        if self._store is None or not self._store.root.is_dir() or not path.is_file():
+        digest = _digest(folder)
+        if self._store is None or not self._store.root.is_dir() or digest is None:
             return []
-        digest = parse_index(read_small(path), str(path)).digest
         return [self._store.root, self._store.incoming(digest)]
 
     def close(self) -> None:
@@ -226,19 +224,26 @@ def gathered(places: Sequence[Path], shelf: Shelf, choice: StoreChoice, observer
         found.close()
 
 
+def _digest(folder: Path) -> Digest | None:
+    """The bundle whose index is in a folder; None if there is none that can be read: its other files may still be of use."""
+    path = folder / "index.json"
+    with contextlib.suppress(TransferError):
+        return parse_index(read_small(path), str(path)).digest
+    return None
+
+
+def _is_layout(folder: Path) -> bool:
+    path = folder / "oci-layout"
+    with contextlib.suppress(TransferError):
+        return bool(parse_object(read_small(path), str(path)))
+    return False
+
+
 def _same(bundle: Bundle, folder: Path) -> None:
     """UsageError if the folder has another bundle's index."""
-    path = folder / "index.json"
-    if not path.is_file():
-        return
-    other, ours = parse_index(read_small(path), str(path)).digest, bundle.manifest.digest
-    if other != ours:
+    other, ours = _digest(folder), bundle.manifest.digest
+    if other not in (None, ours):
         raise UsageError(
             f"{folder} holds another bundle than {bundle.folder}: {other.short}, not {ours.short}",
             hint="import them one after the other",
         )
-
-
-def spacious() -> Path:
-    """A folder for large temporary files: TMPDIR where it is set, else /var/tmp, which is a disk where /tmp may be memory."""
-    return Path(os.environ.get("TMPDIR") or "/var/tmp")

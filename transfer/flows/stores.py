@@ -58,6 +58,11 @@ def need_store(choice: StoreChoice) -> Store:
     return choice.store
 
 
+def spacious() -> Path:
+    """A folder for large temporary files: TMPDIR where it is set, else /var/tmp, which is a disk where /tmp may be memory."""
+    return Path(os.environ.get("TMPDIR") or "/var/tmp")
+
+
 def library(seeds: Iterable[Path], store: Store | None) -> Shelf:
     """Where a delta's prerequisites are looked for: the folders given, then the store."""
     return Shelf([Bundle(each) for each in seeds], [store] if store else [])
