@@ -13,7 +13,8 @@ from transfer.bundle.store import Store
 from transfer.cli.carry import Access
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
-from transfer.cli.show import Behind, amount, print_json
+from transfer.cli.render import amount, print_json
+from transfer.cli.show import Behind
 from transfer.errors import MissingPart, UsageError
 from transfer.events import Noted, silent
 from transfer.flows import check as checking

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import getpass
-import os
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transfer.bundle import recovery
 from transfer.bundle.reader import Bundle
 from transfer.bundle.sites import Sites
-from transfer.cli import onto
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress, event_of
-from transfer.cli.show import amount, print_json
+from transfer.cli.render import amount, print_json
 from transfer.errors import NotFound, UsageError
 from transfer.events import Noted, Observer
-from transfer.flows import receiving, spool, stores
-from transfer.flows.media import ToMedia
+from transfer.flows import receiving, stores
 from transfer.flows.reach import Reach, Way
 from transfer.flows.ship import Shipment, Shipped, files_of
 from transfer.ship.address import Address, Options, parse_address, parse_pin
 from transfer.work import keep_memory
 
-SPOOL = spool.PREFIX
+SPOOL = "spool:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +79,8 @@ def parse_share(text: str) -> int:
     """Percent: `30%`, `30`; 0 for none. UsageError for anything else."""
     if not text:
         return 0
+    from transfer.bundle import recovery
+
     if not re.fullmatch(r"\d{1,3}%?", text) or not recovery.LEAST <= int(text.rstrip("%")) <= recovery.GREATEST:
         raise UsageError(
             f"--parity {text!r:.40}",
@@ -121,16 +119,9 @@ def ship(
             if host:
                 _to_host(bundle, Reach(access.way(host), observer), after, jobs, dry_run, json, quiet, observer)
             elif to[0].startswith(SPOOL):
-                place = Path(to[0].removeprefix(SPOOL))
-                if dry_run:
-                    raise UsageError("--dry-run is not for a spool", hint="everything goes there")
-                done = spool.fill(bundle, place, share, parse_rate(access.limit), observer)
-                _note(bundle, after, observer)
-                _say(done, "spool", None, json, quiet)
+                _to_spool(bundle, Path(to[0].removeprefix(SPOOL)), share, access, after, dry_run, json, quiet, observer)
             else:
-                filling = ToMedia(bundle, share, media.anew, observer)
-                onto.fill(filling, [Path(each) for each in to], media.eject, dry_run, json, quiet)
-                _note(bundle, after, observer)
+                _to_media(bundle, [Path(each) for each in to], share, media, after, dry_run, json, quiet, observer)
     finally:
         observer.close()
 
@@ -154,6 +145,45 @@ def _to_host(
     _note(bundle, after, observer)
     landed = _import_there(reach, name, after, observer) if after.import_ else None
     _say(done, reach.spoken, landed, json, quiet)
+
+
+def _to_spool(
+    bundle: Bundle,
+    place: Path,
+    share: int,
+    access: Access,
+    after: After,
+    dry_run: bool,
+    json: bool,
+    quiet: bool,
+    observer: Observer,
+) -> None:
+    from transfer.flows import spool
+
+    if dry_run:
+        raise UsageError("--dry-run is not for a spool", hint="everything goes there")
+    done = spool.fill(bundle, place, share, parse_rate(access.limit), observer)
+    _note(bundle, after, observer)
+    _say(done, "spool", None, json, quiet)
+
+
+def _to_media(
+    bundle: Bundle,
+    folders: list[Path],
+    share: int,
+    media: Media,
+    after: After,
+    dry_run: bool,
+    json: bool,
+    quiet: bool,
+    observer: Observer,
+) -> None:
+    from transfer.cli import onto
+    from transfer.flows.media import ToMedia
+
+    onto.fill(ToMedia(bundle, share, media.anew, observer), folders, media.eject, dry_run, json, quiet)
+    if not dry_run:
+        _note(bundle, after, observer)
 
 
 def bundle_name(folder: Path) -> str:
@@ -237,22 +267,3 @@ def _say(done: Shipped, by: str, landed: dict[str, Any] | None, json: bool, quie
         if result:
             new = sum(each["status"] == "imported" for each in result["images"])
             print(f"{new} images imported there, {len(result['images']) - new} were there already")
-
-
-def receive(stdio: bool, inbox: Path | None, allow_import: bool, store: Path | None, no_store: bool) -> None:
-    """Serve one sender on standard input and output."""
-    from transfer.ship.receive import Receiver, StdioChannel
-
-    if not stdio:
-        raise UsageError("receive is started by ship, over SSH", hint="transfer receive --stdio [--inbox DIR]")
-    channel = StdioChannel(os.dup(0), os.dup(1))
-    os.dup2(2, 1)  # nothing but messages may come between
-    choice = stores.choose_store(store, no_store)
-    held = choice.store
-    may_import = allow_import or inbox is None
-    Receiver(
-        channel,
-        inbox=inbox,
-        supply=(lambda path, digest, size: receiving.supply(held, path, digest, size)) if held else None,
-        import_=receiving.run_import if may_import else None,
-    ).run()

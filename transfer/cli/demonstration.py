@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.cli.show import amount
+from transfer.cli.render import amount
 from transfer.engines.ocilayout import LayoutSink, LayoutSource, name_annotations
 from transfer.errors import Damaged, UsageError
 from transfer.events import silent

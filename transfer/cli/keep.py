@@ -14,7 +14,8 @@ from transfer.bundle.reader import Bundle
 from transfer.bundle.store import Store
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
-from transfer.cli.show import Behind, age, amount, print_json
+from transfer.cli.render import age, amount, print_json
+from transfer.cli.show import Behind
 from transfer.engines.docker import DockerClient, DockerSource
 from transfer.errors import Damaged, TransferError, UsageError
 from transfer.events import Observer

@@ -12,7 +12,8 @@ from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
-from transfer.cli.show import Behind, amount, print_json
+from transfer.cli.render import amount, print_json
+from transfer.cli.show import Behind
 from transfer.engines.docker import Way
 from transfer.errors import Damaged, MissingPart, NotFound, SomeImagesFailed, TransferError, UsageError
 from transfer.events import Noted, Observer

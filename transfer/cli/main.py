@@ -291,9 +291,9 @@ def receive(
     no_store: NoStore = False,
 ) -> None:
     """The other end of `ship`: started over SSH, also as a forced command."""
-    from transfer.cli import carry
+    from transfer.cli import receive
 
-    carry.receive(stdio, inbox, allow_import, store, no_store)
+    receive.receive(stdio, inbox, allow_import, store, no_store)
 
 
 receipt_app = typer.Typer(invoke_without_command=True, help="What this site holds, for the sender to build on.")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transfer.cli.main import fail, printable
-from transfer.cli.show import amount, print_json
+from transfer.cli.render import amount, print_json
 from transfer.errors import MissingPart, TransferError
 from transfer.flows.media import MediaDone, MediaPlan, ToMedia, Written
 from transfer.ship.media import eject

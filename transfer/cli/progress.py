@@ -7,12 +7,13 @@ import os
 import sys
 import threading
 from dataclasses import asdict
-from typing import Any
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any
 
 from transfer.cli.main import printable
 from transfer.events import Advanced, Done, Event, Noted, Planned, Rewound, Skipped
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _VERBS = {
     "export": "reading",
@@ -67,6 +68,8 @@ class Progress:
 
     def _begin(self, event: Planned) -> None:
         if self._bars:
+            from tqdm import tqdm
+
             description = _VERBS.get(event.stage, event.stage)
             total = event.total or None
             self._bar = tqdm(total=total, desc=description, unit="B", unit_scale=True, file=sys.stderr, leave=False)

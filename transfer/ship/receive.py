@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ Supply = Callable[[Path, Digest, int], bool]
 Import = Callable[[Path, dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]]
 """Import a bundle folder; events go to the callable."""
 ACK_SECONDS = 1.0
+PIPE = 1 << 20
+"""What sshd may write ahead, where standard input is a pipe (bytes)."""
 
 
 class StdioChannel:
@@ -29,6 +32,8 @@ class StdioChannel:
 
     def __init__(self, source: int = 0, sink: int = 1) -> None:
         self._source, self._sink = source, sink
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.fcntl(source, fcntl.F_SETPIPE_SZ, PIPE)
 
     def send(self, data: bytes | memoryview) -> None:
         view = memoryview(data)

@@ -301,11 +301,15 @@ class SftpDepot:
         return "" if told == digest.hex else WRONG_CONTENT
 
     def _hash_there(self, path: str) -> str | None:
-        """sha256 as that host's own program gives it; None if nothing can be run there."""
+        """sha256 as that host's own program gives it; None if nothing can be run there.
+
+        openssl first: it uses the processor's own instructions, which takes a fifth of what Debian's sha256sum does.
+        """
         if self._shell is False:
             return None
         quoted = shlex.quote(path if path.startswith("/") else f"./{path}")
-        channel = self._run(f"sha256sum {quoted} 2>/dev/null || shasum -a 256 {quoted}")
+        programs = ("openssl dgst -sha256 -r", "sha256sum", "shasum -a 256")
+        channel = self._run(" || ".join(f"{program} {quoted} 2>/dev/null" for program in programs))
         said = b""
         try:
             while len(said) < 4096 and (block := channel.recv(4096)):

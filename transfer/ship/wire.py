@@ -136,14 +136,21 @@ class Talk:
             self._put(CutOff(self._why) if self._why else error)
 
     def _pass_on(self, kind: int, size: int) -> None:
-        """Bytes of a file, as they come: what has arrived when the line breaks is not lost."""
+        """Bytes of a file, in pieces: what has arrived when the line breaks is not lost."""
         while size:
-            block = self._channel.recv(min(size, PIECE))
-            if not block:
-                raise Ended
-            self._last = time.monotonic()
-            size -= len(block)
-            self._put((kind, block))
+            wanted = min(size, PIECE)
+            piece = bytearray()
+            try:
+                while len(piece) < wanted:
+                    block = self._channel.recv(wanted - len(piece))
+                    if not block:
+                        raise Ended
+                    self._last = time.monotonic()
+                    piece += block
+            finally:
+                if piece:
+                    self._put((kind, bytes(piece)))
+            size -= wanted
 
     def _take(self, kind: int, body: bytes) -> None:
         if kind == ACK:
