@@ -77,7 +77,7 @@ def test_a_sender_takes_an_odd_word(op: str, odd: object) -> None:
         failure = ask(call, HELLO, met + said(wire.ANSWER, **{**words, "n": number, key: odd}))
         assert failure is None or isinstance(failure, TransferError), failure
     for key in ("slug", "message", "hint"):
-        failure = ask(call, HELLO, met + said(wire.FAIL, n=number, **{key: odd}))
+        failure = ask(call, HELLO, met + said(wire.FAIL, n=1, **{key: odd}))
         assert type(failure) is MediumError, failure
 
 
