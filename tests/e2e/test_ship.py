@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -29,8 +30,8 @@ BIN = Path(sys.executable).parent
 LINES = ("openssh", "paramiko")
 WAYS = [(ssh, program) for ssh in LINES for program in ("transfer", "no-such-program")]
 IDS = [f"{ssh}-{'receiver' if program == 'transfer' else 'sftp'}" for ssh, program in WAYS]
-ELSEWHERE = (("openssh", "transfer"), ("paramiko", "no-such-program"))
-PLACES = {"tmpfs": media.tmpfs, "ext4": media.loop_ext4, "exfat": media.loop_exfat}
+DISKS = {"ext4": media.loop_ext4, "exfat": media.loop_exfat}
+NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -39,29 +40,40 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield server
 
 
-@pytest.fixture(scope="module", params=PLACES)
-def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with PLACES[request.param](tmp_path_factory.mktemp("place"), 64 << 20) as mount:
+@pytest.fixture(scope="module")
+def ram(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with media.tmpfs(tmp_path_factory.mktemp("ram"), 64 << 20) as mount:
         yield mount
 
 
-class TestOverSsh(DepotSuite):
-    """The depot suite over both lines and both ways of writing, on three filesystems."""
+@pytest.fixture(scope="module", params=DISKS)
+def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with DISKS[request.param](tmp_path_factory.mktemp("disk"), 64 << 20) as mount:
+        yield mount
 
-    count = 0
+
+def yard_on(place: Path, server: Sshd, way: tuple[str, str]) -> Iterator[Yard]:
+    """A folder over there. The far side waits half a minute for a lock: that it does is tested elsewhere."""
+    root = place / f"yard{next(NUMBERS)}"
+    reach = Reach(Way(Address("plant", str(root)), Options(config=server.config), *way), silent)
+    yield on_disk(root, reach.raw, locks=False)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+class TestOverSsh(DepotSuite):
+    """The depot suite over both lines and both ways of writing."""
 
     @pytest.fixture(params=WAYS, ids=IDS)
-    def yard(self, request: pytest.FixtureRequest, server: Sshd, place: Path) -> Iterator[Yard]:
-        ssh, program = request.param
-        if "tmpfs" not in str(request.node.callspec.id) and (ssh, program) not in ELSEWHERE:
-            pytest.skip("both lines and both ways are tried on tmpfs")
-        TestOverSsh.count += 1
-        root = place / f"yard{TestOverSsh.count}"
-        options = Options(config=server.config)
-        reach = Reach(Way(Address("plant", str(root)), options, ssh, program), silent)
-        # the far side waits half a minute for a lock: that it does is tested elsewhere
-        yield on_disk(root, reach.raw, locks=False)
-        shutil.rmtree(root, ignore_errors=True)
+    def yard(self, request: pytest.FixtureRequest, server: Sshd, ram: Path) -> Iterator[Yard]:
+        yield from yard_on(ram, server, request.param)
+
+
+class TestOntoDisks(DepotSuite):
+    """The depot suite in both ways of writing, on other filesystems."""
+
+    @pytest.fixture(params=["openssh-receiver", "paramiko-sftp"])
+    def yard(self, request: pytest.FixtureRequest, server: Sshd, disk: Path) -> Iterator[Yard]:
+        yield from yard_on(disk, server, WAYS[IDS.index(request.param)])
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,9 @@ from transfer.streams import sha256
 from transfer.work import Pool, background
 
 R = TypeVar("R")
-TICK, SILENCE, FOREVER = 0.05, 0.25, 20.0
+TICK, SILENCE, FOREVER = 0.04, 0.2, 15.0
+HANGS: list[str] = []
+"""One is enough."""
 NAME, DATA = "b/x", noise(1, 3 * PART)
 
 
@@ -46,9 +48,15 @@ MET = wire.MAGIC + HELLO + frame(wire.ANSWER, b'{"n":0}')
 
 def in_the_end(call: Callable[[], R]) -> R:
     """What the call gives or fails with; queue.Empty if it hangs."""
+    assert not HANGS
     ended: queue.Queue[Future[R]] = queue.Queue()
     background(lambda: ended.put(Pool(0, "here").submit(call)), "here")
-    return ended.get(timeout=FOREVER).result()
+    try:
+        future = ended.get(timeout=FOREVER)
+    except queue.Empty:
+        HANGS.append("it hangs")
+        raise
+    return future.result()
 
 
 class Far:
@@ -92,9 +100,7 @@ def talk(far: Far) -> Talk:
     return talk
 
 
-@pytest.mark.parametrize(
-    "words", [b"", HELLO[:3], HELLO[:9], frame(wire.DATA, bytes(99))[:50]], ids=["nothing", "head", "body", "data"]
-)
+@pytest.mark.parametrize("words", [b"", HELLO[:9], frame(wire.DATA, bytes(99))[:50]], ids=["nothing", "words", "data"])
 def test_silence_is_noticed_where_a_message_may_begin_and_within_one(words: bytes) -> None:
     def hear() -> None:
         mine = talk(Far(words))
@@ -120,7 +126,7 @@ def test_two_that_have_nothing_to_say_keep_each_other_awake() -> None:
     both = [Talk(SocketChannel(end, "other"), "other", tick=TICK, silence=1.0) for end in (ours, theirs)]
     for each in both:
         each.begin()
-    time.sleep(1.5)
+    time.sleep(1.2)
     both[0].say(wire.EVENT, b"still here")
     assert in_the_end(both[1].hear) == (wire.EVENT, b"still here")
     for each in both:
@@ -168,12 +174,13 @@ def test_one_that_never_says_how_far_it_is(deaf: bool) -> None:
     depot.close()
 
 
-def test_a_new_line_is_had_when_one_fell_silent(tmp_path: Path) -> None:
+def test_a_new_line_is_had_when_one_fell_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count()
 
     def connect() -> Depot:
         if next(numbers) < 2:
             return ReceiverDepot(Far(MET).channel, "far", "")
+        monkeypatch.undo()
         ours, theirs = socket.socketpair()
         background(Receiver(SocketChannel(theirs, "sender"), inbox=tmp_path).run, "far")
         return ReceiverDepot(SocketChannel(ours, "far"), "far", "")
