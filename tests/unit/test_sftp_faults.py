@@ -19,15 +19,14 @@ from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 from paramiko.sftp import SFTP_FAILURE, SFTP_OK, SFTP_OP_UNSUPPORTED
 
 from tests.support.zoo import noise
-from transfer.errors import Damaged, MediumError
+from transfer.errors import CutOff, Damaged, MediumError
 from transfer.ship.address import Address, Options
 from transfer.ship.base import PART, Held
 from transfer.ship.sftp import KEEP_BACK, SftpDepot
-from transfer.ship.ssh import ParamikoLine
+from transfer.ship.socketed import SocketChannel
+from transfer.ship.ssh import ParamikoChannel, ParamikoLine
+from transfer.ship.wire import Channel
 from transfer.streams import sha256
-
-# The thread with which paramiko reads ahead may outlive its file and find the line closed: that is another matter.
-pytestmark = pytest.mark.filterwarnings("ignore:Exception in thread.*_prefetch_thread")
 
 NAME = "night.bundle/blobs/sha256/aa"
 DATA = noise(1, 3 * PART)
@@ -115,7 +114,7 @@ class Files(paramiko.SFTPServerInterface):
 
 @dataclass
 class Host(paramiko.ServerInterface):
-    """An SSH server in this process. `shell`: "all" runs every command, "bare" has no program, "none" is no shell.
+    """An SSH server in this process. `shell`: "all" has every program, "bare" has no other than sh, "none" is no shell.
 
     `fault`: how the next write that covers this byte fares, and only that one.
     """
@@ -130,6 +129,8 @@ class Host(paramiko.ServerInterface):
         self._key, own = paramiko.ECDSAKey.generate(), paramiko.ECDSAKey.generate()
         own.write_private_key_file(str(self.folder / "key"))
         (self.folder / "config").touch()
+        (self.folder / "bin").mkdir()
+        (self.folder / "bin" / "sh").symlink_to("/bin/sh")
         self._door = self._closing.enter_context(socket.create_server(("127.0.0.1", 0)))
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -149,16 +150,26 @@ class Host(paramiko.ServerInterface):
         return OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        def run() -> None:
-            words = command.decode() if self.shell == "all" else "exit 127"
-            done = subprocess.run(["/bin/sh", "-c", words], capture_output=True, check=False)
-            channel.sendall(done.stdout)
-            channel.send_exit_status(done.returncode)
-            channel.close()
+        if self.shell == "none":
+            return False
+        path = os.defpath if self.shell == "all" else str(self.folder / "bin")
+        ours, theirs = socket.socketpair()
+        with theirs:
+            words, end = ["/bin/sh", "-c", command.decode()], theirs.fileno()
+            process = subprocess.Popen(words, stdin=end, stdout=end, env={"PATH": path})
+        program, client = SocketChannel(ours, "program"), ParamikoChannel(channel, "client")
 
-        if self.shell != "none":
-            threading.Thread(target=run, daemon=True).start()
-        return self.shell != "none"
+        def pass_on(source: Channel, sink: Channel) -> None:
+            with contextlib.suppress(CutOff):
+                while block := source.recv(4096):
+                    sink.send(block)
+            for each in (program, client):
+                each.close()
+            process.wait()
+
+        for ends in ((program, client), (client, program)):
+            threading.Thread(target=pass_on, args=ends, daemon=True).start()
+        return True
 
     def landing(self, offset: int, data: bytes) -> bytes | int:
         if self.fault and offset <= self.fault[0] < offset + len(data):
@@ -185,9 +196,6 @@ class Host(paramiko.ServerInterface):
 
     def close(self) -> None:
         self._closing.close()
-        for each in threading.enumerate():
-            if "_prefetch_thread" in each.name:
-                each.join(1)
 
 
 @pytest.fixture
