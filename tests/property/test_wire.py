@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from transfer.errors import FormatError
@@ -25,7 +25,7 @@ from transfer.work import Pool, background
 PATIENCE = 10.0
 """Seconds after which something hangs: fewer than it takes the other side to notice silence."""
 HANGS: list[str] = []
-WAYS = settings(deadline=None, max_examples=60)
+WAYS = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 Message = tuple[int, bytes]
 
