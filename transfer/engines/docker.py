@@ -27,11 +27,11 @@ from transfer.engines.base import (
     platform_image,
 )
 from transfer.engines.ocilayout import LAYOUT, name_annotations
-from transfer.engines.savefile import SaveStream
+from transfer.engines.saves import Saves
 from transfer.errors import Damaged, EngineError, NoSpace, NotFound, TransferError, TryAgain, UsageError
 from transfer.events import Noted, Observer, silent
 from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
-from transfer.streams import BLOCK, IterReader, canonical_json
+from transfer.streams import BLOCK, canonical_json
 from transfer.tarfmt import RECORD, make_header, member, padding
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
@@ -204,13 +204,13 @@ def _coalesced(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class DockerSource:
-    """A daemon's images. Everything wanted comes in one `docker save` stream."""
+    """A daemon's images, by `docker save`."""
 
     def __init__(self, client: DockerClient) -> None:
         self._client = client
         self.where = client.where
         self.traits = SourceTraits(random_access=False, keeps_digest=client.has_containerd_store())
-        self._stream = SaveStream(self.where)
+        self._saves = Saves(self.where, self._save)
 
     def names(self) -> list[Listed]:
         out = []
@@ -236,15 +236,17 @@ class DockerSource:
         return Found(names, Digest.parse(value["Id"], self.where), value.get("Size", 0), layers, None, platform)
 
     def read(self, found: Sequence[Found]) -> Iterator[Offer]:
-        self._stream = SaveStream(self.where)
-        wanted = list(dict.fromkeys(str(each.id) for each in found))
-        with self._client.stream("GET", "/images/get", names=wanted) as parts:
-            yield from self._stream.read(IterReader(_coalesced(parts)))
+        yield from self._saves.read(found)
+
+    @contextlib.contextmanager
+    def _save(self, wanted: Sequence[str]) -> Iterator[Iterator[bytes]]:
+        with self._client.stream("GET", "/images/get", names=list(wanted)) as parts:
+            yield _coalesced(parts)
 
     def images(
         self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
     ) -> list[Image]:
-        return self._stream.images(found, documents, sizes)
+        return self._saves.images(found, documents, sizes)
 
     def close(self) -> None:
         self._client.close()

@@ -13,6 +13,7 @@ import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 
 from transfer.engines.base import Found, Offer, Tree, diff_ids, image_of, walk
 from transfer.engines.ocilayout import Roots
@@ -23,6 +24,7 @@ from transfer.tarfmt import MAX_EXTENSION, RECORD, ZERO, padding, parse_header, 
 
 MAX_MEMBERS = 500_000
 MAX_NAME = 4096
+_LAYER = "/layer.tar"
 _PLAIN, _HARDLINK, _SYMLINK, _FOLDER = b"\x00", b"1", b"2", b"5"
 
 
@@ -247,8 +249,8 @@ class SaveStream:
     manifest: bytes | None = None
     index: bytes | None = None
 
-    def read(self, stream: Readable) -> Iterator[Offer]:
-        """Layers as offers of unknown digest, documents as offers of known digest."""
+    def read(self, stream: Readable, known: Mapping[str, Digest] = MappingProxyType({})) -> Iterator[Offer]:
+        """Layers as offers of unknown digest, documents as offers of known digest. Layers whose member is `known` are passed over."""
         for entry, data in members(Forward(stream, self.where)):
             if entry.link:
                 self.links[entry.name] = entry.link
@@ -257,6 +259,8 @@ class SaveStream:
                 self.manifest, self.index = (
                     (whole, self.index) if entry.name == "manifest.json" else (self.manifest, whole)
                 )
+            elif entry.name in known and entry.name.endswith(_LAYER):
+                self.digest_of[entry.name] = known[entry.name]
             elif entry.name.startswith("blobs/") or entry.name.endswith((".json", ".tar")):
                 yield from self._blob(entry, data)
 
