@@ -268,3 +268,29 @@ def test_verifies_what_is_over_there(server: Sshd, bundle: Path, tmp_path: Path,
     assert code == 0, said
     assert says("verify", f"plant:{there}", *words)[0] == 0
     assert says("verify", f"plant:{tmp_path}/nothing", *words)[0] == 10
+
+
+@pytest.mark.parametrize(("ssh", "program"), WAYS, ids=IDS)
+def test_a_far_disk_that_fills_up_meanwhile(server: Sshd, bundle: Path, tmp_path: Path, ssh: str, program: str) -> None:
+    with (
+        media.tmpfs(tmp_path, 100 << 20) as small,
+        Proxy((server.host, server.port), rate=25_000_000) as proxy,
+    ):
+        words = ["--ssh", ssh, "--remote", program, "--ssh-config", str(server.via(proxy.port))]
+        shipping = subprocess.Popen(
+            [sys.executable, "-m", "transfer", "ship", str(bundle), f"plant:{small}/in", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        while not list(small.rglob("*.part")):
+            assert shipping.poll() is None
+            time.sleep(0.02)
+        (small / "other").write_bytes(bytes(80 << 20))
+        said, _ = shipping.communicate(timeout=60)
+        assert shipping.returncode == 23, said
+        assert "Traceback" not in said
+        (small / "other").unlink()
+        code, said = ship(server, bundle, f"plant:{small}/in", "--ssh", ssh, "--remote", program)
+        assert code == 0, said
+        assert same(bundle, small / "in" / "night.bundle")

@@ -6,9 +6,11 @@ import contextlib
 import functools
 import itertools
 import json
+import os
 import queue
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -23,7 +25,7 @@ from transfer.events import silent
 from transfer.ship import receive, receiver, wire
 from transfer.ship.base import PART, Depot, Held, unfinished
 from transfer.ship.folder import FolderDepot
-from transfer.ship.receive import Receiver
+from transfer.ship.receive import Receiver, StdioChannel
 from transfer.ship.receiver import NoReceiver, ReceiverDepot
 from transfer.ship.retrying import Retrying
 from transfer.ship.socketed import SocketChannel
@@ -209,3 +211,16 @@ def test_a_sender_that_falls_silent_is_let_go(tmp_path: Path) -> None:
     assert (tmp_path / "b" / unfinished("x")).read_bytes() == bytes(3000 - 5)
     next_one.hold("b", "another")
     next_one.close()
+
+
+def test_closing_standard_input_ends_a_wait_on_it() -> None:
+    source, unused = os.pipe()
+    channel = StdioChannel(source, 1)
+    found: list[bytes] = []
+    waiting = threading.Thread(target=lambda: found.append(channel.recv(10)))
+    waiting.start()
+    channel.close()
+    waiting.join(30)
+    assert found == [b""]
+    for each in (source, unused):
+        os.close(each)

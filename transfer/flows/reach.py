@@ -105,6 +105,7 @@ class Reach:
                 hint="install it there, or say where it is: --remote /path/to/transfer",
             ) from none
         except TransferError:
+            channel.close()
             line.close()
             raise
         self._met = True

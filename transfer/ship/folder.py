@@ -212,7 +212,7 @@ class FolderDepot:
             held = self._stat(name)
             file = self._take_up(name, held.size if held and not held.finished else 0)
         why = wrong_size(name, file.at, size)
-        if not why and file.hasher and file.hasher.hexdigest() != digest.hex:
+        if not why and file.hasher and self._told(file, digest.algorithm) != digest.hex:
             why = WRONG_CONTENT
         if why:
             self._let_go()
@@ -230,6 +230,15 @@ class FolderDepot:
             os.replace(unfinished(base), base, src_dir_fd=at, dst_dir_fd=at)
             os.fsync(at)
 
+    def _told(self, file: _Growing, algorithm: str) -> str:
+        """The hash of all that is in the unfinished file."""
+        if algorithm == "sha256":
+            return str(file.hasher.hexdigest())
+        hasher = hashlib.new(algorithm)
+        for block in self._blocks(file.fd, file.at):
+            hasher.update(block)
+        return hasher.hexdigest()
+
     def _let_go(self) -> None:
         if self._growing:
             os.close(self._growing.fd)
@@ -241,16 +250,21 @@ class FolderDepot:
                 found = os.fstat(fd).st_size
                 if found != size:
                     return wrong_size(name, found, size)
-                hasher, at = hashlib.new(digest.algorithm), 0
-                buffer = bytearray(PART)
-                while count := os.preadv(fd, [buffer], at):
-                    hasher.update(memoryview(buffer)[:count])
-                    at += count
+                hasher = hashlib.new(digest.algorithm)
+                for block in self._blocks(fd, size):
+                    hasher.update(block)
         except NotFound:
             return "it is not there"
         except OSError as error:
             return f"cannot be read: {error.strerror}"
         return "" if hasher.hexdigest() == digest.hex else WRONG_CONTENT
+
+    def _blocks(self, fd: int, size: int) -> Iterator[memoryview]:
+        """An open file's bytes, as `check` reads them."""
+        buffer, at = bytearray(PART), 0
+        while count := os.preadv(fd, [buffer], at):
+            yield memoryview(buffer)[:count]
+            at += count
 
     def discard(self, name: str) -> None:
         self._let_go()

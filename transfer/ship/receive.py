@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ class StdioChannel:
 
     def __init__(self, source: int = 0, sink: int = 1) -> None:
         self._source, self._sink = source, sink
+        self._wake, self._waker = os.pipe()
         with contextlib.suppress(OSError, AttributeError):
             fcntl.fcntl(source, fcntl.F_SETPIPE_SZ, PIPE)
 
@@ -45,12 +47,14 @@ class StdioChannel:
 
     def recv(self, size: int) -> bytes:
         try:
-            return os.read(self._source, size)
+            ready, _, _ = select.select([self._source, self._wake], [], [])
+            return os.read(self._source, size) if self._source in ready else b""
         except OSError as error:
             raise CutOff(f"the sender is gone: {error.strerror}") from error
 
     def close(self) -> None:
-        """The hearing thread may hang in `read`; the process ends soon."""
+        with contextlib.suppress(OSError):
+            os.write(self._waker, b".")
 
 
 class Receiver:
@@ -79,13 +83,15 @@ class Receiver:
         self._channel.send(wire.MAGIC)
         self._talk.begin()
         self._talk.tell(wire.HELLO, wire=wire.VERSION, mandatory=[], features=features, tool=__version__)
-        with contextlib.suppress(Ended, CutOff):
-            if self._meet():
-                while True:
-                    self._take(*self._talk.hear())
-        if self._depot:
-            self._depot.close()
-        self._talk.close()
+        try:
+            with contextlib.suppress(Ended, CutOff):
+                if self._meet():
+                    while True:
+                        self._take(*self._talk.hear())
+        finally:
+            if self._depot:
+                self._depot.close()
+            self._talk.close()
 
     def _meet(self) -> bool:
         kind, body = self._talk.hear()
@@ -113,7 +119,7 @@ class Receiver:
             return
         call = wire.body_of(body, "the sender")
         number = call.get("n")
-        if kind != wire.CALL or type(number) is not int:
+        if kind != wire.CALL or type(number) is not int or not 0 <= number < 1 << 32:
             raise CutOff("the sender says what no sender says")
         handler = _CALLS.get(str(call.get("op")))
         try:
@@ -172,7 +178,11 @@ class Receiver:
         return {"held": [None if each is None else [each.size, each.finished] for each in held]}
 
     def _list(self, call: dict[str, Any]) -> dict[str, Any]:
-        return {"files": self._place.list(_text(call["folder"]))}
+        return {
+            "files": {
+                name: size for name, size in self._place.list(_text(call["folder"])).items() if name.isprintable()
+            }
+        }
 
     def _parts(self, call: dict[str, Any]) -> dict[str, Any]:
         return {"parts": [each.hex() for each in self._place.parts(_text(call["name"]))]}
@@ -251,7 +261,7 @@ def choose_root(folder: str, inbox: Path | None) -> Path:
     here = base
     for part in root.relative_to(base).parts if inbox else ():
         here /= part
-        if here.is_symlink():
+        if os.path.islink(here):  # noqa: PTH114 - Path.is_symlink raises for a name that is too long
             raise UsageError(f"{here} is a link, which may lead out of the inbox", hint="name another folder")
     return root
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from transfer import __version__
 from transfer.errors import CutOff, FormatError, TransferError
@@ -13,6 +13,8 @@ from transfer.ship import wire
 from transfer.ship.base import WINDOW, Held, Traits
 from transfer.ship.wire import Channel, Ended, Talk
 from transfer.work import background
+
+R = TypeVar("R")
 
 
 class NoReceiver(Exception):
@@ -60,7 +62,7 @@ class ReceiverDepot:
         if kind != wire.HELLO:
             raise FormatError(f"{where}: it does not say hello", hint="that is no transfer program")
         wire.meet(hello, where)
-        self.features = frozenset(str(each) for each in hello.get("features", []))
+        self.features = self._sound(lambda: frozenset(str(each) for each in hello.get("features", [])))
         self._wait(0)
 
     # asking
@@ -104,6 +106,13 @@ class ReceiverDepot:
         self._settle()
         return self._wait(self._call(op, **words))
 
+    def _sound(self, read: Callable[[], R]) -> R:
+        """What an answer says; FormatError if it is nonsense."""
+        try:
+            return read()
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
+            raise FormatError(f"{self.where}: a malformed answer") from error
+
     def hold(self, folder: str, token: str) -> None:
         self._ask("hold", folder=folder, token=token)
 
@@ -113,14 +122,12 @@ class ReceiverDepot:
             found = self._ask("stat", names=list(names[at : at + 1000])).get("held")
             if not isinstance(found, list) or len(found) != len(names[at : at + 1000]):
                 raise FormatError(f"{self.where}: a malformed answer")
-            out += [None if each is None else Held(int(each[0]), bool(each[1])) for each in found]
+            out += self._sound(lambda found=found: [each and Held(int(each[0]), bool(each[1])) for each in found])  # type: ignore[misc]
         return out
 
     def list(self, folder: str) -> dict[str, int]:
         found = self._ask("list", folder=folder).get("files")
-        if not isinstance(found, dict):
-            raise FormatError(f"{self.where}: a malformed answer")
-        return {str(name): int(size) for name, size in found.items()}
+        return self._sound(lambda: {str(name): int(size) for name, size in (found or {}).items()})
 
     def read(self, name: str, offset: int = 0) -> Iterator[bytes]:
         self._settle()
@@ -138,10 +145,7 @@ class ReceiverDepot:
 
     def parts(self, name: str) -> Sequence[bytes]:
         found = self._ask("parts", name=name).get("parts")
-        try:
-            return [bytes.fromhex(each) for each in found or ()]
-        except (TypeError, ValueError) as error:
-            raise FormatError(f"{self.where}: a malformed answer") from error
+        return self._sound(lambda: [bytes.fromhex(each) for each in found or ()])
 
     # sending
 
@@ -205,7 +209,8 @@ class ReceiverDepot:
         if "supply" not in self.features:
             return 0
         words = [[name, str(digest), size] for name, digest, size in files]
-        return int(self._ask("supply", folder=folder, files=words).get("count", 0))
+        found = self._ask("supply", folder=folder, files=words).get("count", 0)
+        return self._sound(lambda: int(found))
 
     def run_import(
         self, folder: str, options: dict[str, Any], event: Callable[[dict[str, Any]], None]

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from transfer.errors import CutOff, LinkError
+from transfer.errors import CutOff, LinkError, TransferError
 from transfer.events import Noted, Observer
 from transfer.model import Digest
 from transfer.ship.base import Depot, Held
 
 R = TypeVar("R")
 PAUSES = (0.0, 0.5, 1, 2, 4, 8, 15, 30, 30, 30)
-"""Seconds before each attempt: two minutes in all, enough for a host to restart its sshd."""
+"""Seconds before each attempt: a minute and a half in all, enough for a host to restart its sshd."""
 
 
 class Retrying:
@@ -52,7 +52,13 @@ class Retrying:
                 continue
             self._depot = depot
             if self._holding:
-                self._ask(lambda line: line.hold(*self._holding))  # type: ignore[misc]
+                try:
+                    self._ask(lambda line: line.hold(*self._holding))  # type: ignore[misc]
+                except TransferError:
+                    if self._depot:
+                        self._depot.close()
+                        self._depot = None
+                    raise
         return self._depot
 
     def _broke(self, error: CutOff) -> None:

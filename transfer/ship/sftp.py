@@ -147,6 +147,7 @@ class SftpDepot:
 
     def list(self, folder: str) -> dict[str, int]:
         out: dict[str, int] = {}
+        self._settle()
         waiting = [""]
         split_name(folder)
         while waiting and len(out) < 1 << 20:
@@ -191,15 +192,31 @@ class SftpDepot:
         whole = grown.tail + bytes(data)
         cut = max(0, len(whole) - KEEP_BACK)
         if cut:
-            file = grown.file
-            self._ask(name, lambda: file.write(whole[:cut]))
+            self._put(grown, whole[:cut])
             if grown.at + cut - grown.settled > self._window:
-                file.set_pipelined(False)
-                self._ask(name, lambda: file._write(b""))  # type: ignore[attr-defined]
-                file.set_pipelined(True)
+                grown.file.set_pipelined(False)
+                self._put(grown, b"")
+                grown.file.set_pipelined(True)
                 grown.settled = grown.at + cut
         grown.at += cut
         grown.tail = whole[cut:]
+
+    def _put(self, grown: _Growing, data: bytes) -> None:
+        """Write; without bytes it only reads the status of what was written before, where nothing is pipelined.
+
+        After a failure the file is let go at once: whatever is asked next would take the answers that are still to come.
+        """
+
+        def put() -> None:
+            try:
+                grown.file.write(data) if data else grown.file._write(b"")  # type: ignore[attr-defined]
+            except BaseException:
+                self._growing = None
+                grown.file.set_pipelined(False)
+                self._close(grown.file)
+                raise
+
+        self._ask(grown.name, put)
 
     def _take_up(self, name: str, offset: int) -> _Growing:
         self._settle()
@@ -241,19 +258,10 @@ class SftpDepot:
         grown = self._growing
         if grown is None:
             return None
-        file = grown.file
-        file.set_pipelined(False)
+        grown.file.set_pipelined(False)
         self._growing = None
-        try:
-            if grown.tail:
-                tail = grown.tail
-                self._ask(grown.name, lambda: file.write(tail))
-            elif grown.at:
-                # a write without bytes still reads the status of those before it
-                self._ask(grown.name, lambda: file._write(b""))  # type: ignore[attr-defined]
-        except TransferError:
-            self._close(file)
-            raise
+        if grown.tail or grown.at:
+            self._put(grown, grown.tail)
         grown.at += len(grown.tail)
         return grown
 
@@ -349,6 +357,7 @@ class SftpDepot:
                 self._ask(name, lambda path=path: self._client.remove(path))  # type: ignore[misc]
 
     def free(self, folder: str) -> int | None:
+        self._settle()
         for path in (self._root, "."):
             found = self._ask(folder, lambda path=path: room(self._client, path))  # type: ignore[misc]
             if found:

@@ -116,6 +116,7 @@ class Talk:
             block = self._channel.recv(size - len(out))
             if not block:
                 raise Ended
+            self._last = time.monotonic()
             out += block
         return bytes(out)
 
@@ -205,7 +206,8 @@ def body_of(body: bytes, where: str) -> dict[str, Any]:
 
 def meet(hello: dict[str, Any], where: str) -> None:
     """Refuse what this program cannot talk with: another version, or a mandatory feature that is not known."""
-    if hello.get("wire") != VERSION:
+    version = hello.get("wire")
+    if type(version) is not int or version != VERSION:
         raise Unsupported(f"{where}: it speaks version {hello.get('wire')!r:.20} of the wire, this program {VERSION}")
     unknown = hello.get("mandatory")
     if not isinstance(unknown, list) or unknown:
