@@ -108,6 +108,9 @@ def test_a_lost_medium_and_a_rotten_one_cost_nothing(
     bundle: Path, fresh: Path, tmp_path: Path, sticks: Callable[[int, int], list[Path]]
 ) -> None:
     found = sticks(4, 110 << 20)
+    planned = json.loads(run("ship", fresh, *found, "--parity", "30%", "--dry-run", "--json"))
+    assert (sum(each["files"] for each in planned["media"]), planned["left_files"]) == (8, 0)
+    assert not (fresh / "recovery").exists()
     code, said = says("ship", fresh, *found, "--parity", "30%")
     assert code == 0, said
     assert "more than the recovery files make up for" not in said

@@ -15,7 +15,7 @@ from transfer.ship.media import eject
 
 def fill(filling: ToMedia, folders: Sequence[Path], out: bool, dry_run: bool, json: bool, quiet: bool) -> None:
     """Fill these media, and those that are inserted when it asks. Exit 14 (MissingPart) while files are still to come."""
-    plan = filling.plan(folders)
+    plan = filling.plan(folders, dry=dry_run)
     if dry_run:
         _say_plan(plan, json)
         return

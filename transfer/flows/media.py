@@ -86,8 +86,8 @@ class ToMedia:
         self.name = bundle.folder.resolve().name
         portable(self.name)
 
-    def plan(self, folders: Sequence[Path]) -> MediaPlan:
-        """Look at the media. UsageError for one with another bundle of this name, NoSpace if nothing at all fits on one."""
+    def plan(self, folders: Sequence[Path], *, dry: bool = False) -> MediaPlan:
+        """Look at the media; only with `dry` nothing at all is written. UsageError for one with another bundle of this name, NoSpace if nothing at all fits on one."""
         if len({folder.resolve() for folder in folders}) < len(folders):
             raise UsageError("the same folder twice", hint="name each medium once")
         for folder in folders:
@@ -95,7 +95,7 @@ class ToMedia:
                 raise NotFound(f"{folder} is not there", hint="insert and mount the medium, then run again")
         on_them = {folder: self._read(folder / self.name / MEDIUM) for folder in folders}
         known = self._known(on_them)
-        made = parity.make(self.bundle, known.share, self._observer) if known.share else None
+        made = self._recovery(known.share, dry) if known.share else None
         common, packs, group_of = self._files(made)
         if self._is_closed(known, packs, on_them):
             self._observer(Noted("all files of the last set are on their media: this begins a new set"))
@@ -105,6 +105,10 @@ class ToMedia:
             known = known.with_medium(medium)
         carriers, left, risky = _spread(self._rooms(media, common, packs), packs, known, group_of, made)
         return MediaPlan(tuple(carriers), tuple(common), tuple(left), known, tuple(risky))
+
+    def _recovery(self, share: int, dry: bool) -> rec.Recovery:
+        made = parity.read_recovery(self.bundle) if dry else parity.make(self.bundle, share, self._observer)
+        return made if made and made.share == share else parity.foreseen(self.bundle, share)
 
     def _read(self, path: Path) -> MediaSet | None:
         """What a list of media says; None if there is none, or none of this program's."""
