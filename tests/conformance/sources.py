@@ -95,7 +95,8 @@ class SourceSuite:
 
     def test_all_blobs_come_and_each_once(self, opened: OpenedSource) -> None:
         images, blobs, order = read_all(opened, *NAMES)
-        assert len(order) == len(set(order))
+        told = [digest for digest in order if opened.source.traits.random_access or digest in images[0].documents]
+        assert len(told) == len(set(told))
         assert sorted(name for image in images for name in image.names) == NAMES
         for image in images:
             assert {*image.documents, *(each.digest for each in image.layers)} <= blobs.keys()

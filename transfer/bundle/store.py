@@ -16,7 +16,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -298,10 +298,10 @@ class Store:
             return Adopted(0, 0, sum(blob.size for blob in bundle.header.packs))
         taken = {"linked": 0, "copied": 0, "present": 0}
         for each in _small(bundle):
-            taken[self._take(bundle.path_of(each), each, copy=True)] += each.size
+            taken[self._take_any(bundle.paths_of(each), each, copy=True)] += each.size
         packs = True
         for blob in bundle.header.packs:
-            how = self._take(bundle.path_of(blob), _descriptor(blob), copy=copy, written=written)
+            how = self._take_any(bundle.paths_of(blob), _descriptor(blob), copy=copy, written=written)
             packs = packs and bool(how)
             if how:
                 taken[how] += blob.size
@@ -328,17 +328,19 @@ class Store:
 
     def _adopt_part(self, bundle: Bundle, told: Callable[[str], None]) -> list[head.Blob]:
         for each in _small(bundle):
-            self._take(bundle.path_of(each), each, copy=True)
+            self._take_any(bundle.paths_of(each), each, copy=True)
         missing = []
         for blob in bundle.header.packs:
             try:
-                self._take(bundle.path_of(blob), _descriptor(blob), copy=True)
+                self._take_any(bundle.paths_of(blob), _descriptor(blob), copy=True)
             except (Damaged, FormatError, MissingPart, NotFound, MediumError) as error:
                 missing.append(blob)
                 if not isinstance(error, NotFound | MissingPart):
                     told(error.message)
         sync_folder(self.blobs)
         digest, known = bundle.manifest.digest, self.entry(bundle.manifest.digest)
+        if missing:
+            self.incoming(digest).mkdir(parents=True, exist_ok=True)
         if known is None or (known.role is Role.STAGED and known.packs == bool(missing)):
             order = known.order if known else self._next()
             self.put(Entry(digest, bundle.index.decode(), Role.STAGED, order, int(time.time()), not missing, ""))
@@ -438,7 +440,7 @@ class Store:
             if path.name not in keep and ours and stat.S_ISREG(path.lstat().st_mode):
                 freed += path.lstat().st_size
                 path.unlink()
-        waiting = {entry.digest.hex for entry in self.entries() if entry.role is Role.STAGED}
+        waiting = {entry.digest.hex for entry in self.entries() if not entry.packs}
         left = [path for path in self.root.glob("incoming/*") if path.name not in waiting]
         for path in (*self.root.glob(".transfer-base-*"), *self.root.glob("compacting"), *left):
             shutil.rmtree(path, ignore_errors=True)
@@ -457,11 +459,23 @@ class Store:
                     error.message, hint=f"import bundle {entry.digest.short} again, then run this again"
                 ) from error
             keep |= {each.digest.hex for each in _small(bundle)}
-            if entry.packs or entry.role is Role.STAGED:
+            if entry.packs or entry.role is Role.STAGED or self.incoming(entry.digest).is_dir():
                 keep |= {each.digest.hex for each in bundle.header.packs}
         if self.malformed:
             raise Damaged(self.malformed[0].message, hint="import that bundle again, or remove this entry")
         return keep
+
+    def _take_any(self, paths: Sequence[Path], each: Descriptor, *, copy: bool, written: bool = False) -> str:
+        """`_take` from the first place where the file is sound; if it is nowhere, the error says what is wrong where it is."""
+        failed: TransferError | None = None
+        for path in paths:
+            try:
+                return self._take(path, each, copy=copy, written=written)
+            except (Damaged, MissingPart, NotFound, MediumError) as error:
+                if failed is None or isinstance(failed, NotFound | MissingPart):
+                    failed = error
+        assert failed
+        raise failed
 
     def _take(self, source: Path, each: Descriptor, *, copy: bool, written: bool = False) -> str:
         """How a file came: "present", "linked", "copied", or "" if it would have to be copied and must not be."""

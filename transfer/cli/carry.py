@@ -162,6 +162,9 @@ def _to_spool(
 
     if dry_run:
         raise UsageError("--dry-run is not for a spool", hint="everything goes there")
+    if place == Path():
+        raise UsageError("spool: without a folder", hint="name it: spool:DIR")
+    bundle_name(bundle.folder)
     done = spool.fill(bundle, place, share, parse_rate(access.limit), observer)
     _note(bundle, after, observer)
     _say(done, "spool", None, json, quiet)
@@ -187,8 +190,12 @@ def _to_media(
 
 
 def bundle_name(folder: Path) -> str:
-    """The name a bundle has at the far end: that of its folder here."""
-    return folder.resolve().name
+    """The name a bundle has at the far end: that of its folder here. UsageError for one that cannot be a name everywhere."""
+    from transfer.ship.media import portable
+
+    name = folder.resolve().name
+    portable(name)
+    return name
 
 
 def _say_plan(shipment: Shipment, json: bool) -> None:

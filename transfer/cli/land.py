@@ -64,6 +64,8 @@ def import_(bundle: str, wished: Wish, behind: Behind, json: bool, quiet: bool) 
     try:
         if bundle.startswith(SPOOL):
             place = Path(bundle.removeprefix(SPOOL))
+            if place == Path():
+                raise UsageError("spool: without a folder", hint="name it: spool:DIR")
             _import_all(spool.arrived(place), place, wished, behind, choice, observer, json, quiet)
             return
         places, patterns = _places(Path(bundle), wished.patterns)
@@ -100,6 +102,7 @@ def _import_all(
     failure: TransferError | None = None
     for folder in folders:
         try:
+            spool.has_come(folder)
             done = _import_from([folder], wished, behind, choice, observer, json, quiet)
             if done:
                 arrivals.append(done)

@@ -10,33 +10,34 @@ from transfer.cli.main import fail, printable
 from transfer.cli.render import amount, print_json
 from transfer.errors import MissingPart, TransferError
 from transfer.flows.media import MediaDone, MediaPlan, ToMedia, Written
-from transfer.ship.media import eject
+from transfer.ship.media import eject, mount_of, removable
 
 
 def fill(filling: ToMedia, folders: Sequence[Path], out: bool, dry_run: bool, json: bool, quiet: bool) -> None:
     """Fill these media, and those that are inserted when it asks. Exit 14 (MissingPart) while files are still to come."""
+    mounts = {folder: removable(folder) for folder in folders if folder.is_dir()} if out else {}
     plan = filling.plan(folders, dry=dry_run)
     if dry_run:
         _say_plan(plan, json)
         return
     written: list[Written] = []
     ejected: list[Path] = []
+    stuck: list[TransferError] = []
     failed: list[tuple[Path, TransferError]] = []
     while True:
         _warn(plan, quiet)
         done = filling.run(plan)
         written += done.written
         failed += done.failed
-        for each in done.written:
-            if out:
-                eject(each.folder)
-                ejected.append(each.folder)
-            if not json and not quiet:
-                _say_written(filling, each, out)
-        following = _next(filling, done, folders) if done.left else None
+        for each in () if json or quiet else done.written:
+            _say_written(filling, each)
+        if out:
+            _eject([each.folder for each in done.written], mounts, ejected, stuck, quiet or json)
+        following = _next(filling, done, folders, ejected) if done.left else None
         if following is None:
             break
         folders, plan = following
+        mounts |= {folder: removable(folder) for folder in folders} if out else {}
     if json:
         print_json(_as_json(filling, written, ejected, failed, done))
     if done.failed:
@@ -45,10 +46,27 @@ def fill(filling: ToMedia, folders: Sequence[Path], out: bool, dry_run: bool, js
         folder, error = done.failed[0]
         said = error.message if str(folder) in error.message else f"{folder}: {error.message}"
         raise type(error)(f"{said}; {_to_come(done)}", hint=error.hint)
+    if stuck:
+        raise stuck[0]
     if done.left:
         raise MissingPart(
             f"{_to_come(done)} of {filling.name}", hint="insert the next medium and run: transfer ship BUNDLE FOLDER"
         )
+
+
+def _eject(
+    folders: Sequence[Path], mounts: dict[Path, Path], ejected: list[Path], stuck: list[TransferError], quiet: bool
+) -> None:
+    """Unmount each medium once; what does not work is told when all is done."""
+    for mount in dict.fromkeys(mounts[folder] for folder in folders):
+        try:
+            eject(mount)
+        except TransferError as error:
+            stuck.append(error)
+            continue
+        ejected += [folder for folder in folders if mounts[folder] == mount]
+        if not quiet:
+            print(f"{printable(str(mount))} is unmounted: safe to remove")
 
 
 def _to_come(done: MediaDone) -> str:
@@ -63,7 +81,9 @@ def _say_failed(folder: Path, error: TransferError) -> None:
     )
 
 
-def _next(filling: ToMedia, done: MediaDone, folders: Sequence[Path]) -> tuple[Sequence[Path], MediaPlan] | None:
+def _next(
+    filling: ToMedia, done: MediaDone, folders: Sequence[Path], ejected: Sequence[Path]
+) -> tuple[Sequence[Path], MediaPlan] | None:
     """The next medium and what goes there, from whoever sits there; None if nobody does."""
     if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
         return None
@@ -73,12 +93,15 @@ def _next(filling: ToMedia, done: MediaDone, folders: Sequence[Path]) -> tuple[S
         following = _ask(done, folders)
         if following is None:
             return None
+        if following in ejected and following.is_dir() and mount_of(following) == Path("/"):
+            print(f"{printable(str(following))}: no medium is mounted there yet.", file=sys.stderr)
+            continue
         try:
             plan = filling.plan([following])
         except TransferError as error:
             fail(error)
             continue
-        if any(carrier.files for carrier in plan.carriers if carrier.medium.id not in done.full):
+        if any(each.files for each in plan.carriers if each.medium.id not in done.full):
             return [following], plan
         print(f"{printable(str(following))} is filled already, or has no room.", file=sys.stderr)
 
@@ -121,14 +144,13 @@ def _say_plan(plan: MediaPlan, json: bool) -> None:
         print(f"still to come: {len(plan.left)} files, {amount(plan.left_size)}")
 
 
-def _say_written(filling: ToMedia, each: Written, out: bool) -> None:
+def _say_written(filling: ToMedia, each: Written) -> None:
     place = printable(f"{each.folder}/{filling.name}")
     there = f", {amount(each.there)} were there" if each.there else ""
     rate = f", {amount(int(each.sent / each.seconds))}/s" if each.seconds > 0.1 else ""
-    last = "; unmounted, safe to remove" if out else ""
     print(
         f"{place}: medium {each.number}, {each.files} files, {amount(each.sent)} written{there}, all read back, "
-        f"{each.seconds:.1f} s{rate}{last}"
+        f"{each.seconds:.1f} s{rate}"
     )
 
 

@@ -109,7 +109,10 @@ class ImageSource(Protocol):
         ...
 
     def read(self, found: Sequence[Found]) -> Iterator[Offer]:
-        """Every blob these images reach, each once. An offer's stream is used before the next offer is taken."""
+        """Every blob these images reach, each once; one whose digest is learned only by reading may come again.
+
+        An offer's stream is used before the next offer is taken.
+        """
         ...
 
     def images(

@@ -24,7 +24,6 @@ from transfer.tarfmt import MAX_EXTENSION, RECORD, ZERO, padding, parse_header, 
 
 MAX_MEMBERS = 500_000
 MAX_NAME = 4096
-_LAYER = "/layer.tar"
 _PLAIN, _HARDLINK, _SYMLINK, _FOLDER = b"\x00", b"1", b"2", b"5"
 
 
@@ -259,7 +258,7 @@ class SaveStream:
                 self.manifest, self.index = (
                     (whole, self.index) if entry.name == "manifest.json" else (self.manifest, whole)
                 )
-            elif entry.name in known and entry.name.endswith(_LAYER):
+            elif entry.name in known:
                 self.digest_of[entry.name] = known[entry.name]
             elif entry.name.startswith("blobs/") or entry.name.endswith((".json", ".tar")):
                 yield from self._blob(entry, data)

@@ -39,6 +39,7 @@ class Saves:
         """Every blob, in an order that depends on the images alone. A layer that a stream had is passed over in the next."""
         groups = grouped(found)
         known: dict[str, Digest] = {}
+        documents: set[Digest] = set()
         waiting: deque[Future[tuple[contextlib.ExitStack, Iterator[bytes]]]] = deque()
         self._streams = []
         with Pool(AHEAD if len(groups) > 1 else 0, "save") as pool:
@@ -57,8 +58,11 @@ class Saves:
                     stream = SaveStream(self._where)
                     self._streams.append((stream, frozenset(each.id for each in group)))
                     with stack:
-                        yield from stream.read(IterReader(parts), known)
-                    known.update(stream.digest_of)
+                        for offer in stream.read(IterReader(parts), known):
+                            if offer.digest is None or offer.digest not in documents:
+                                yield offer
+                    documents |= stream.documents.keys()
+                    known.update((name, d) for name, d in stream.digest_of.items() if d not in documents)
             finally:
                 for each in waiting:
                     with contextlib.suppress(Exception):

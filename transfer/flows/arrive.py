@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from transfer.events import Noted, Observer
 from transfer.flows.load import BundleContent, Loaded, load, load_into_docker
 from transfer.flows.recut import recut
 from transfer.flows.select import open_file_sink, split_transport
-from transfer.flows.stores import StoreChoice, remember, spacious
+from transfer.flows.stores import StoreChoice, reading, remember, spacious
 from transfer.model import Digest, Image, Platform
 from transfer.work import Pool
 
@@ -62,7 +62,7 @@ def arrive(
 ) -> Arrival:
     """Import the images; take the bundle into the store meanwhile; then import what was staged and is complete now."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_reading(choice))
+        stack.enter_context(reading(choice))
         side = stack.enter_context(Pool(1, "adopt"))
         taking: list[Future[tuple[Adopted | None, TransferError | None]]] = []
 
@@ -76,19 +76,6 @@ def arrive(
         if choice.store and not arrival.store_error:
             arrival.completed = _complete(rename, target, choice, observer)
         return arrival
-
-
-@contextlib.contextmanager
-def _reading(choice: StoreChoice) -> Iterator[None]:
-    """Nothing is removed from the store meanwhile; where there can be no store, that is no matter."""
-    with contextlib.ExitStack() as stack:
-        if choice.store:
-            try:
-                stack.enter_context(choice.store.reading())
-            except TransferError:
-                if choice.explicit:
-                    raise
-        yield
 
 
 def land(
@@ -155,6 +142,9 @@ def _take(bundle: Bundle, choice: StoreChoice, observer: Observer) -> tuple[Adop
     """The bundle into the store, and before it those it builds on that are not there: a store rebuilds all it holds by itself."""
     store = choice.store
     if store is None:
+        return None, None
+    if bundle.missing_packs():
+        store.adopt_part(bundle, lambda text: observer(Noted(text)))
         return None, None
     if store.holds(bundle):
         return Adopted(0, 0, sum(blob.size for blob in bundle.header.packs)), None

@@ -130,7 +130,7 @@ def _recovery(bundle: Bundle, observer: Observer) -> tuple[list[Part], list[Dama
             blob = head.Blob(part.digest, part.size, 0, 0)
             problem = file_fault(bundle.folder / part.path, blob, lambda count: observer(Advanced("verify", count)))
         except NotFound:
-            problem = GONE
+            problem = "" if here is None else GONE  # beside a bundle that is all there they may be deleted
         if problem:
             found.append(Damage(part.path, None, problem, ()))
     return parts, found

@@ -16,10 +16,10 @@ from transfer.bundle.library import Shelf
 from transfer.bundle.medium import AGAIN, MEDIUM
 from transfer.bundle.reader import Bundle
 from transfer.bundle.store import Store
-from transfer.errors import FormatError, MissingPart, TransferError, UsageError
+from transfer.errors import Damaged, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows import parity
-from transfer.flows.stores import StoreChoice, spacious
+from transfer.flows.stores import StoreChoice, reading, spacious
 from transfer.model import Digest, Image
 from transfer.streams import SliceReader, open_plain, parse_object, publish, publishing, read_small, verified
 from transfer.work import default_jobs
@@ -46,7 +46,7 @@ def bundles_in(place: Path) -> list[Path]:
 def only_bundle(place: Path) -> Path:
     """The one bundle of a medium, or the folder itself where that cannot be told."""
     found = bundles_in(place)
-    return found[0] if len(found) == 1 else place
+    return one_bundle([place])[0] if found else place
 
 
 def one_bundle(places: Sequence[Path]) -> list[Path]:
@@ -101,8 +101,9 @@ class Gathering:
     def _store_has_some(self) -> bool:
         if self._store is None:
             return False
-        entry = self._store.entry(self.bundle.manifest.digest)
-        return entry is not None and entry.role is Role.STAGED
+        digest = self.bundle.manifest.digest
+        entry = self._store.entry(digest)
+        return (entry is not None and entry.role is Role.STAGED) or self._store.incoming(digest).is_dir()
 
     def complete(self, images: Sequence[Image]) -> None:
         """Make what these images lack anew, if there are recovery files enough; else keep what is here, and say what is missing (MissingPart)."""
@@ -179,13 +180,17 @@ class Gathering:
         (place / rec.FOLDER).mkdir(parents=True, exist_ok=True)
         for part in (part for group in found.groups for part in group.recovery):
             final = place / part.path
-            source = next((p / part.path for p in self.bundle.places if (p / part.path).is_file()), None)
-            if source is None or final.is_file():
-                continue
-            with contextlib.suppress(FormatError), open_plain(source) as file, publishing(final) as write:
-                reader = SliceReader(file.fileno(), 0, part.size, str(source))
-                for block in verified(reader, part.digest, part.size, str(source)):
-                    write(block)
+            for source in (place / part.path for place in self.bundle.places):
+                if final.is_file():
+                    break
+                with (
+                    contextlib.suppress(Damaged, MediumError, NotFound),
+                    open_plain(source) as file,
+                    publishing(final) as write,
+                ):
+                    reader = SliceReader(file.fileno(), 0, os.fstat(file.fileno()).st_size, str(source))
+                    for block in verified(reader, part.digest, part.size, str(source)):
+                        write(block)
         publish(place / rec.NAME, found.encode())
 
     def _still_missing(self, missing: Sequence[Blob], failed: parity.NotEnough | None) -> MissingPart:
@@ -205,8 +210,8 @@ class Gathering:
         )
 
     def settle(self) -> None:
-        """It is in: nothing waits for it any more."""
-        if self._store:
+        """It is in: nothing waits for it any more, if all of it has come."""
+        if self._store and not self.bundle.missing_packs():
             shutil.rmtree(self._store.incoming(self.bundle.manifest.digest), ignore_errors=True)
 
 
@@ -217,11 +222,12 @@ def gathered(places: Sequence[Path], shelf: Shelf, choice: StoreChoice, observer
     for place in places if holding else ():
         if place not in holding:
             observer(Noted(f"{place} holds no bundle"))
-    found = Gathering(one_bundle(holding or places[:1]), shelf, choice, observer)
-    try:
-        yield found
-    finally:
-        found.close()
+    with reading(choice):
+        found = Gathering(one_bundle(holding or places[:1]), shelf, choice, observer)
+        try:
+            yield found
+        finally:
+            found.close()
 
 
 def _digest(folder: Path) -> Digest | None:

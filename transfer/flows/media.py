@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -83,6 +84,7 @@ class ToMedia:
 
     def __init__(self, bundle: Bundle, share: int, anew: bool, observer: Observer) -> None:
         self.bundle, self._share, self._anew, self._observer = bundle, share, anew, observer
+        self._last: MediaSet | None = None
         self.name = bundle.folder.resolve().name
         portable(self.name)
 
@@ -130,10 +132,10 @@ class ToMedia:
         """The set this run goes on with: the one remembered here or told by a medium; a new one if there is none."""
         if self._anew:
             return self._fresh()
-        try:
-            known = self._read(self.bundle.folder / MEDIA)
-        except UsageError:
-            known = None
+        known = self._last
+        if known is None:
+            with contextlib.suppress(UsageError):
+                known = self._read(self.bundle.folder / MEDIA)
         for found in on_them.values():
             own = found and found.medium(found.this)
             if found and known is None:
@@ -214,7 +216,8 @@ class ToMedia:
         known = plan.known
         for carrier in plan.carriers:
             known = known.with_medium(carrier.medium)
-        if not any(carrier.files for carrier in plan.carriers):
+        used = [each for each in plan.carriers if each.files or not (plan.left or known.files)]
+        if not used:
             raise NoSpace(
                 f"{plan.carriers[0].folder}: no room for any of the {len(plan.left)} files that are still to come",
                 hint="free some space there, or insert the next medium",
@@ -222,12 +225,11 @@ class ToMedia:
         written: list[Written] = []
         failed: list[tuple[Path, TransferError]] = []
         each_has = sum(file.size for file in plan.common)
-        self._observer(Planned(STAGE, sum(2 * (each.size + each_has) for each in plan.carriers if each.files)))
+        self._observer(Planned(STAGE, sum(2 * (each.size + each_has) for each in used)))
         with Pool(len(plan.carriers), "medium") as pool:
             futures = [
-                (each, pool.submit(lambda each=each: self._write(each, plan.common, known)))  # type: ignore[misc]
-                for each in plan.carriers
-                if each.files
+                (each, pool.submit(lambda each=each: self._write(each, plan, known)))  # type: ignore[misc]
+                for each in used
             ]
             for carrier, future in futures:
                 try:
@@ -244,13 +246,18 @@ class ToMedia:
         return MediaDone(tuple(written), tuple(failed), full, len(left), sum(file.size for file in left.values()))
 
     def _remember(self, known: MediaSet) -> None:
+        self._last, self._anew = known, False
         try:
             publish(self.bundle.folder / MEDIA, known.encode())
         except TransferError as error:
             self._observer(Noted(f"which media were filled is remembered on them alone: {error.message}"))
+            self._observer(Noted("  -> later name one of these media together with the next"))
 
-    def _write(self, carrier: Carrier, common: Sequence[File], known: MediaSet) -> Written:
-        told = in_memory(MEDIUM, replace(known, this=carrier.medium.id).encode())
+    def _write(self, carrier: Carrier, plan: MediaPlan, known: MediaSet) -> Written:
+        """One medium. Of the others of this run its list says nothing: they may yet fail."""
+        others, common = {each.medium.id for each in plan.carriers}, plan.common
+        media = (*(each for each in plan.known.media if each.id not in others), carrier.medium)
+        told = in_memory(MEDIUM, replace(known, media=media, this=carrier.medium.id).encode())
         files = [told, *common[:-1], *carrier.files, common[-1]]
         shipment = Shipment(
             files,

@@ -66,6 +66,7 @@ def make(bundle: Bundle, share: int, observer: Observer) -> Recovery:
     needed = sum(max(part.size for part in data) * count for data, count in groups)
     folder = bundle.folder / rec.FOLDER
     try:
+        (bundle.folder / rec.NAME).unlink(missing_ok=True)
         folder.mkdir(exist_ok=True)
         for left in folder.iterdir():
             left.unlink()
@@ -73,6 +74,7 @@ def make(bundle: Bundle, share: int, observer: Observer) -> Recovery:
     except OSError as error:
         raise from_os_error(error, f"writing {folder}") from error
     if needed > free.f_bavail * free.f_frsize:
+        folder.rmdir()
         raise NoSpace(f"{folder}: the recovery files need {needed / 1e6:.1f} MB", hint="free some space there")
     observer(Planned("parity", sum(part.size for part in packs)))
     made = Recovery(

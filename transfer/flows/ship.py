@@ -14,8 +14,10 @@ from transfer.bundle.header import SIGNATURE, Blob
 from transfer.bundle.reader import Bundle, file_fault
 from transfer.chunks.name import chunk_id
 from transfer.errors import (
+    CredentialsError,
     CutOff,
     Damaged,
+    HostKeyError,
     LinkError,
     Locked,
     MissingPart,
@@ -253,7 +255,7 @@ class Shipment:
                     depot = self.connect()
                     stack.callback(depot.close)
                     depot.hold(self.folder, self.token)
-                except (LinkError, Locked) as error:
+                except (LinkError, Locked, CredentialsError, HostKeyError) as error:
                     self.observer(Noted(f"no further line: {error.message}"))
                     return
             while not self._stop.is_set():

@@ -10,7 +10,7 @@ from pathlib import Path
 from transfer.bundle import recovery as rec
 from transfer.bundle.medium import AGAIN
 from transfer.bundle.reader import Bundle
-from transfer.errors import NotFound, TransferError
+from transfer.errors import MissingPart, NotFound, TransferError
 from transfer.events import Observer
 from transfer.flows import parity
 from transfer.flows.gather import bundles_in
@@ -61,7 +61,20 @@ def arrived(place: Path) -> list[Path]:
     """The bundles that have come, oldest first: one that builds on another comes after it. NotFound if there is no such folder."""
     if not place.is_dir():
         raise NotFound(f"{place} is not there", hint="name the folder in which the link leaves files")
-    return sorted(bundles_in(place), key=_created)
+    begun = {each for each in place.iterdir() if (each / "blobs").is_dir() or (each / AGAIN).is_dir()}
+    return sorted(begun | set(bundles_in(place)), key=_created)
+
+
+def has_come(folder: Path) -> None:
+    """MissingPart if not even what tells of a bundle has come whole."""
+    places = [folder, folder / AGAIN]
+    for each in places:
+        with contextlib.suppress(TransferError, OSError):
+            Bundle(each, places=places)
+            return
+    raise MissingPart(
+        f"{folder}: what tells of this bundle has not come whole yet", hint="run again when more has arrived"
+    )
 
 
 def _created(folder: Path) -> tuple[int, str]:

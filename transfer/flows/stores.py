@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -56,6 +57,19 @@ def need_store(choice: StoreChoice) -> Store:
     if choice.store is None:
         raise UsageError("this needs a store", hint="name one with --store DIR, or set TRANSFER_STORE")
     return choice.store
+
+
+@contextlib.contextmanager
+def reading(choice: StoreChoice) -> Iterator[None]:
+    """Nothing is removed from the store meanwhile; where there can be no store, that is no matter."""
+    with contextlib.ExitStack() as stack:
+        if choice.store:
+            try:
+                stack.enter_context(choice.store.reading())
+            except TransferError:
+                if choice.explicit:
+                    raise
+        yield
 
 
 def spacious() -> Path:

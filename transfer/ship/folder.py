@@ -251,12 +251,13 @@ class FolderDepot:
                 if found != size:
                     return wrong_size(name, found, size)
                 hasher = hashlib.new(digest.algorithm)
-                for block in self._blocks(fd, size):
-                    hasher.update(block)
+                try:
+                    for block in self._blocks(fd, size):
+                        hasher.update(block)
+                except OSError as error:
+                    return f"cannot be read: {error.strerror}"
         except NotFound:
             return "it is not there"
-        except OSError as error:
-            return f"cannot be read: {error.strerror}"
         return "" if hasher.hexdigest() == digest.hex else WRONG_CONTENT
 
     def _blocks(self, fd: int, size: int) -> Iterator[memoryview]:

@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from transfer.errors import MediumError, NotFound, UsageError, from_os_error
-from transfer.ship.base import PART, Traits
+from transfer.errors import FormatError, MediumError, NotFound, UsageError, from_os_error
+from transfer.ship.base import PART, Traits, split_name
 from transfer.ship.folder import FolderDepot
 
 CLUSTER = 64 << 10
@@ -112,15 +112,25 @@ def room(folder: Path) -> tuple[int, int, int]:
 
 def portable(name: str) -> None:
     """UsageError for a folder's name that FAT, exFAT or NTFS does not take."""
-    if name.split(".")[0].upper() in RESERVED:
-        raise UsageError(f"{name!r}: no name that every medium takes", hint="rename the bundle's folder")
+    try:
+        split_name(name)
+        legal = name.split(".")[0].upper() not in RESERVED
+    except FormatError:
+        legal = False
+    if not legal:
+        raise UsageError(f"{name!r:.200}: no name that every medium takes", hint="rename the bundle's folder")
 
 
-def eject(folder: Path) -> None:
-    """Unmount the medium a folder is on. MediumError if that does not work."""
+def removable(folder: Path) -> Path:
+    """The mount point to eject. UsageError for the system's own disk."""
     mount = mount_of(folder)
     if mount == Path("/"):
         raise UsageError(f"{folder} is on the system's own disk", hint="leave out --eject")
+    return mount
+
+
+def eject(mount: Path) -> None:
+    """Unmount a medium. MediumError if that does not work."""
     commands = [["umount", str(mount)]]
     device = _device(mount)
     if device:
