@@ -236,6 +236,13 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[Callable[[bytes 
             temporary.unlink()
 
 
+def copy_verified(source: Path, target: Path, digest: Digest, size: int) -> None:
+    """A copy that appears only if it is what the digest says."""
+    with open_plain(source) as file, publishing(target) as write:
+        for block in verified(SliceReader(file.fileno(), 0, size, str(source)), digest, size, str(source)):
+            write(block)
+
+
 def publish(path: Path, data: bytes) -> None:
     """A small file, whole and durable or not at all."""
     with publishing(path) as write:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +80,18 @@ class Header:
                 "prerequisites": self.prerequisites,
             }
         )
+
+    def frames_in(self, pack: Blob) -> range:
+        """The numbers of a pack's frames."""
+        number = self.packs.index(pack)
+        first = sum(each.frames for each in self.packs[:number])
+        return range(first, first + pack.frames)
+
+    def users(self, frames: Iterable[int]) -> tuple[str, ...]:
+        """The images that any of these frames is needed for."""
+        wanted = set(frames)
+        pairs = zip(self.images, self.needs, strict=True)
+        return tuple(image.label for image, needs in pairs if not wanted.isdisjoint(needs))
 
     def manifest(self, config: Descriptor) -> bytes:
         """The OCI manifest that lists every file of the bundle."""

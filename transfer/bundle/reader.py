@@ -15,8 +15,8 @@ from transfer.bundle.library import EMPTY, Library, find_records
 from transfer.chunks.frame import FRAME_RAW_MAX, decode_frame
 from transfer.chunks.name import chunk_id
 from transfer.chunks.pack import BLOB_MAX, pack_version, read_frame_header, read_packed
-from transfer.errors import Damaged, FormatError, MissingPart, NotFound, TransferError
-from transfer.model import Descriptor, Digest, Image
+from transfer.errors import Damaged, FormatError, MediumError, MissingPart, NotFound, TransferError
+from transfer.model import Addressed, Descriptor, Digest, Image
 from transfer.streams import BLOCK, open_plain, parse_object, pread, read_small, sha256
 
 T = TypeVar("T")
@@ -43,19 +43,19 @@ class Bundle:
             if [(d.digest, d.size) for d in listed] != [(b.digest, b.size) for b in blobs]:
                 raise FormatError(f"{folder}: manifest and header name different files")
         self._catalog: Catalog | None = None
-        self._files: dict[int, int] = {}
+        self._files: dict[int, tuple[int, Path]] = {}
         self._lock = threading.Lock()
         self.reading = False
         self.suspect: Callable[[str], None] | None = None
         self.record_depth = 0
         self.record_suppliers: set[Digest] = set()
 
-    def path_of(self, file: head.Blob | Descriptor) -> Path:
+    def path_of(self, file: Addressed) -> Path:
         """Where a file of the bundle lies: in the first place that has one of its size; in the bundle's own folder if none has."""
         paths = self.paths_of(file)
         return next((path for path in paths if _size(path) == file.size), paths[0])
 
-    def paths_of(self, file: head.Blob | Descriptor) -> list[Path]:
+    def paths_of(self, file: Addressed) -> list[Path]:
         """Where it could lie, the likeliest first."""
         name = head.blob_path(file.digest)
         return [place / name for place in self.places]
@@ -72,13 +72,13 @@ class Bundle:
                 )
             return data
 
-        return _first_sound(self.paths_of(descriptor), read)
+        return first_sound(self.paths_of(descriptor), read)
 
     def __enter__(self) -> Bundle:
         return self
 
     def __exit__(self, *args: object) -> None:
-        for fd in self._files.values():
+        for fd, _ in self._files.values():
             os.close(fd)
         self._files.clear()
 
@@ -114,7 +114,7 @@ class Bundle:
     def _catalog_records(self, blob: head.Blob) -> Iterator[bytes]:
         """The records of one catalog file, after its sha256 was found right."""
         try:
-            path, data = _first_sound(self.paths_of(blob), lambda path: (path, _catalog_file(path, blob)))
+            path, data = first_sound(self.paths_of(blob), lambda path: (path, _catalog_file(path, blob)))
         except (Damaged, MissingPart) as error:
             raise type(error)(error.message, hint=self._cure(blob, error.hint)) from error
         with open_plain(path) as file:
@@ -170,19 +170,14 @@ class Bundle:
             raise MissingPart(f"{self.folder}: document {digest} is not in this bundle")
         return documents[digest]
 
-    def users_of(self, frame: int) -> list[str]:
-        """The images a frame is needed for."""
-        pairs = zip(self.images, self.header.needs, strict=True)
-        return [image.label for image, needs in pairs if frame in needs]
-
     def decode(self, frame: int, wanted: Callable[[int], bool], prefix: bytes = b"") -> dict[int, bytes]:
         """The frame's wanted chunks by number, each checked; `prefix` are the bytes of its prefix chunks. Damaged names pack, frame and images."""
         catalog = self.catalog()
         entry = catalog.frames[frame]
         blob = self.header.packs[entry.pack]
-        where = f"{self.path_of(blob)}, frame {frame} at byte {entry.offset}"
         try:
-            fd = self._open_pack(entry.pack)
+            fd, path = self._open_pack(entry.pack)
+            where = f"{path}, frame {frame} at byte {entry.offset}"
             placed = read_frame_header(fd, entry.offset, where)
             found = placed.header
             stated = (entry.packed_size, entry.raw_size, entry.sizes, entry.prefix)
@@ -200,7 +195,7 @@ class Bundle:
         return out
 
     def _blame(self, error: TransferError, frame: int, blob: head.Blob) -> TransferError:
-        users = self.users_of(frame)
+        users = self.header.users([frame])
         named = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
         hint = self._cure(blob, error.hint or "copy this pack from the bundle again")
         return type(error)(f"{error.message} (needed for {named})", hint=hint)
@@ -212,14 +207,15 @@ class Bundle:
         self.suspect(blob.digest.hex)
         return f"import bundle {self.manifest.digest.short} again: the store's copy of that file is replaced"
 
-    def _open_pack(self, number: int) -> int:
+    def _open_pack(self, number: int) -> tuple[int, Path]:
+        """A pack, opened once, and where it lies."""
         with self._lock:
             if number not in self._files:
                 path = self.path_of(self.header.packs[number])
                 try:
                     with open_plain(path) as file:
                         pack_version(pread(file.fileno(), 16, 0, str(path)), str(path))
-                        self._files[number] = os.dup(file.fileno())
+                        self._files[number] = os.dup(file.fileno()), path
                 except NotFound as error:
                     raise MissingPart(f"{path} is missing", hint="copy this pack from the bundle") from error
             return self._files[number]
@@ -233,20 +229,21 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _first_sound(paths: Sequence[Path], read: Callable[[Path], T]) -> T:
-    """What could be read first; if none can, the error of the first that is not just missing."""
+def first_sound(paths: Sequence[Path], read: Callable[[Path], T]) -> T:
+    """What could be read first; if nothing can, the error of the first that is not just missing."""
+    gone = (MissingPart, NotFound)
     failed: TransferError | None = None
     for path in paths:
         try:
             return read(path)
-        except (Damaged, MissingPart, NotFound) as error:
-            if failed is None or (isinstance(failed, MissingPart | NotFound) and isinstance(error, Damaged)):
+        except (Damaged, MissingPart, NotFound, MediumError) as error:
+            if failed is None or (isinstance(failed, gone) and not isinstance(error, gone)):
                 failed = error
     assert failed
     raise failed
 
 
-def file_fault(path: Path, blob: head.Blob, passed: Callable[[int], None] = lambda count: None) -> str:
+def file_fault(path: Path, blob: Addressed, passed: Callable[[int], None] = lambda count: None) -> str:
     """What is wrong with a pack or catalog file as a whole; "" if nothing. NotFound if it is not there. `passed` hears of bytes read."""
     try:
         with open_plain(path) as file:

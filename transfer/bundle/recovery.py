@@ -64,6 +64,11 @@ class Recovery:
     share: int
     groups: tuple[Group, ...]
 
+    @property
+    def files(self) -> tuple[Part, ...]:
+        """All recovery files."""
+        return tuple(part for group in self.groups for part in group.recovery)
+
     def encode(self) -> bytes:
         return canonical_json(
             {
@@ -111,10 +116,10 @@ def parse_recovery(data: bytes, where: str, bundle: Digest, packs: Sequence[Part
     coded = sorted((part.digest.hex, part.size) for group in groups for part in group.data)
     if coded != sorted((part.digest.hex, part.size) for part in packs):
         raise FormatError(f"{where}: its packs are not those of the bundle", hint="remove it")
-    named = [part.digest for group in groups for part in group.recovery]
-    if len(set(named)) < len(named):
+    made = Recovery(bundle, share, groups)
+    if len({part.digest for part in made.files}) < len(made.files):
         raise FormatError(f"{where}: a recovery file that is named twice")
-    return Recovery(bundle, share, groups)
+    return made
 
 
 def _group(value: object, where: str) -> Group:

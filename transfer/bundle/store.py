@@ -16,14 +16,14 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transfer.bundle import header as head
 from transfer.bundle.entry import ENTRY_MAX, Entry, Role, parse_entry
 from transfer.bundle.index import ChunkIndex, IndexSpoiled
-from transfer.bundle.reader import Bundle
+from transfer.bundle.reader import Bundle, first_sound
 from transfer.errors import (
     Damaged,
     FormatError,
@@ -35,7 +35,7 @@ from transfer.errors import (
     UsageError,
     from_os_error,
 )
-from transfer.model import Descriptor, Digest
+from transfer.model import Addressed, Digest
 from transfer.streams import SliceReader, open_plain, publish, publishing, read_small, sha256, sync_folder, verified
 
 PATIENCE = 30.0
@@ -298,10 +298,10 @@ class Store:
             return Adopted(0, 0, sum(blob.size for blob in bundle.header.packs))
         taken = {"linked": 0, "copied": 0, "present": 0}
         for each in _small(bundle):
-            taken[self._take_any(bundle.paths_of(each), each, copy=True)] += each.size
+            taken[self._take_any(bundle, each, copy=True)] += each.size
         packs = True
         for blob in bundle.header.packs:
-            how = self._take_any(bundle.paths_of(blob), _descriptor(blob), copy=copy, written=written)
+            how = self._take_any(bundle, blob, copy=copy, written=written)
             packs = packs and bool(how)
             if how:
                 taken[how] += blob.size
@@ -328,11 +328,11 @@ class Store:
 
     def _adopt_part(self, bundle: Bundle, told: Callable[[str], None]) -> list[head.Blob]:
         for each in _small(bundle):
-            self._take_any(bundle.paths_of(each), each, copy=True)
+            self._take_any(bundle, each, copy=True)
         missing = []
         for blob in bundle.header.packs:
             try:
-                self._take_any(bundle.paths_of(blob), _descriptor(blob), copy=True)
+                self._take_any(bundle, blob, copy=True)
             except (Damaged, FormatError, MissingPart, NotFound, MediumError) as error:
                 missing.append(blob)
                 if not isinstance(error, NotFound | MissingPart):
@@ -380,7 +380,7 @@ class Store:
     def _whole(self, bundle: Bundle) -> bool:
         """Every file is there, of its size, and not known to be damaged; the small ones are hashed again."""
         small, damaged = _small(bundle), self.damaged()
-        for each in (*small, *map(_descriptor, bundle.header.packs)):
+        for each in (*small, *bundle.header.packs):
             path = self.blobs / each.digest.hex
             try:
                 if each.digest.hex in damaged or path.lstat().st_size != each.size:
@@ -465,19 +465,11 @@ class Store:
             raise Damaged(self.malformed[0].message, hint="import that bundle again, or remove this entry")
         return keep
 
-    def _take_any(self, paths: Sequence[Path], each: Descriptor, *, copy: bool, written: bool = False) -> str:
-        """`_take` from the first place where the file is sound; if it is nowhere, the error says what is wrong where it is."""
-        failed: TransferError | None = None
-        for path in paths:
-            try:
-                return self._take(path, each, copy=copy, written=written)
-            except (Damaged, MissingPart, NotFound, MediumError) as error:
-                if failed is None or isinstance(failed, NotFound | MissingPart):
-                    failed = error
-        assert failed
-        raise failed
+    def _take_any(self, bundle: Bundle, each: Addressed, *, copy: bool, written: bool = False) -> str:
+        """`_take` from the first place of the bundle where the file is sound."""
+        return first_sound(bundle.paths_of(each), lambda path: self._take(path, each, copy=copy, written=written))
 
-    def _take(self, source: Path, each: Descriptor, *, copy: bool, written: bool = False) -> str:
+    def _take(self, source: Path, each: Addressed, *, copy: bool, written: bool = False) -> str:
         """How a file came: "present", "linked", "copied", or "" if it would have to be copied and must not be."""
         final = self.blobs / each.digest.hex
         with contextlib.suppress(FileNotFoundError):
@@ -508,13 +500,9 @@ class Store:
         return how
 
 
-def _descriptor(blob: head.Blob) -> Descriptor:
-    return Descriptor("", blob.digest, blob.size)
-
-
-def _small(bundle: Bundle) -> list[Descriptor]:
+def _small(bundle: Bundle) -> list[Addressed]:
     """What says what a bundle is: manifest, header, catalogs."""
-    return [bundle.manifest, bundle.config, *map(_descriptor, bundle.header.catalog)]
+    return [bundle.manifest, bundle.config, *bundle.header.catalog]
 
 
 def _link(source: Path, target: Path, state: os.stat_result) -> str:

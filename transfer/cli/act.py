@@ -19,16 +19,14 @@ from transfer.errors import MissingPart, UsageError
 from transfer.events import Noted, silent
 from transfer.flows import check as checking
 from transfer.flows import export as exporting
-from transfer.flows import repair, spool, stores
-from transfer.flows.gather import only_bundle
+from transfer.flows import repair, stores
+from transfer.flows.gather import one_bundle
 from transfer.flows.reach import Reach
 from transfer.flows.select import open_source, select
 from transfer.model import Platform
 from transfer.ship.address import Address, parse_address
 from transfer.streams import publish, read_small
 from transfer.work import keep_memory
-
-SPOOL = spool.PREFIX
 
 
 def export(
@@ -127,7 +125,7 @@ def verify(
             )
         _verify_there(address, access, observer, json, quiet)
         return
-    bundle = only_bundle(Path(place))
+    bundle = one_bundle([Path(place)])[0]
     shelf = behind.shelf(behind.choice())
     try:
         if request:
@@ -141,33 +139,9 @@ def verify(
     compared = _against(bundle, against, behind, shelf) if against and done.sound else None
     wrong = (*done.damage, *done.missing)
     if json:
-        print_json(
-            {
-                "bundle": str(bundle),
-                "digest": str(done.digest),
-                "sound": done.sound,
-                "files": done.files,
-                "bytes_checked": done.bytes_checked,
-                "layers_rebuilt": done.layers_rebuilt,
-                "packs_elsewhere": done.elsewhere,
-                "damage": _damage(wrong),
-                "against": compared
-                and {
-                    "chunks_needed": compared.needed,
-                    "chunks_missing": compared.missing,
-                    "bundles": [str(each) for each in compared.suppliers],
-                },
-                "seconds": round(done.seconds, 3),
-            }
-        )
+        print_json(_checked_as_json(bundle, done, compared))
     else:
-        _say_wrong(wrong)
-        if done.sound and not quiet:
-            part = f" (one medium of a set: {done.elsewhere} packs are on others)" if done.elsewhere else ""
-            print(
-                f"{printable(str(bundle))}: sound, {done.files} files, {amount(done.bytes_checked)} checked, "
-                f"{done.seconds:.1f} s{part}"
-            )
+        _say_checked(bundle, done, quiet)
         if compared and not compared.missing and not quiet:
             print(f"all {compared.needed} chunks it builds on are in {printable(against)}")
     if wrong:
@@ -183,6 +157,36 @@ def verify(
         raise MissingPart(
             f"{against} lacks {compared.missing} of the {compared.needed} chunks it builds on; {compared.words}",
             hint="import that bundle there first, or export against what the site has confirmed",
+        )
+
+
+def _checked_as_json(bundle: Path, done: checking.Checked, compared: repair.Against | None) -> dict[str, Any]:
+    return {
+        "bundle": str(bundle),
+        "digest": str(done.digest),
+        "sound": done.sound,
+        "files": done.files,
+        "bytes_checked": done.bytes_checked,
+        "layers_rebuilt": done.layers_rebuilt,
+        "packs_elsewhere": done.elsewhere,
+        "damage": _damage((*done.damage, *done.missing)),
+        "against": compared
+        and {
+            "chunks_needed": compared.needed,
+            "chunks_missing": compared.missing,
+            "bundles": [str(each) for each in compared.suppliers],
+        },
+        "seconds": round(done.seconds, 3),
+    }
+
+
+def _say_checked(bundle: Path, done: checking.Checked, quiet: bool) -> None:
+    _say_wrong((*done.damage, *done.missing))
+    if done.sound and not quiet:
+        part = f" (one medium of a set: {done.elsewhere} packs are on others)" if done.elsewhere else ""
+        print(
+            f"{printable(str(bundle))}: sound, {done.files} files, {amount(done.bytes_checked)} checked, "
+            f"{done.seconds:.1f} s{part}"
         )
 
 

@@ -18,11 +18,9 @@ from transfer.errors import NotFound, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows import receiving, stores
 from transfer.flows.reach import Reach, Way
-from transfer.flows.ship import Shipment, Shipped, files_of
-from transfer.ship.address import Address, Options, parse_address, parse_pin
+from transfer.flows.ship import Shipment, Shipped, files_of, name_of
+from transfer.ship.address import SPOOL, Address, Options, parse_address, parse_pin
 from transfer.work import keep_memory
-
-SPOOL = "spool:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +62,16 @@ class Media:
     anew: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a command works and speaks: --jobs, --dry-run, --json, --quiet."""
+
+    jobs: int | None = None
+    dry_run: bool = False
+    json: bool = False
+    quiet: bool = False
+
+
 def parse_rate(text: str) -> int:
     """Bytes a second: `2M`, `500K`, `1.5G`, `100000`; 0 for none. UsageError for anything else."""
     if not text:
@@ -89,113 +97,72 @@ def parse_share(text: str) -> int:
     return int(text.rstrip("%"))
 
 
-def ship(
-    folder: Path,
-    to: list[str],
-    access: Access,
-    after: After,
-    media: Media,
-    jobs: int | None,
-    dry_run: bool,
-    json: bool,
-    quiet: bool,
-) -> None:
-    """Run the ship flow towards a host, or onto media."""
+def ship(folder: Path, to: list[str], access: Access, after: After, media: Media, manner: Manner) -> None:
+    """Run the ship flow towards a host, onto media, or into a spool."""
     keep_memory()
-    addresses = [None if each.startswith(SPOOL) else parse_address(each) for each in to]
-    host = next((each for each in addresses if each), None)
-    if len(to) > 1 and (host or any(each.startswith(SPOOL) for each in to)):
+    spool = next((each for each in to if each.startswith(SPOOL)), "")
+    host = next((address for each in to if not each.startswith(SPOOL) and (address := parse_address(each))), None)
+    if len(to) > 1 and (host or spool):
         raise UsageError("one host or spool at a time", hint="several places at once are for media")
     if after.import_ and not host:
         raise UsageError("--import is for hosts", hint="at a medium's or a spool's other end: transfer import FOLDER")
     share = parse_share(media.parity)
     if host and (share or media.eject or media.anew):
         raise UsageError("--parity, --eject and --anew are for media", hint="leave them out for a host")
-    if access.limit and not host and not to[0].startswith(SPOOL):
+    if access.limit and not host and not spool:
         raise UsageError("--limit-rate is for hosts and spools", hint="leave it out for media")
-    observer = Progress(quiet=quiet)
+    observer = Progress(quiet=manner.quiet)
     try:
         with Bundle(folder) as bundle:
             if host:
-                _to_host(bundle, Reach(access.way(host), observer), after, jobs, dry_run, json, quiet, observer)
-            elif to[0].startswith(SPOOL):
-                _to_spool(bundle, Path(to[0].removeprefix(SPOOL)), share, access, after, dry_run, json, quiet, observer)
+                _to_host(bundle, Reach(access.way(host), observer), after, manner, observer)
+                return
+            if spool:
+                _to_spool(bundle, spool_folder(spool), share, parse_rate(access.limit), manner, observer)
             else:
-                _to_media(bundle, [Path(each) for each in to], share, media, after, dry_run, json, quiet, observer)
+                _to_media(bundle, [Path(each) for each in to], share, media, manner, observer)
+            if not manner.dry_run:
+                _note(bundle, after, observer)
     finally:
         observer.close()
 
 
-def _to_host(
-    bundle: Bundle,
-    reach: Reach,
-    after: After,
-    jobs: int | None,
-    dry_run: bool,
-    json: bool,
-    quiet: bool,
-    observer: Observer,
-) -> None:
-    name = bundle_name(bundle.folder)
-    shipment = Shipment(files_of(bundle), name, reach.depot, observer, jobs, place=reach.way.address.place)
-    if dry_run:
-        _say_plan(shipment, json)
+def spool_folder(text: str) -> Path:
+    """The folder in `spool:DIR`. UsageError if none is named."""
+    place = Path(text.removeprefix(SPOOL))
+    if place == Path():
+        raise UsageError("spool: without a folder", hint="name it: spool:DIR")
+    return place
+
+
+def _to_host(bundle: Bundle, reach: Reach, after: After, manner: Manner, observer: Observer) -> None:
+    name = name_of(bundle)
+    shipment = Shipment(files_of(bundle), name, reach.depot, observer, manner.jobs, place=reach.way.address.place)
+    if manner.dry_run:
+        _say_plan(shipment, manner.json)
         return
     done = shipment.run(bundle.manifest.digest)
     _note(bundle, after, observer)
     landed = _import_there(reach, name, after, observer) if after.import_ else None
-    _say(done, reach.spoken, landed, json, quiet)
+    _say(done, reach.spoken, landed, manner)
 
 
-def _to_spool(
-    bundle: Bundle,
-    place: Path,
-    share: int,
-    access: Access,
-    after: After,
-    dry_run: bool,
-    json: bool,
-    quiet: bool,
-    observer: Observer,
-) -> None:
+def _to_spool(bundle: Bundle, place: Path, share: int, limit: int, manner: Manner, observer: Observer) -> None:
     from transfer.flows import spool
 
-    if dry_run:
+    if manner.dry_run:
         raise UsageError("--dry-run is not for a spool", hint="everything goes there")
-    if place == Path():
-        raise UsageError("spool: without a folder", hint="name it: spool:DIR")
-    bundle_name(bundle.folder)
-    done = spool.fill(bundle, place, share, parse_rate(access.limit), observer)
-    _note(bundle, after, observer)
-    _say(done, "spool", None, json, quiet)
+    _say(spool.fill(bundle, place, share, limit, observer), "spool", None, manner)
 
 
 def _to_media(
-    bundle: Bundle,
-    folders: list[Path],
-    share: int,
-    media: Media,
-    after: After,
-    dry_run: bool,
-    json: bool,
-    quiet: bool,
-    observer: Observer,
+    bundle: Bundle, folders: list[Path], share: int, media: Media, manner: Manner, observer: Observer
 ) -> None:
     from transfer.cli import onto
     from transfer.flows.media import ToMedia
 
-    onto.fill(ToMedia(bundle, share, media.anew, observer), folders, media.eject, dry_run, json, quiet)
-    if not dry_run:
-        _note(bundle, after, observer)
-
-
-def bundle_name(folder: Path) -> str:
-    """The name a bundle has at the far end: that of its folder here. UsageError for one that cannot be a name everywhere."""
-    from transfer.ship.media import portable
-
-    name = folder.resolve().name
-    portable(name)
-    return name
+    filling = ToMedia(bundle, share, media.anew, observer)
+    onto.fill(filling, folders, media.eject, manner.dry_run, manner.json, manner.quiet)
 
 
 def _say_plan(shipment: Shipment, json: bool) -> None:
@@ -245,8 +212,8 @@ def _import_there(reach: Reach, name: str, after: After, observer: Observer) -> 
     return answer
 
 
-def _say(done: Shipped, by: str, landed: dict[str, Any] | None, json: bool, quiet: bool) -> None:
-    if json:
+def _say(done: Shipped, by: str, landed: dict[str, Any] | None, manner: Manner) -> None:
+    if manner.json:
         print_json(
             {
                 "to": done.where,
@@ -263,7 +230,7 @@ def _say(done: Shipped, by: str, landed: dict[str, Any] | None, json: bool, quie
                 "seconds": round(done.seconds, 3),
             }
         )
-    elif not quiet:
+    elif not manner.quiet:
         if done.already:
             print(f"{printable(done.where)} is there already, and sound: {done.files} files, {amount(done.total)}")
         else:

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
+from transfer.cli.carry import spool_folder
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json
@@ -23,9 +24,8 @@ from transfer.flows.arrive import Arrival
 from transfer.flows.gather import Gathering, bundles_in, gathered
 from transfer.flows.select import choose, retagging
 from transfer.model import Platform
+from transfer.ship.address import SPOOL
 from transfer.work import keep_memory
-
-SPOOL = spool.PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,7 @@ def import_(bundle: str, wished: Wish, behind: Behind, json: bool, quiet: bool) 
     choice = behind.choice()
     try:
         if bundle.startswith(SPOOL):
-            place = Path(bundle.removeprefix(SPOOL))
-            if place == Path():
-                raise UsageError("spool: without a folder", hint="name it: spool:DIR")
+            place = spool_folder(bundle)
             _import_all(spool.arrived(place), place, wished, behind, choice, observer, json, quiet)
             return
         places, patterns = _places(Path(bundle), wished.patterns)

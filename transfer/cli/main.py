@@ -277,7 +277,7 @@ def ship(
     access = carry.Access(ssh, identity, host_key, accept_new, ssh_config, remote, limit_rate)
     after = carry.After(import_, target, tuple(retag or ()), site, store, no_store)
     media = carry.Media(parity, eject, anew)
-    carry.ship(bundle, to, access, after, media, jobs, dry_run, json, quiet)
+    carry.ship(bundle, to, access, after, media, carry.Manner(jobs, dry_run, json, quiet))
 
 
 @app.command(hidden=True)

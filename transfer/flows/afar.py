@@ -52,15 +52,15 @@ def check(reach: Reach, name: str, observer: Observer) -> FarChecked:
         blobs = [*header.catalog, *header.packs]
         observer(Planned("verify", sum(blob.size for blob in blobs)))
         found = []
-        first = -sum(blob.frames for blob in header.catalog)
         held = depot.stat([f"{name}/{blob.path}" for blob in blobs])
         for blob, there in zip(blobs, held, strict=True):
             fault = GONE
             if there and there.finished:
                 fault = depot.check(f"{name}/{blob.path}", blob.digest, blob.size)
             if fault:
-                found.append(Damage(blob.path, None, fault, _users(header, first, blob)))
-            first += blob.frames
+                packed = blob in header.packs
+                users = header.users(header.frames_in(blob)) if packed else tuple(i.label for i in header.images)
+                found.append(Damage(blob.path, None, fault, users))
             observer(Advanced("verify", blob.size))
         observer(Done("verify"))
     finally:
@@ -75,13 +75,6 @@ def check(reach: Reach, name: str, observer: Observer) -> FarChecked:
         tuple(each for each in found if each.why == GONE),
         time.monotonic() - started,
     )
-
-
-def _users(header: head.Header, first: int, blob: head.Blob) -> tuple[str, ...]:
-    """The images that need a pack whose first frame has this number; all of them for a catalog file (its number is negative)."""
-    frames = set(range(first, first + blob.frames))
-    pairs = zip(header.images, header.needs, strict=True)
-    return tuple(image.label for image, needs in pairs if first < 0 or not frames.isdisjoint(needs))
 
 
 def _read(depot: Depot, name: str, limit: int, where: str) -> bytes:

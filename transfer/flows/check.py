@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +13,12 @@ from transfer.bundle.medium import DOCUMENT_MAX, MEDIUM, parse_media
 from transfer.bundle.reader import Bundle, file_fault
 from transfer.bundle.rebuild import Rebuilding
 from transfer.bundle.recovery import NAME as RECOVERY
-from transfer.bundle.recovery import Part, parse_recovery
+from transfer.bundle.recovery import Part
 from transfer.chunks.pack import Hole, read_packed, scan, sound
 from transfer.errors import Damaged, MissingPart, NotFound, TransferError
 from transfer.events import Advanced, Done, Observer, Planned
 from transfer.flows.load import BundleContent
+from transfer.flows.parity import recovery_at
 from transfer.model import Digest
 from transfer.streams import open_plain, read_small
 from transfer.work import Pool, default_jobs, ordered_map
@@ -117,18 +117,16 @@ def _recovery(bundle: Bundle, observer: Observer) -> tuple[list[Part], list[Dama
     path = bundle.folder / RECOVERY
     if not path.exists():
         return [], []
-    packs = [Part(blob.digest, blob.size) for blob in bundle.header.packs]
     try:
-        made = parse_recovery(read_small(path, DOCUMENT_MAX), str(path), bundle.manifest.digest, packs)
+        made = recovery_at(bundle, bundle.folder)
     except TransferError as error:
         return [], [Damage(RECOVERY, None, error.message, ())]
     here = _medium_files(bundle)
-    parts = [part for group in made.groups for part in group.recovery if here is None or part.path in here]
+    parts = [part for part in made.files if here is None or part.path in here]
     found = []
     for part in parts:
         try:
-            blob = head.Blob(part.digest, part.size, 0, 0)
-            problem = file_fault(bundle.folder / part.path, blob, lambda count: observer(Advanced("verify", count)))
+            problem = file_fault(bundle.folder / part.path, part, lambda count: observer(Advanced("verify", count)))
         except NotFound:
             problem = "" if here is None else GONE  # beside a bundle that is all there they may be deleted
         if problem:
@@ -152,26 +150,18 @@ def _explain(bundle: Bundle, blob: head.Blob, problem: str) -> list[Damage]:
     everyone = tuple(image.label for image in bundle.images)
     if blob in bundle.header.catalog:
         return [Damage(blob.path, None, problem, everyone)]
-    number = bundle.header.packs.index(blob)
-    first = sum(each.frames for each in bundle.header.packs[:number])
-    frames = range(first, first + blob.frames)
+    number, frames = bundle.header.packs.index(blob), bundle.header.frames_in(blob)
     if problem == GONE:
-        return [Damage(blob.path, None, problem, _users(bundle, frames))]
+        return [Damage(blob.path, None, problem, bundle.header.users(frames))]
     try:
         offsets = {entry.offset: n for n, entry in enumerate(bundle.catalog().frames) if entry.pack == number}
         sound = _sound_offsets(bundle.path_of(blob))
     except TransferError:
-        return [Damage(blob.path, None, problem, _users(bundle, frames))]
+        return [Damage(blob.path, None, problem, bundle.header.users(frames))]
     lost = sorted(set(offsets.values()) - {offsets[at] for at in sound if at in offsets})
     if not lost:
         return [Damage(blob.path, None, f"{problem}, but every frame in it is sound", ())]
-    return [Damage(blob.path, frame, problem, _users(bundle, [frame])) for frame in lost]
-
-
-def _users(bundle: Bundle, frames: Sequence[int]) -> tuple[str, ...]:
-    wanted = set(frames)
-    pairs = zip(bundle.images, bundle.header.needs, strict=True)
-    return tuple(image.label for image, needs in pairs if wanted & set(needs))
+    return [Damage(blob.path, frame, problem, bundle.header.users([frame])) for frame in lost]
 
 
 def _sound_offsets(path: Path) -> list[int]:

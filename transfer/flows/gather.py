@@ -21,7 +21,7 @@ from transfer.events import Noted, Observer
 from transfer.flows import parity
 from transfer.flows.stores import StoreChoice, reading, spacious
 from transfer.model import Digest, Image
-from transfer.streams import SliceReader, open_plain, parse_object, publish, publishing, read_small, verified
+from transfer.streams import copy_verified, parse_object, publish, read_small
 from transfer.work import default_jobs
 
 NAMED_MAX = 3
@@ -43,14 +43,8 @@ def bundles_in(place: Path) -> list[Path]:
     return [each for each in inner if looks_like_bundle(each) and (each / "blobs").is_dir()]
 
 
-def only_bundle(place: Path) -> Path:
-    """The one bundle of a medium, or the folder itself where that cannot be told."""
-    found = bundles_in(place)
-    return one_bundle([place])[0] if found else place
-
-
 def one_bundle(places: Sequence[Path]) -> list[Path]:
-    """The folders on these places that hold one and the same bundle. NotFound if there is none, UsageError if there are several."""
+    """The bundle's folder on each of these places; a place itself that has none. UsageError if one has several."""
     folders = [folder for place in places for folder in (bundles_in(place) or [place])]
     found = dict.fromkeys(folders)
     if len(found) > len(places):
@@ -107,15 +101,13 @@ class Gathering:
 
     def complete(self, images: Sequence[Image]) -> None:
         """Make what these images lack anew, if there are recovery files enough; else keep what is here, and say what is missing (MissingPart)."""
-        missing = self._missing_for(images)
-        if not missing:
+        if not self._lack(images):
             return
         found = parity.read_recovery(self.bundle)
         failed: parity.NotEnough | None = None
         if found:
             try:
-                gone = self.bundle.missing_packs()
-                self._restore(found, [rec.Part(blob.digest, blob.size) for blob in gone])
+                self._restore(found, [rec.Part(blob.digest, blob.size) for blob in self.bundle.missing_packs()])
                 return
             except parity.NotEnough as error:
                 failed = error
@@ -123,22 +115,17 @@ class Gathering:
             return
         gone = self._keep()
         self._again()
-        if self._missing_for(images):
+        if self._lack(images):
             raise self._still_missing(gone, failed)
 
-    def _missing_for(self, images: Sequence[Image]) -> list[Blob]:
-        """The packs that some image needs and that are not here."""
-        wanted = {frame for image, need in self._needs() if image in images for frame in need}
-        missing = set(self.bundle.missing_packs())
-        out, first = [], 0
-        for blob in self.bundle.header.packs:
-            if blob in missing and not wanted.isdisjoint(range(first, first + blob.frames)):
-                out.append(blob)
-            first += blob.frames
-        return out
+    def _users(self) -> tuple[str, ...]:
+        """The images that need a pack which is not here."""
+        header = self.bundle.header
+        return header.users(frame for blob in self.bundle.missing_packs() for frame in header.frames_in(blob))
 
-    def _needs(self) -> Iterator[tuple[Image, tuple[int, ...]]]:
-        return zip(self.bundle.images, self.bundle.header.needs, strict=True)
+    def _lack(self, images: Sequence[Image]) -> bool:
+        users = set(self._users())
+        return any(image.label in users for image in images)
 
     def mend(self) -> bool:
         """After damage was met: read all packs, and make those anew that are wrong. False if there are no recovery files."""
@@ -176,26 +163,20 @@ class Gathering:
 
     def _keep_recovery(self, store: Store, found: rec.Recovery) -> None:
         """Recovery files may stand in for packs that never come."""
-        place = store.incoming(found.bundle)
-        (place / rec.FOLDER).mkdir(parents=True, exist_ok=True)
-        for part in (part for group in found.groups for part in group.recovery):
-            final = place / part.path
-            for source in (place / part.path for place in self.bundle.places):
+        waiting = store.incoming(found.bundle)
+        (waiting / rec.FOLDER).mkdir(parents=True, exist_ok=True)
+        for part in found.files:
+            final = waiting / part.path
+            for place in self.bundle.places:
                 if final.is_file():
                     break
-                with (
-                    contextlib.suppress(Damaged, MediumError, NotFound),
-                    open_plain(source) as file,
-                    publishing(final) as write,
-                ):
-                    reader = SliceReader(file.fileno(), 0, os.fstat(file.fileno()).st_size, str(source))
-                    for block in verified(reader, part.digest, part.size, str(source)):
-                        write(block)
-        publish(place / rec.NAME, found.encode())
+                with contextlib.suppress(Damaged, MediumError, NotFound):
+                    copy_verified(place / part.path, final, part.digest, part.size)
+        publish(waiting / rec.NAME, found.encode())
 
     def _still_missing(self, missing: Sequence[Blob], failed: parity.NotEnough | None) -> MissingPart:
         total = len(self.bundle.header.packs)
-        images = [image.label for image, _ in self._needs() if self._missing_for([image])]
+        images = self._users()
         named = ", ".join(images[:NAMED_MAX]) + (
             f" and {len(images) - NAMED_MAX} more" if len(images) > NAMED_MAX else ""
         )
@@ -218,10 +199,10 @@ class Gathering:
 @contextlib.contextmanager
 def gathered(places: Sequence[Path], shelf: Shelf, choice: StoreChoice, observer: Observer) -> Iterator[Gathering]:
     """The one bundle that is on these places."""
-    holding = [place for place in places if bundles_in(place)]
-    for place in places if holding else ():
-        if place not in holding:
-            observer(Noted(f"{place} holds no bundle"))
+    empty = [place for place in places if not bundles_in(place)]
+    holding = [place for place in places if place not in empty]
+    for place in empty if holding else ():
+        observer(Noted(f"{place} holds no bundle"))
     with reading(choice):
         found = Gathering(one_bundle(holding or places[:1]), shelf, choice, observer)
         try:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transfer.bundle import recovery as rec
+from transfer.bundle.header import blob_path
 from transfer.bundle.medium import DOCUMENT_MAX, MEDIA, MEDIUM, MediaSet, Medium, parse_media
 from transfer.bundle.reader import Bundle
 from transfer.errors import Damaged, FormatError, NoSpace, NotFound, TransferError, UsageError
 from transfer.events import Advanced, Done, Event, Noted, Observer, Planned
 from transfer.flows import parity
-from transfer.flows.ship import File, Shipment, files_of, in_memory, size
+from transfer.flows.ship import File, Shipment, in_memory, name_of, size
 from transfer.ship.base import Depot
-from transfer.ship.media import MediumDepot, portable, room
+from transfer.ship.media import MediumDepot, room
 from transfer.streams import publish, read_small
 from transfer.work import Pool, ordered_map
 
@@ -40,7 +42,7 @@ class Carrier:
 
 @dataclass(frozen=True, slots=True)
 class MediaPlan:
-    """What goes where. `left` are files that fit on none of these media; `group` is the largest share of a group on one of them beyond what may be lost."""
+    """What goes where. `left` are files that fit on none of these media; the loss of a `risky` one could not be made up for."""
 
     carriers: tuple[Carrier, ...]
     common: tuple[File, ...]
@@ -85,27 +87,25 @@ class ToMedia:
     def __init__(self, bundle: Bundle, share: int, anew: bool, observer: Observer) -> None:
         self.bundle, self._share, self._anew, self._observer = bundle, share, anew, observer
         self._last: MediaSet | None = None
-        self.name = bundle.folder.resolve().name
-        portable(self.name)
+        self.name = name_of(bundle)
 
     def plan(self, folders: Sequence[Path], *, dry: bool = False) -> MediaPlan:
         """Look at the media; only with `dry` nothing at all is written. UsageError for one with another bundle of this name, NoSpace if nothing at all fits on one."""
         if len({folder.resolve() for folder in folders}) < len(folders):
             raise UsageError("the same folder twice", hint="name each medium once")
-        for folder in folders:
-            if not folder.is_dir():
-                raise NotFound(f"{folder} is not there", hint="insert and mount the medium, then run again")
+        depots = {folder: MediumDepot(folder) for folder in folders}
         on_them = {folder: self._read(folder / self.name / MEDIUM) for folder in folders}
         known = self._known(on_them)
         made = self._recovery(known.share, dry) if known.share else None
-        common, packs, group_of = self._files(made)
+        common, packs = parity.dealt(self.bundle, made)
+        group_of = _groups(made)
         if self._is_closed(known, packs, on_them):
             self._observer(Noted("all files of the last set are on their media: this begins a new set"))
             known = self._fresh()
         media = {folder: self._medium(folder, on_them[folder], known) for folder in folders}
         for medium in media.values():
             known = known.with_medium(medium)
-        carriers, left, risky = _spread(self._rooms(media, common, packs), packs, known, group_of, made)
+        carriers, left, risky = _spread(self._rooms(media, depots, common, packs), packs, known, group_of, made)
         return MediaPlan(tuple(carriers), tuple(common), tuple(left), known, tuple(risky))
 
     def _recovery(self, share: int, dry: bool) -> rec.Recovery:
@@ -160,51 +160,30 @@ class ToMedia:
         mine = known.medium(found.this) if found and found.id == known.id else None
         return mine or Medium(os.urandom(6).hex(), str(folder.absolute()), ())
 
-    def _files(self, made: rec.Recovery | None) -> tuple[list[File], list[File], dict[str, int]]:
-        """What every medium carries, what is spread, and to which group of recovery files each of these belongs."""
-        packs: list[File] = []
-        common: list[File] = []
-        listed = {blob.path for blob in self.bundle.header.packs}
-        for file in files_of(self.bundle):
-            (packs if file.name in listed else common).append(file)
-        group_of: dict[str, int] = {}
-        if made:
-            common.insert(-1, in_memory(rec.NAME, made.encode()))
-            names = {file.digest: file.name for file in packs}
-            for number, group in enumerate(made.groups):
-                group_of.update((names[part.digest], number) for part in group.data)
-                for part in group.recovery:
-                    packs.append(File(part.path, part.digest, part.size, self.bundle.folder / part.path))
-                    group_of[part.path] = number
-        return common, packs, group_of
-
-    def _rooms(self, media: dict[Path, Medium], common: Sequence[File], packs: Sequence[File]) -> list[_Room]:
+    def _rooms(
+        self,
+        media: Mapping[Path, Medium],
+        depots: Mapping[Path, Depot],
+        common: Sequence[File],
+        packs: Sequence[File],
+    ) -> list[_Room]:
         """Each medium with its room, what it has already, and what it would need for what every medium carries."""
         out: list[_Room] = []
         spaces: dict[int, _Space] = {}
-        sizes = {file.name: file.size for file in packs}
+        names = [file.name for file in (*common, *packs)]
         for folder, medium in media.items():
             free, unit, device = room(folder)
             space = spaces.setdefault(device, _Space(free, unit))
-            names = [file.name for file in (*common, *packs)]
-            held = dict(zip(names, MediumDepot(folder).stat([f"{self.name}/{name}" for name in names]), strict=True))
-            begun = {name: each for name, each in held.items() if each}
-            for file in common:
-                each = held[file.name]
-                space.free -= 0 if each else space.cost(file.size)
-            space.free -= PLENTY
-            there = {name for name in medium.files if name in sizes}
-            there |= {
-                name for name, each in begun.items() if name in sizes and each.finished and each.size == sizes[name]
-            }
-            for name in there:
-                if name not in begun:
-                    space.free -= space.cost(sizes[name])
-                elif not begun[name].finished:
-                    space.free -= space.cost(sizes[name] - begun[name].size)
-            out.append(_Room(folder, medium, space, there, {n: e.size for n, e in begun.items() if not e.finished}))
-            if space.free < 0 and not begun:
-                needed = sum(space.cost(file.size) for file in common) + PLENTY
+            held = dict(zip(names, depots[folder].stat([f"{self.name}/{name}" for name in names]), strict=True))
+            finished = {name: each.size for name, each in held.items() if each and each.finished}
+            begun = {name: each.size for name, each in held.items() if each and not each.finished}
+            there = {f.name for f in packs if f.name in medium.files or finished.get(f.name) == f.size}
+            each_room = _Room(folder, medium, space, there, begun)
+            needed = sum(space.cost(file.size) for file in common if held[file.name] is None) + PLENTY
+            space.free -= needed
+            space.free -= sum(each_room.cost(f) for f in packs if f.name in there and f.name not in finished)
+            out.append(each_room)
+            if space.free < 0 and not finished and not begun:
                 raise NoSpace(
                     f"{folder}: {size(needed)} are needed for what every medium carries, and {size(free)} are free",
                     hint="free some space there, or use a larger medium",
@@ -333,6 +312,15 @@ class _Room:
         return self.space.cost(file.size - min(file.size, self.begun.get(file.name, 0)))
 
 
+def _groups(made: rec.Recovery | None) -> dict[str, int]:
+    """To which group a pack or recovery file belongs, by its path."""
+    out: dict[str, int] = {}
+    for number, group in enumerate(made.groups if made else ()):
+        out |= {blob_path(part.digest): number for part in group.data}
+        out |= {part.path: number for part in group.recovery}
+    return out
+
+
 def _spread(
     rooms: Sequence[_Room], packs: Sequence[File], known: MediaSet, group_of: dict[str, int], made: rec.Recovery | None
 ) -> tuple[list[Carrier], list[File], list[Path]]:
@@ -350,10 +338,7 @@ def _spread(
     for each, files in zip(rooms, dealt, strict=True):
         names = tuple(file.name for file in files)
         carriers.append(Carrier(each.folder, replace(each.medium, files=names), tuple(files)))
-        counts: dict[int, int] = {}
-        for name in names:
-            if name in group_of:
-                counts[group_of[name]] = counts.get(group_of[name], 0) + 1
+        counts = Counter(group_of[name] for name in names if name in group_of)
         if any(count > len(made.groups[group].recovery) for group, count in counts.items() if made):
             risky.append(each.folder)
     return carriers, left, risky
@@ -369,13 +354,12 @@ def _deal(
 ) -> tuple[list[list[File]], list[File]]:
     """Files by medium, and those for which there is no room. Without groups the first medium is filled first."""
     dealt: list[list[File]] = [[] for _ in rooms]
-    counts: list[dict[int, int]] = [{} for _ in rooms]
+    counts: list[Counter[int]] = [Counter() for _ in rooms]
     left = []
 
     def give(at: int, file: File) -> None:
         dealt[at].append(file)
-        group = group_of.get(file.name, -1)
-        counts[at][group] = counts[at].get(group, 0) + 1
+        counts[at][group_of.get(file.name, -1)] += 1
 
     waiting = []
     for file in packs:
@@ -388,11 +372,11 @@ def _deal(
         group = group_of.get(file.name, -1)
         fitting = [n for n, each in enumerate(rooms) if each.cost(file) <= free[id(each.space)]]
         if caps and group >= 0:
-            fitting = [n for n in fitting if counts[n].get(group, 0) < caps[group]]
+            fitting = [n for n in fitting if counts[n][group] < caps[group]]
         if not fitting:
             left.append(file)
             continue
-        at = min(fitting, key=lambda n: (counts[n].get(group, 0), n)) if group_of else fitting[0]
+        at = min(fitting, key=lambda n: (counts[n][group], n)) if group_of else fitting[0]
         free[id(rooms[at].space)] -= rooms[at].cost(file)
         give(at, file)
     return dealt, left

@@ -7,15 +7,17 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transfer.bundle import recovery as rec
-from transfer.bundle.header import Blob, blob_path
+from transfer.bundle.header import blob_path
 from transfer.bundle.reader import Bundle, file_fault
 from transfer.bundle.recovery import Group, Part, Recovery
-from transfer.chunks.erasure import Code, decode, encode
+from transfer.chunks.erasure import decode, encode
 from transfer.errors import Damaged, FormatError, MissingPart, NoSpace, NotFound, TransferError, from_os_error
 from transfer.events import Advanced, Done, Noted, Observer, Planned
+from transfer.flows.ship import File, files_of, in_memory
 from transfer.model import Digest
 from transfer.streams import (
     IterReader,
@@ -45,25 +47,27 @@ def packs_of(bundle: Bundle) -> list[Part]:
     return [Part(blob.digest, blob.size) for blob in bundle.header.packs]
 
 
+def recovery_at(bundle: Bundle, place: Path) -> Recovery:
+    """The recovery.json of one place. NotFound if there is none, FormatError if it is of no use for this bundle."""
+    path = place / rec.NAME
+    return rec.parse_recovery(read_small(path, rec.DOCUMENT_MAX), str(path), bundle.manifest.digest, packs_of(bundle))
+
+
 def read_recovery(bundle: Bundle) -> Recovery | None:
     """The bundle's recovery.json from the first place that has one for it; None if there is none."""
     for place in bundle.places:
         with contextlib.suppress(NotFound, FormatError):
-            path = place / rec.NAME
-            return rec.parse_recovery(
-                read_small(path, rec.DOCUMENT_MAX), str(path), bundle.manifest.digest, packs_of(bundle)
-            )
+            return recovery_at(bundle, place)
     return None
 
 
 def make(bundle: Bundle, share: int, observer: Observer) -> Recovery:
     """Recovery files in the bundle's own folder, unless they are there. Each pack is checked while it is read."""
     made = read_recovery(bundle)
-    if made and made.share == share and all(_whole(bundle.folder, part) for g in made.groups for part in g.recovery):
+    if made and made.share == share and all(_whole(bundle.folder, part) for part in made.files):
         return made
-    packs = packs_of(bundle)
-    groups = [([packs[n] for n in numbers], count) for numbers, count in rec.grouped(len(packs), share)]
-    needed = sum(max(part.size for part in data) * count for data, count in groups)
+    planned = foreseen(bundle, share)
+    needed = sum(part.size for part in planned.files)
     folder = bundle.folder / rec.FOLDER
     try:
         (bundle.folder / rec.NAME).unlink(missing_ok=True)
@@ -76,10 +80,8 @@ def make(bundle: Bundle, share: int, observer: Observer) -> Recovery:
     if needed > free.f_bavail * free.f_frsize:
         folder.rmdir()
         raise NoSpace(f"{folder}: the recovery files need {needed / 1e6:.1f} MB", hint="free some space there")
-    observer(Planned("parity", sum(part.size for part in packs)))
-    made = Recovery(
-        bundle.manifest.digest, share, tuple(_encode(bundle, data, count, observer) for data, count in groups)
-    )
+    observer(Planned("parity", sum(blob.size for blob in bundle.header.packs)))
+    made = replace(planned, groups=tuple(_encode(bundle, group, observer) for group in planned.groups))
     publish(bundle.folder / rec.NAME, made.encode())
     observer(Done("parity"))
     return made
@@ -96,31 +98,41 @@ def foreseen(bundle: Bundle, share: int) -> Recovery:
     return Recovery(bundle.manifest.digest, share, tuple(groups))
 
 
+def dealt(bundle: Bundle, made: Recovery | None) -> tuple[list[File], list[File]]:
+    """What tells of the bundle, its index last; and what can be shared out: packs and recovery files."""
+    packs = {blob.path for blob in bundle.header.packs}
+    telling: list[File] = []
+    shared: list[File] = []
+    for file in files_of(bundle):
+        (shared if file.name in packs else telling).append(file)
+    if made:
+        telling.insert(-1, in_memory(rec.NAME, made.encode()))
+        shared += [File(part.path, part.digest, part.size, bundle.folder / part.path) for part in made.files]
+    return telling, shared
+
+
 def _whole(folder: Path, part: Part) -> bool:
     with contextlib.suppress(OSError):
         return (folder / part.path).lstat().st_size == part.size
     return False
 
 
-def _encode(bundle: Bundle, data: Sequence[Part], count: int, observer: Observer) -> Group:
+def _encode(bundle: Bundle, group: Group, observer: Observer) -> Group:
+    """The group with its recovery files as they are now."""
     folder = bundle.folder / rec.FOLDER
-    size = max(part.size for part in data)
     with contextlib.ExitStack() as stack:
-        sources = [
-            IterReader(stack.enter_context(_reading(bundle.path_of(Blob(part.digest, part.size, 0, 0)), part)))
-            for part in data
-        ]
-        files = [stack.enter_context(_File(folder / f".{number}.tmp", size)) for number in range(count)]
+        sources = [IterReader(stack.enter_context(_reading(bundle.path_of(part), part))) for part in group.data]
+        files = [stack.enter_context(_File(folder / f".{n}.tmp", part.size)) for n, part in enumerate(group.recovery)]
         writes: list[Callable[[bytes], object]] = [file.write for file in files]
-        encode(sources, size, Code(len(data), count), writes, lambda passed: observer(Advanced("parity", passed)))
+        encode(sources, group.size, group.code, writes, lambda passed: observer(Advanced("parity", passed)))
         found = []
         for file in files:
             file.sync()
             digest = file.digest()
             os.replace(file.path, folder / digest.hex)
-            found.append(Part(digest, size))
+            found.append(Part(digest, group.size))
     sync_folder(folder)
-    return Group(tuple(data), tuple(found))
+    return replace(group, recovery=tuple(found))
 
 
 @contextlib.contextmanager
@@ -174,7 +186,7 @@ def lost_packs(bundle: Bundle, observer: Observer, jobs: int) -> list[Part]:
 
 
 def _pack_path(bundle: Bundle, part: Part) -> Path | None:
-    path = bundle.path_of(Blob(part.digest, part.size, 0, 0))
+    path = bundle.path_of(part)
     return path if path.exists() else None
 
 
@@ -192,9 +204,7 @@ def _faults(
         if path is None:
             return "it is not there"
         try:
-            return file_fault(
-                path, Blob(part.digest, part.size, 0, 0), lambda count: observer(Advanced("recover", count))
-            )
+            return file_fault(path, part, lambda count: observer(Advanced("recover", count)))
         except TransferError as error:
             return error.message
 

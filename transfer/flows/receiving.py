@@ -13,7 +13,7 @@ from typing import Any
 from transfer.bundle.store import Store
 from transfer.errors import NotFound, TransferError, UsageError
 from transfer.model import Digest
-from transfer.streams import SliceReader, open_plain, publishing, verified
+from transfer.streams import copy_verified
 
 EVENTS = "TRANSFER_EVENTS"
 """Set for a command whose progress another program reads: events are JSON lines on standard error."""
@@ -23,18 +23,11 @@ def supply(store: Store, path: Path, digest: Digest, size: int) -> bool:
     """Put a file of the store where an arriving bundle wants it, checked. False if the store has not got it whole."""
     source = store.blobs / digest.hex
     try:
-        with open_plain(source) as file, publishing(_ready(path)) as write:
-            reader = SliceReader(file.fileno(), 0, size, str(source))
-            for block in verified(reader, digest, size, str(source)):
-                write(block)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        copy_verified(source, path, digest, size)
     except TransferError:
         return False
     return True
-
-
-def _ready(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def run_import(folder: Path, options: dict[str, Any], event: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from transfer.bundle.store import Store
 from transfer.errors import FormatError, MissingPart, NotFound, UsageError, from_os_error
 from transfer.flows.check import Checked
 from transfer.model import Digest
-from transfer.streams import SliceReader, open_plain, parse_object, publish, publishing, read_small, verified
+from transfer.streams import copy_verified, parse_object, publish, read_small
 from transfer.work import Pool
 
 REQUEST_MAX = 16 << 20
@@ -106,16 +106,12 @@ def answer(request: Request, folder: Path, library: Shelf) -> Answered:
 def _copy(bundle: Bundle, blob: Blob, folder: Path) -> None:
     source = bundle.path_of(blob)
     try:
-        file = open_plain(source)
+        copy_verified(source, folder / blob.path, blob.digest, blob.size)
     except NotFound as error:
         raise MissingPart(
             f"{source} is not here any more",
             hint="name a folder that has the whole bundle with --seed, or export the same images again",
         ) from error
-    with file, publishing(folder / blob.path) as write:
-        reader = SliceReader(file.fileno(), 0, blob.size, str(source))
-        for block in verified(reader, blob.digest, blob.size, str(source)):
-            write(block)
 
 
 @dataclass(frozen=True, slots=True)

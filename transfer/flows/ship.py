@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transfer.bundle.header import SIGNATURE, Blob
+from transfer.bundle.header import SIGNATURE, blob_path
 from transfer.bundle.reader import Bundle, file_fault
 from transfer.chunks.name import chunk_id
 from transfer.errors import (
@@ -25,8 +25,8 @@ from transfer.errors import (
     UsageError,
 )
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Rewound
-from transfer.model import Digest
-from transfer.ship.base import PART, Depot, Held
+from transfer.model import Addressed, Digest
+from transfer.ship.base import PART, Depot, Held, portable
 from transfer.streams import open_plain, pread, read_small, sha256
 from transfer.work import Pool
 
@@ -83,8 +83,8 @@ class Plan:
 
 def files_of(bundle: Bundle) -> list[File]:
     """All files, in the order in which they go: what says what it is, packs, what helps people, the index last. MissingPart if one is not here."""
-    out = [_blob(bundle, each.digest, each.size) for each in (bundle.manifest, bundle.config)]
-    out += [_blob(bundle, each.digest, each.size) for each in (*bundle.header.catalog, *bundle.header.packs)]
+    blobs: list[Addressed] = [bundle.manifest, bundle.config, *bundle.header.catalog, *bundle.header.packs]
+    out = [_blob(bundle, each) for each in blobs]
     for name in ("README.txt", "verify.py", SIGNATURE, "oci-layout", INDEX):
         path = bundle.folder / name
         if name == INDEX or path.is_file():
@@ -97,12 +97,18 @@ def in_memory(name: str, data: bytes, path: Path | None = None) -> File:
     return File(name, sha256(data), len(data), path or Path(name), data)
 
 
-def _blob(bundle: Bundle, digest: Digest, size: int) -> File:
-    blob = Blob(digest, size, 0, 0)
-    name, path = blob.path, bundle.path_of(blob)
-    if not path.is_file() or path.lstat().st_size != size:
+def _blob(bundle: Bundle, blob: Addressed) -> File:
+    path = bundle.path_of(blob)
+    if not path.is_file() or path.lstat().st_size != blob.size:
         raise MissingPart(f"{path} is missing or not of its size", hint="copy it from the bundle, or export again")
-    return File(name, digest, size, path)
+    return File(blob_path(blob.digest), blob.digest, blob.size, path)
+
+
+def name_of(bundle: Bundle) -> str:
+    """The name a bundle has wherever it is shipped: that of its folder. UsageError for one that cannot be a name everywhere."""
+    name = bundle.folder.resolve().name
+    portable(name)
+    return name
 
 
 @contextlib.contextmanager
@@ -351,6 +357,6 @@ class Shipment:
 
     def _source_is_sound(self, file: File) -> None:
         """Damaged, naming the file here, if it is the one that is wrong."""
-        why = "" if file.data is not None else file_fault(file.path, Blob(file.digest, file.size, 0, 0))
+        why = "" if file.data is not None else file_fault(file.path, file)
         if why:
             raise Damaged(f"{file.path}: {why}", hint="the bundle here is damaged: transfer verify says what to do")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from transfer.bundle import recovery as rec
 from transfer.bundle.medium import AGAIN
 from transfer.bundle.reader import Bundle
 from transfer.errors import MissingPart, NotFound, TransferError
 from transfer.events import Observer
 from transfer.flows import parity
 from transfer.flows.gather import bundles_in
-from transfer.flows.ship import File, Shipment, Shipped, files_of, in_memory
+from transfer.flows.ship import Shipment, Shipped, name_of
 from transfer.ship.base import Depot
 from transfer.ship.folder import FolderDepot
 from transfer.ship.throttled import Bucket, Throttled
-
-PREFIX = "spool:"
 
 
 def fill(bundle: Bundle, place: Path, share: int, limit: int, observer: Observer) -> Shipped:
@@ -36,25 +32,11 @@ def fill(bundle: Bundle, place: Path, share: int, limit: int, observer: Observer
         depot: Depot = FolderDepot(place)
         return Throttled(depot, bucket) if bucket else depot
 
-    shipment = Shipment(
-        list(_in_order(bundle, made)), bundle.folder.resolve().name, connect, observer, 1, str(place), one_way=True
-    )
+    telling, shared = parity.dealt(bundle, made)
+    once_more = [replace(file, name=f"{AGAIN}/{file.name}") for file in telling]
+    files = [*telling, *shared, *once_more]
+    shipment = Shipment(files, name_of(bundle), connect, observer, 1, str(place), one_way=True)
     return shipment.run(bundle.manifest.digest)
-
-
-def _in_order(bundle: Bundle, made: rec.Recovery | None) -> Iterator[File]:
-    """First what tells of it, then the packs, then what tells of it again."""
-    packs = {blob.path for blob in bundle.header.packs}
-    files = files_of(bundle)
-    first = [file for file in files if file.name not in packs]
-    if made:
-        first.insert(-1, in_memory(rec.NAME, made.encode()))
-    yield from first
-    yield from (file for file in files if file.name in packs)
-    for part in (part for group in made.groups for part in group.recovery) if made else ():
-        yield File(part.path, part.digest, part.size, bundle.folder / part.path)
-    for file in first:
-        yield replace(file, name=f"{AGAIN}/{file.name}")
 
 
 def arrived(place: Path) -> list[Path]:
@@ -67,18 +49,21 @@ def arrived(place: Path) -> list[Path]:
 
 def has_come(folder: Path) -> None:
     """MissingPart if not even what tells of a bundle has come whole."""
-    places = [folder, folder / AGAIN]
-    for each in places:
-        with contextlib.suppress(TransferError, OSError):
-            Bundle(each, places=places)
-            return
-    raise MissingPart(
-        f"{folder}: what tells of this bundle has not come whole yet", hint="run again when more has arrived"
-    )
+    if _opened(folder) is None:
+        raise MissingPart(
+            f"{folder}: what tells of this bundle has not come whole yet", hint="run again when more has arrived"
+        )
 
 
 def _created(folder: Path) -> tuple[int, str]:
-    for each in (folder, folder / AGAIN):
-        with contextlib.suppress(TransferError):
-            return Bundle(each, places=[folder, folder / AGAIN]).header.created, folder.name
-    return 0, folder.name
+    bundle = _opened(folder)
+    return bundle.header.created if bundle else 0, folder.name
+
+
+def _opened(folder: Path) -> Bundle | None:
+    """The bundle by what tells of it, from either copy; None if that has not come whole."""
+    places = [folder, folder / AGAIN]
+    for each in places:
+        with contextlib.suppress(TransferError, OSError):
+            return Bundle(each, places=places)
+    return None

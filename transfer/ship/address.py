@@ -14,6 +14,8 @@ from transfer.errors import LinkError, UsageError
 _HOST = re.compile(r"[A-Za-z0-9_.:%][A-Za-z0-9_.:%-]*", re.ASCII)
 _USER = re.compile(r"[A-Za-z0-9_.@+\\][A-Za-z0-9_.@+$\\-]*", re.ASCII)
 _PIN = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
+SPOOL = "spool:"
+"""What the folder of a one-way link is written with."""
 GCM = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 """The fastest ciphers where processors have AES: ChaCha20, OpenSSH's first choice, takes more of them."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from transfer.errors import Damaged, FormatError
+from transfer.errors import Damaged, FormatError, UsageError
 from transfer.model import Digest
 
 PART = 1 << 20
@@ -15,6 +15,7 @@ WINDOW = 8 << 20
 """Bytes that may be on their way before the far side has said that it wrote them."""
 NAME_MAX = 255
 HIDDEN, UNFINISHED = ".", ".part"
+RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{a}{n}" for a in ("COM", "LPT") for n in range(1, 10))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,17 @@ def split_name(name: str) -> tuple[str, ...]:
     if len(parts) > 8:
         raise FormatError(f"{name!r:.200} is too deep")
     return parts
+
+
+def portable(name: str) -> None:
+    """UsageError for a folder's name that FAT, exFAT or NTFS does not take."""
+    try:
+        split_name(name)
+        legal = name.split(".")[0].upper() not in RESERVED
+    except FormatError:
+        legal = False
+    if not legal:
+        raise UsageError(f"{name!r:.200}: no name that every medium takes", hint="rename the bundle's folder")
 
 
 def unfinished(base: str) -> str:

@@ -11,13 +11,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from transfer.errors import FormatError, MediumError, NotFound, UsageError, from_os_error
-from transfer.ship.base import PART, Traits, split_name
+from transfer.errors import MediumError, NotFound, UsageError, from_os_error
+from transfer.ship.base import PART, Traits
 from transfer.ship.folder import FolderDepot
 
 CLUSTER = 64 << 10
 """A file is counted as if the filesystem gave space in units of so many bytes, or of its own if those are larger."""
-RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{a}{n}" for a in ("COM", "LPT") for n in range(1, 10))})
 _BLKFLSBUF = 0x1261  # linux/fs.h
 
 
@@ -108,17 +107,6 @@ def room(folder: Path) -> tuple[int, int, int]:
         return found.f_bavail * found.f_frsize, max(found.f_frsize, CLUSTER), folder.stat().st_dev
     except OSError as error:
         raise from_os_error(error, f"looking at {folder}") from error
-
-
-def portable(name: str) -> None:
-    """UsageError for a folder's name that FAT, exFAT or NTFS does not take."""
-    try:
-        split_name(name)
-        legal = name.split(".")[0].upper() not in RESERVED
-    except FormatError:
-        legal = False
-    if not legal:
-        raise UsageError(f"{name!r:.200}: no name that every medium takes", hint="rename the bundle's folder")
 
 
 def removable(folder: Path) -> Path:
