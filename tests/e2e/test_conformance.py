@@ -15,7 +15,8 @@ from tests.e2e.test_docker import KINDS, daemon_of
 from tests.support import engines
 from transfer.engines.archive import ArchiveSink
 from transfer.engines.base import ImageSink, PlatformImage
-from transfer.engines.docker import TEMPORARY, DockerClient, DockerSink, DockerSource
+from transfer.engines.daemon import DockerClient
+from transfer.engines.docker import TEMPORARY, DockerSink, DockerSource
 from transfer.model import Image
 from transfer.serve.registry import Registry
 

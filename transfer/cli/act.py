@@ -14,7 +14,7 @@ from transfer.cli.carry import Access
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json
-from transfer.cli.show import Behind
+from transfer.cli.show import Behind, Wished
 from transfer.errors import MissingPart, UsageError
 from transfer.events import Noted, silent
 from transfer.flows import check as checking
@@ -22,19 +22,14 @@ from transfer.flows import export as exporting
 from transfer.flows import repair, stores
 from transfer.flows.gather import one_bundle
 from transfer.flows.reach import Reach
-from transfer.flows.select import open_source, select
-from transfer.model import Platform
 from transfer.ship.address import Address, parse_address
 from transfer.streams import publish, read_small
 from transfer.work import keep_memory
 
 
 def export(
-    patterns: list[str],
+    wished: Wished,
     output: Path,
-    source: str,
-    platform: str,
-    level: int,
     behind: Behind,
     jobs: int | None,
     json: bool,
@@ -44,12 +39,12 @@ def export(
     keep_memory()
     observer = Progress(quiet=quiet)
     choice = behind.choice()
-    opened, named = open_source(source)
+    opened, named = wished.open(observer)
     try:
         base = behind.bases(choice, observer)
         observer(Noted(f"from {opened.where}"))
-        found = select(opened, [*named, *patterns], Platform.parse(platform) if platform else None, observer)
-        done = exporting.export(opened, found, output, level=level, jobs=jobs, observer=observer, base=base)
+        found = wished.select(opened, named, observer)
+        done = exporting.export(opened, found, output, level=wished.level, jobs=jobs, observer=observer, base=base)
     finally:
         observer.close()
         opened.close()

@@ -16,7 +16,8 @@ from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.cli.render import age, amount, print_json
 from transfer.cli.show import Behind
-from transfer.engines.docker import DockerClient, DockerSource
+from transfer.engines.daemon import DockerClient
+from transfer.engines.docker import DockerSource
 from transfer.errors import Damaged, TransferError, UsageError
 from transfer.events import Observer
 from transfer.flows import diff as differing

@@ -31,6 +31,13 @@ From = Annotated[
     ),
 ]
 PlatformOption = Annotated[str, typer.Option("--platform", help="Only this platform of an index, e.g. linux/arm64.")]
+Via = Annotated[
+    str,
+    typer.Option(
+        "--via",
+        help="How a Docker's images are read: files (its own, as root on its host), api (docker save), or auto.",
+    ),
+]
 Level = Annotated[int, typer.Option(min=1, max=19, help="Compression: 3 is fast, 9 is 11 % smaller.")]
 BundleArgument = Annotated[Path, typer.Argument(help="The bundle folder.")]
 Patterns = Annotated[list[str] | None, typer.Argument(help="Names, IDs or globs ('app/*').")]
@@ -94,6 +101,7 @@ def export(
     patterns: Patterns = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to make.")] = Path("images.bundle"),
     source: From = "",
+    via: Via = "auto",
     platform: PlatformOption = "",
     level: Level = 3,
     base: Bases = None,
@@ -113,12 +121,13 @@ def export(
     from transfer.cli import act, show
 
     behind = show.Behind(tuple(base or ()), tuple(seed or ()), store, no_store, site)
+    wished = show.Wished(tuple(patterns or ()), source, via, platform, level)
     if answer:
         act.answer(answer, output, behind, patterns or [], json, quiet)
     elif dry_run:
-        show.plan(patterns or [], output, source, platform, level, behind, jobs, json, quiet)
+        show.plan(wished, output, behind, jobs, json, quiet)
     else:
-        act.export(patterns or [], output, source, platform, level, behind, jobs, json, quiet)
+        act.export(wished, output, behind, jobs, json, quiet)
 
 
 @app.command()
@@ -126,6 +135,7 @@ def plan(
     patterns: Patterns = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the bundle would go.")] = Path("images.bundle"),
     source: From = "",
+    via: Via = "auto",
     platform: PlatformOption = "",
     level: Level = 3,
     base: Bases = None,
@@ -140,7 +150,8 @@ def plan(
     from transfer.cli import show
 
     behind = show.Behind(tuple(base or ()), tuple(seed or ()), store, no_store, "")
-    show.plan(patterns or [], output, source, platform, level, behind, jobs, json, quiet)
+    wished = show.Wished(tuple(patterns or ()), source, via, platform, level)
+    show.plan(wished, output, behind, jobs, json, quiet)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from transfer.bundle.receipt import site_name
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.cli.render import age, amount, print_json
+from transfer.engines.base import Found, ImageSource
 from transfer.errors import NoSpace
 from transfer.events import Observer
 from transfer.flows import export as exporting
@@ -76,12 +77,28 @@ class Behind:
         return list(dict.fromkeys([*named, *([self.site] if self.site else [])]))
 
 
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """Which images an export takes, from where, how they are read and how hard they are compressed."""
+
+    patterns: tuple[str, ...]
+    source: str
+    via: str
+    platform: str
+    level: int
+
+    def open(self, observer: Observer) -> tuple[ImageSource, list[str]]:
+        """The source, and the reference --from names, if any."""
+        return open_source(self.source, via=self.via, observer=observer)
+
+    def select(self, source: ImageSource, named: list[str], observer: Observer) -> list[Found]:
+        platform = Platform.parse(self.platform) if self.platform else None
+        return select(source, [*named, *self.patterns], platform, observer)
+
+
 def plan(
-    patterns: list[str],
+    wished: Wished,
     output: Path,
-    source: str,
-    platform: str,
-    level: int,
     behind: Behind,
     jobs: int | None,
     json: bool,
@@ -92,11 +109,11 @@ def plan(
     With a base the delta is made and thrown away: `delta` has its exact bytes.
     """
     observer = Progress(quiet=quiet or json)
-    opened, named = open_source(source)
+    opened, named = wished.open(observer)
     weighed = None
     try:
         base = behind.bases(behind.choice(), observer)
-        found = select(opened, [*named, *patterns], Platform.parse(platform) if platform else None, observer)
+        found = wished.select(opened, named, observer)
         where = opened.where
         if base and not (output / "index.json").exists():
             with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +121,7 @@ def plan(
                     opened,
                     found,
                     Path(folder) / "plan",
-                    level=level,
+                    level=wished.level,
                     jobs=jobs,
                     observer=observer,
                     base=base,

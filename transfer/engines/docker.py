@@ -1,19 +1,14 @@
-"""Docker, through its Engine API: `docker save` as one stream in; load or pull out (https://docs.docker.com/engine/api/)."""
+"""Docker's images: read from the daemon's own files or through its API (`docker save`), and taken by load or pull."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
-
-import httpx
+from typing import Literal
 
 from transfer.engines.base import (
     Content,
@@ -26,166 +21,22 @@ from transfer.engines.base import (
     SourceTraits,
     platform_image,
 )
+from transfer.engines.daemon import DockerClient
 from transfer.engines.ocilayout import LAYOUT, name_annotations
+from transfer.engines.overlay import OverlayImages
 from transfer.engines.saves import Saves
-from transfer.errors import Damaged, EngineError, NoSpace, NotFound, TransferError, TryAgain, UsageError
+from transfer.errors import Damaged, EngineError, NoSpace, NotFound, TransferError, TryAgain
 from transfer.events import Noted, Observer, silent
 from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
 from transfer.streams import BLOCK, canonical_json
 from transfer.tarfmt import RECORD, make_header, member, padding
 
-DEFAULT_HOST = "unix:///var/run/docker.sock"
 TEMPORARY = "transfer-import"
 """First part of the repository name that images have while they are pulled from this process."""
 
 Way = Literal["auto", "pull", "load"]
-_NO_DOCKER = "is it a Docker daemon that DOCKER_HOST names?"
+ReadWay = Literal["auto", "files", "api"]
 _STALE = re.compile(rf"127\.0\.0\.1:[0-9]+/{TEMPORARY}/[0-9a-f]+@sha256:[0-9a-f]{{64}}")
-
-
-class DockerClient:
-    """One daemon. Every failure comes out as one of our errors, naming the daemon."""
-
-    def __init__(self, host: str = "") -> None:
-        self.host = host or os.environ.get("DOCKER_HOST", "") or DEFAULT_HOST
-        self.where = f"the Docker at {self.host}"
-        self.local = self.host.startswith("unix://")
-        self._http = _client(self.host)
-        self._version: dict[str, Any] | None = None
-
-    def close(self) -> None:
-        self._http.close()
-
-    def get(self, path: str, **params: Any) -> Any:
-        """A GET's JSON; None for 404."""
-        reply = self._send("GET", path, params)
-        return None if reply.status_code == 404 else self._json(reply)
-
-    def do(self, method: str, path: str, **params: Any) -> None:
-        """A call whose answer is only success or not. NotFound for 404."""
-        reply = self._send(method, path, params)
-        if reply.status_code == 404:
-            raise NotFound(f"{self.where}: {_message(reply.content)}")
-        self._json(reply)
-
-    def _send(self, method: str, path: str, params: Mapping[str, Any]) -> httpx.Response:
-        with self._failing():
-            return self._http.request(method, path, params=dict(params))
-
-    def _json(self, reply: httpx.Response) -> Any:
-        if reply.status_code >= 300:
-            raise EngineError(f"{self.where}: {_message(reply.content)} (HTTP {reply.status_code})")
-        with self._failing():
-            return json.loads(reply.content) if reply.content else None
-
-    def ask(self, path: str, **params: Any) -> dict[str, Any]:
-        """A GET's object, empty for 404. EngineError for anything else: this is no Docker."""
-        value = self.get(path, **params)
-        if value is not None and not isinstance(value, dict):
-            raise EngineError(f"{self.where}: {path} answers with something that is no object", hint=_NO_DOCKER)
-        return value or {}
-
-    def images(self, **params: Any) -> list[dict[str, Any]]:
-        """All images, each with its Id."""
-        value = self.get("/images/json", **params)
-        if not isinstance(value, list) or not all(isinstance(e, dict) and isinstance(e.get("Id"), str) for e in value):
-            raise EngineError(f"{self.where}: its list of images cannot be read", hint=_NO_DOCKER)
-        return value
-
-    @contextlib.contextmanager
-    def _failing(self) -> Iterator[None]:
-        try:
-            yield
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise EngineError(
-                f"{self.where} does not answer: {error}",
-                hint="is the daemon running, may you use its socket, is DOCKER_HOST right?",
-            ) from error
-        except httpx.HTTPError as error:
-            raise TryAgain(
-                f"{self.where}: the connection broke off ({type(error).__name__}: {error})",
-                hint="run the same command again",
-            ) from error
-        except (ValueError, httpx.InvalidURL) as error:
-            raise EngineError(f"{self.where}: an answer that cannot be read: {error}") from error
-
-    @contextlib.contextmanager
-    def stream(
-        self, method: str, path: str, *, content: Iterator[bytes] | None = None, length: int = 0, **params: Any
-    ) -> Iterator[Iterator[bytes]]:
-        """A call whose answer is streamed, as blocks. `content` is an archive of `length` bytes."""
-        with (
-            self._failing(),
-            self._http.stream(
-                method,
-                path,
-                params=params,
-                content=content,
-                headers={"Content-Type": "application/x-tar", "Content-Length": str(length)} if content else None,
-            ) as reply,
-        ):
-            if reply.status_code >= 400:
-                text = _message(reply.read())
-                kind = NotFound if reply.status_code == 404 else EngineError
-                raise kind(f"{self.where}: {text} (HTTP {reply.status_code})")
-            yield reply.iter_raw()
-
-    @property
-    def platform(self) -> Platform:
-        """What this daemon runs."""
-        if self._version is None:
-            self._version = self.ask("/version")
-        return Platform(str(self._version.get("Os", "linux")), str(self._version.get("Arch", "amd64")))
-
-    def has_containerd_store(self) -> bool:
-        """Whether images live in containerd: image IDs are then manifest digests."""
-        status = self.ask("/info").get("DriverStatus") or []
-        return ["driver-type", "io.containerd.snapshotter.v1"] in status
-
-    def inspect(self, reference: str) -> dict[str, Any] | None:
-        """An image by name or ID."""
-        found = self.ask(f"/images/{reference}/json")
-        if found and not isinstance(found.get("Id"), str):
-            raise EngineError(f"{self.where}: what it says of {reference!r:.100} cannot be read", hint=_NO_DOCKER)
-        return found or None
-
-
-def _client(host: str) -> httpx.Client:
-    timeout = httpx.Timeout(None, connect=10.0)
-    if host.startswith("unix://") and len(host) > 7:
-        transport = httpx.HTTPTransport(uds=host.removeprefix("unix://"))
-        return httpx.Client(transport=transport, base_url="http://docker", timeout=timeout)
-    if host.startswith(("tcp://", "http://", "https://")):
-        address = host.partition("://")[2]
-        if not re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/?", address, re.ASCII):
-            raise UsageError(f"DOCKER_HOST {host!r:.200} is no address", hint="write it as tcp://host:port")
-        secure = bool(os.environ.get("DOCKER_TLS_VERIFY")) or host.startswith("https://")
-        verify = _tls() if secure else True
-        scheme = "https" if secure else "http"
-        return httpx.Client(base_url=f"{scheme}://{address}", timeout=timeout, verify=verify)
-    raise UsageError(
-        f"DOCKER_HOST {host!r:.200}: only unix:// and tcp:// are understood",
-        hint="for ssh://, forward the socket: ssh -L /tmp/d.sock:/var/run/docker.sock host",
-    )
-
-
-def _tls() -> ssl.SSLContext:
-    folder = Path(os.environ.get("DOCKER_CERT_PATH", "") or Path.home() / ".docker")
-    try:
-        context = ssl.create_default_context(cafile=folder / "ca.pem")
-        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    except OSError as error:
-        raise UsageError(f"DOCKER_TLS_VERIFY is set, but the keys in {folder} cannot be read: {error}") from error
-    return context
-
-
-def _message(data: bytes) -> str:
-    try:
-        value = json.loads(data)
-        text = value.get("message", "") if isinstance(value, dict) else ""
-    except ValueError:
-        text = data.decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else " " for c in str(text))[:500].strip() or "no reason given"
 
 
 def _coalesced(parts: Iterator[bytes]) -> Iterator[bytes]:
@@ -204,13 +55,19 @@ def _coalesced(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class DockerSource:
-    """A daemon's images, by `docker save`."""
+    """A daemon's images: out of its own files where this process may read them (`files`), else by `docker save` (`api`)."""
 
-    def __init__(self, client: DockerClient) -> None:
-        self._client = client
+    def __init__(self, client: DockerClient, *, way: ReadWay = "auto", observer: Observer = silent) -> None:
+        self._client, self._way, self._observer = client, way, observer
         self.where = client.where
-        self.traits = SourceTraits(random_access=False, keeps_digest=client.has_containerd_store())
-        self._saves = Saves(self.where, self._save)
+        files = OverlayImages.of(client.ask("/info")) if client.local and way != "api" else None
+        if way == "files" and files is None:
+            raise EngineError(
+                f"{client.where}: its files cannot be read from here",
+                hint="that takes root, on the daemon's own host, and an overlay2 store; --via api asks the daemon",
+            )
+        self.traits = SourceTraits(random_access=files is not None, keeps_digest=client.has_containerd_store())
+        self._reader: OverlayImages | Saves = files or Saves(self.where, self._save)
 
     def names(self) -> list[Listed]:
         out = []
@@ -236,7 +93,21 @@ class DockerSource:
         return Found(names, Digest.parse(value["Id"], self.where), value.get("Size", 0), layers, None, platform)
 
     def read(self, found: Sequence[Found]) -> Iterator[Offer]:
-        yield from self._saves.read(found)
+        if isinstance(self._reader, OverlayImages):
+            self._read_files(self._reader, found)
+        yield from self._reader.read(found)
+
+    def _read_files(self, files: OverlayImages, found: Sequence[Found]) -> None:
+        """Say that the layers come from the daemon's files; or go back to its API, where something is odd about them."""
+        odd = files.lacks(found)
+        if not odd:
+            self._observer(Noted(f"reading layers from {files.root}, past the daemon"))
+            return
+        if self._way == "files":
+            raise EngineError(odd, hint="transfer export --via api asks the daemon for it instead")
+        self._observer(Noted(f"{odd}; asking the daemon for all layers instead"))
+        self._reader = Saves(self.where, self._save)
+        self.traits = SourceTraits(random_access=False, keeps_digest=self.traits.keeps_digest)
 
     @contextlib.contextmanager
     def _save(self, wanted: Sequence[str]) -> Iterator[Iterator[bytes]]:
@@ -246,7 +117,7 @@ class DockerSource:
     def images(
         self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
     ) -> list[Image]:
-        return self._saves.images(found, documents, sizes)
+        return self._reader.images(found, documents, sizes)
 
     def close(self) -> None:
         self._client.close()

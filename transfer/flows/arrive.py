@@ -16,7 +16,8 @@ from transfer.bundle.reader import Bundle
 from transfer.bundle.store import Adopted
 from transfer.bundle.upkeep import staged
 from transfer.engines.base import ImageSource
-from transfer.engines.docker import DockerClient, DockerSource, Way
+from transfer.engines.daemon import DockerClient
+from transfer.engines.docker import DockerSource, Way
 from transfer.engines.ocilayout import LayoutSource
 from transfer.errors import MissingPart, TransferError
 from transfer.events import Noted, Observer

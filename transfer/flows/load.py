@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from transfer.bundle.reader import Bundle
 from transfer.bundle.rebuild import Rebuilding
 from transfer.engines.base import ImageSink, Landed, PlatformImage
-from transfer.engines.docker import TEMPORARY, DockerClient, DockerSink, Way
+from transfer.engines.daemon import DockerClient
+from transfer.engines.docker import TEMPORARY, DockerSink, Way
 from transfer.errors import EngineError, MissingPart, TransferError, UsageError
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
 from transfer.model import Descriptor, Digest, Image, Platform

@@ -6,13 +6,15 @@ import fnmatch
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast, get_args
 
 from transfer.engines.archive import ArchiveSink, open_archive
 from transfer.engines.base import Found, ImageSink, ImageSource, Listed
-from transfer.engines.docker import DockerClient, DockerSource
+from transfer.engines.daemon import DockerClient
+from transfer.engines.docker import DockerSource, ReadWay
 from transfer.engines.ocilayout import LayoutSink, LayoutSource
 from transfer.errors import NotFound, UsageError
-from transfer.events import Noted, Observer
+from transfer.events import Noted, Observer, silent
 from transfer.model import Image, Platform, Reference, is_name
 
 TRANSPORTS = "docker-daemon:, oci:DIR, docker-archive:FILE, oci-archive:FILE"
@@ -36,13 +38,15 @@ def split_path(rest: str) -> tuple[Path, str]:
     return Path(path), reference
 
 
-def open_source(text: str) -> tuple[ImageSource, list[str]]:
-    """The source a --from means (empty: the Docker found here), and the reference it names, if any."""
-    if not text:
-        return DockerSource(DockerClient()), []
-    transport, rest = split_transport(text)
+def open_source(text: str, *, via: str = "auto", observer: Observer = silent) -> tuple[ImageSource, list[str]]:
+    """The source a --from means (empty: the Docker found here), and the reference it names, if any. `via`: how a Docker's images are read."""
+    if via not in get_args(ReadWay):
+        raise UsageError(f"--via {via!r:.40}: auto, files or api")
+    transport, rest = split_transport(text or "docker-daemon:")
     if transport == "docker-daemon":
-        return DockerSource(DockerClient()), [rest] if rest else []
+        return DockerSource(DockerClient(), way=cast(ReadWay, via), observer=observer), [rest] if rest else []
+    if via != "auto":
+        raise UsageError(f"--via {via} is how a Docker daemon's images are read, and {text!r:.200} is none")
     path, reference = split_path(rest)
     source: ImageSource = LayoutSource(path) if transport == "oci" else open_archive(path)
     return source, [reference] if reference else []
@@ -62,7 +66,7 @@ def select(source: ImageSource, patterns: Sequence[str], platform: Platform | No
     """The images that names, IDs and globs pick, each once, in the order of `merge`. NotFound if one picks nothing."""
     listed: list[Listed] | None = None
     found: list[Found] = []
-    if not patterns and not source.traits.random_access and isinstance(source, DockerSource):
+    if not patterns and isinstance(source, DockerSource):
         raise UsageError("name the images to export", hint="`transfer images` lists them; 'app/*' takes all of app")
     for pattern in patterns or ["*"]:
         if not any(mark in pattern for mark in "*?["):

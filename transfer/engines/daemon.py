@@ -1,0 +1,165 @@
+"""One Docker daemon's API: calls, streams, and every failure under a name of ours (https://docs.docker.com/engine/api/)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from transfer.errors import EngineError, NotFound, TryAgain, UsageError
+from transfer.model import Platform
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+_NO_DOCKER = "is it a Docker daemon that DOCKER_HOST names?"
+
+
+class DockerClient:
+    """One daemon. Every failure comes out as one of our errors, naming the daemon."""
+
+    def __init__(self, host: str = "") -> None:
+        self.host = host or os.environ.get("DOCKER_HOST", "") or DEFAULT_HOST
+        self.where = f"the Docker at {self.host}"
+        self.local = self.host.startswith("unix://")
+        self._http = _client(self.host)
+        self._version: dict[str, Any] | None = None
+
+    def close(self) -> None:
+        self._http.close()
+
+    def get(self, path: str, **params: Any) -> Any:
+        """A GET's JSON; None for 404."""
+        reply = self._send("GET", path, params)
+        return None if reply.status_code == 404 else self._json(reply)
+
+    def do(self, method: str, path: str, **params: Any) -> None:
+        """A call whose answer is only success or not. NotFound for 404."""
+        reply = self._send(method, path, params)
+        if reply.status_code == 404:
+            raise NotFound(f"{self.where}: {_message(reply.content)}")
+        self._json(reply)
+
+    def _send(self, method: str, path: str, params: Mapping[str, Any]) -> httpx.Response:
+        with self._failing():
+            return self._http.request(method, path, params=dict(params))
+
+    def _json(self, reply: httpx.Response) -> Any:
+        if reply.status_code >= 300:
+            raise EngineError(f"{self.where}: {_message(reply.content)} (HTTP {reply.status_code})")
+        with self._failing():
+            return json.loads(reply.content) if reply.content else None
+
+    def ask(self, path: str, **params: Any) -> dict[str, Any]:
+        """A GET's object, empty for 404. EngineError for anything else: this is no Docker."""
+        value = self.get(path, **params)
+        if value is not None and not isinstance(value, dict):
+            raise EngineError(f"{self.where}: {path} answers with something that is no object", hint=_NO_DOCKER)
+        return value or {}
+
+    def images(self, **params: Any) -> list[dict[str, Any]]:
+        """All images, each with its Id."""
+        value = self.get("/images/json", **params)
+        if not isinstance(value, list) or not all(isinstance(e, dict) and isinstance(e.get("Id"), str) for e in value):
+            raise EngineError(f"{self.where}: its list of images cannot be read", hint=_NO_DOCKER)
+        return value
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise EngineError(
+                f"{self.where} does not answer: {error}",
+                hint="is the daemon running, may you use its socket, is DOCKER_HOST right?",
+            ) from error
+        except httpx.HTTPError as error:
+            raise TryAgain(
+                f"{self.where}: the connection broke off ({type(error).__name__}: {error})",
+                hint="run the same command again",
+            ) from error
+        except (ValueError, httpx.InvalidURL) as error:
+            raise EngineError(f"{self.where}: an answer that cannot be read: {error}") from error
+
+    @contextlib.contextmanager
+    def stream(
+        self, method: str, path: str, *, content: Iterator[bytes] | None = None, length: int = 0, **params: Any
+    ) -> Iterator[Iterator[bytes]]:
+        """A call whose answer is streamed, as blocks. `content` is an archive of `length` bytes."""
+        with (
+            self._failing(),
+            self._http.stream(
+                method,
+                path,
+                params=params,
+                content=content,
+                headers={"Content-Type": "application/x-tar", "Content-Length": str(length)} if content else None,
+            ) as reply,
+        ):
+            if reply.status_code >= 400:
+                text = _message(reply.read())
+                kind = NotFound if reply.status_code == 404 else EngineError
+                raise kind(f"{self.where}: {text} (HTTP {reply.status_code})")
+            yield reply.iter_raw()
+
+    @property
+    def platform(self) -> Platform:
+        """What this daemon runs."""
+        if self._version is None:
+            self._version = self.ask("/version")
+        return Platform(str(self._version.get("Os", "linux")), str(self._version.get("Arch", "amd64")))
+
+    def has_containerd_store(self) -> bool:
+        """Whether images live in containerd: image IDs are then manifest digests."""
+        status = self.ask("/info").get("DriverStatus") or []
+        return ["driver-type", "io.containerd.snapshotter.v1"] in status
+
+    def inspect(self, reference: str) -> dict[str, Any] | None:
+        """An image by name or ID."""
+        found = self.ask(f"/images/{reference}/json")
+        if found and not isinstance(found.get("Id"), str):
+            raise EngineError(f"{self.where}: what it says of {reference!r:.100} cannot be read", hint=_NO_DOCKER)
+        return found or None
+
+
+def _client(host: str) -> httpx.Client:
+    timeout = httpx.Timeout(None, connect=10.0)
+    if host.startswith("unix://") and len(host) > 7:
+        transport = httpx.HTTPTransport(uds=host.removeprefix("unix://"))
+        return httpx.Client(transport=transport, base_url="http://docker", timeout=timeout)
+    if host.startswith(("tcp://", "http://", "https://")):
+        address = host.partition("://")[2]
+        if not re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/?", address, re.ASCII):
+            raise UsageError(f"DOCKER_HOST {host!r:.200} is no address", hint="write it as tcp://host:port")
+        secure = bool(os.environ.get("DOCKER_TLS_VERIFY")) or host.startswith("https://")
+        verify = _tls() if secure else True
+        scheme = "https" if secure else "http"
+        return httpx.Client(base_url=f"{scheme}://{address}", timeout=timeout, verify=verify)
+    raise UsageError(
+        f"DOCKER_HOST {host!r:.200}: only unix:// and tcp:// are understood",
+        hint="for ssh://, forward the socket: ssh -L /tmp/d.sock:/var/run/docker.sock host",
+    )
+
+
+def _tls() -> ssl.SSLContext:
+    folder = Path(os.environ.get("DOCKER_CERT_PATH", "") or Path.home() / ".docker")
+    try:
+        context = ssl.create_default_context(cafile=folder / "ca.pem")
+        context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    except OSError as error:
+        raise UsageError(f"DOCKER_TLS_VERIFY is set, but the keys in {folder} cannot be read: {error}") from error
+    return context
+
+
+def _message(data: bytes) -> str:
+    try:
+        value = json.loads(data)
+        text = value.get("message", "") if isinstance(value, dict) else ""
+    except ValueError:
+        text = data.decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else " " for c in str(text))[:500].strip() or "no reason given"
