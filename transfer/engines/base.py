@@ -32,8 +32,8 @@ class SourceTraits:
 class SinkTraits:
     """What a sink does. `keeps_digest`: the manifest digest survives.
 
-    `parallel`: how many images it takes at once. `checks`: it hashes every layer itself and refuses a wrong one, so that nobody
-    has to do it for it.
+    `parallel`: how many images it takes at once; with more than one, it sees to it that a layer two of them lack is sent once.
+    `checks`: it hashes every layer itself and refuses a wrong one, so that nobody has to do it for it.
     """
 
     keeps_digest: bool

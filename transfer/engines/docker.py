@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,13 +126,26 @@ class DockerSource:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How one image is to land: the platform's part, what the daemon will call it, the layers it lacks."""
+    """How one image is to land: the platform's part, what the daemon will call it, the layers it lacks.
+
+    `others`: images on their way in that bring layers this one lacks as well; those are not in `missing`.
+    """
 
     chosen: PlatformImage
     id: Digest
     layers: tuple[Descriptor, ...]
     missing: tuple[Descriptor, ...]
     present: bool
+    others: frozenset[Future[bool]] = frozenset()
+
+    def wait(self) -> None:
+        """Until the others are in place. _Lost if one of them failed."""
+        if not all(each.result() for each in self.others):
+            raise _Lost("an image that was to bring a layer failed")
+
+
+class _Lost(TransferError):
+    """A layer that another image was to bring does not come: this one has to bring it."""
 
 
 class DockerSink:
@@ -159,6 +173,7 @@ class DockerSink:
         self._lock = threading.Lock()
         self._chains: set[tuple[str, ...]] | None = None
         self._layers: set[str] = set()
+        self._coming: dict[tuple[str, ...], Future[bool]] = {}
 
     def _present_layers(self) -> None:
         """Learn the layer chains the daemon has, once; what lands later is added."""
@@ -172,7 +187,8 @@ class DockerSink:
             self._chains.update(tuple(ids[:n]) for n in range(1, len(ids) + 1))
             self._layers.update(ids)
 
-    def _plan(self, image: Image, content: Content) -> _Plan:
+    def _plan(self, image: Image, content: Content, mine: Future[bool] | None = None) -> _Plan:
+        """What the image lacks. With `mine` it is noted that this image brings that, but for what others are bringing already."""
         chosen = platform_image(image, content.document, self._platform or self._client.platform)
         digest = image.root.digest if self._containerd else chosen.config.digest
         layers = image.layers if self._containerd else chosen.layers
@@ -181,21 +197,41 @@ class DockerSink:
             return _Plan(chosen, digest, layers, (), True)
         with self._lock:
             self._present_layers()
-            ids = [str(each) for each in chosen.diff_ids]
-            if self._containerd:
-                missing = [each for each in layers if str(each.digest) not in self._layers]
-            else:
-                chains = self._chains or set()
-                have = next((n for n in range(len(ids), 0, -1) if tuple(ids[:n]) in chains), 0)
-                missing = list(dict.fromkeys(layers[have:]))
-        return _Plan(chosen, digest, layers, tuple(missing), False)
+            lacking = self._lacking(chosen, layers)
+            others = {self._coming[key] for key in lacking if key in self._coming}
+            missing = [layer for key, layer in lacking.items() if key not in self._coming]
+            if mine:
+                self._coming |= {key: mine for key in lacking if key not in self._coming}
+        return _Plan(chosen, digest, layers, tuple(dict.fromkeys(missing)), False, frozenset(others))
+
+    def _lacking(self, chosen: PlatformImage, layers: Sequence[Descriptor]) -> dict[tuple[str, ...], Descriptor]:
+        """The layers the daemon lacks: by digest in a containerd store, else by the chain of diffIDs up to each."""
+        if self._containerd:
+            return {(str(each.digest),): each for each in layers if str(each.digest) not in self._layers}
+        ids = tuple(str(each) for each in chosen.diff_ids)
+        chains = self._chains or set()
+        have = next((n for n in range(len(ids), 0, -1) if ids[:n] in chains), 0)
+        return {ids[: n + 1]: layers[n] for n in range(have, len(ids))}
 
     def lacking(self, image: Image, content: Content) -> list[Descriptor] | None:
         plan = self._plan(image, content)
         return None if plan.present else list(plan.missing)
 
     def land(self, image: Image, names: Sequence[str], content: Content) -> Landed:
-        plan = self._plan(image, content)
+        while True:
+            mine: Future[bool] = Future()
+            landed = None
+            try:
+                landed = self._land(image, self._plan(image, content, mine), names, content)
+                return landed
+            except _Lost:
+                continue
+            finally:
+                with self._lock:
+                    self._coming = {key: each for key, each in self._coming.items() if each is not mine}
+                mine.set_result(landed is not None)
+
+    def _land(self, image: Image, plan: _Plan, names: Sequence[str], content: Content) -> Landed:
         if plan.present:
             self._name(plan.id, names)
             self._drop_temporary(plan.id)
@@ -229,6 +265,7 @@ class DockerSink:
     def _pull(self, plan: _Plan) -> int:
         if not self._publish:
             raise EngineError(f"{self.where}: cannot pull from here", hint="use --via load")
+        plan.wait()
         repository, _, digest = self._publish(plan.chosen).partition("@")
         with self._client.stream("POST", "/images/create", fromImage=repository, tag=digest) as answer:
             self._heed(answer)
@@ -346,7 +383,7 @@ class _Archive:
             ("index.json", canonical_json(index)),
             ("oci-layout", LAYOUT),
         ]
-        self._layers, self._content = layers, content
+        self._plan, self._layers, self._content = plan, layers, content
         sizes = [len(data) for _, data in self._before + self._after] + [layer.size for layer in layers]
         self.size = sum(RECORD + size + padding(size) for size in sizes) + 2 * RECORD
 
@@ -357,6 +394,7 @@ class _Archive:
             yield make_header(_blob_name(layer.digest), layer.size)
             yield from self._content.open(layer)
             yield bytes(padding(layer.size))
+        self._plan.wait()  # the daemon unpacks when it has the archive's end; what another image brings must be there by then
         for name, data in self._after:
             yield from member(name, data)
         yield bytes(2 * RECORD)

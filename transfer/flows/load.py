@@ -196,7 +196,7 @@ def _job(
 
 
 class _Landing:
-    """Images on their way in, a few at once, never two that would be sent the same layer."""
+    """Images on their way in, as many at once as the sink takes."""
 
     def __init__(self, sink: ImageSink, content: BundleContent, observer: Observer, lanes: Pool, parallel: int) -> None:
         self._sink, self._content, self._observer = sink, content, observer
@@ -208,19 +208,14 @@ class _Landing:
         self._failed = [Failed(job.image, job.names, error) for job, error in todo if error]
         waiting = [job for job, error in todo if not error]
         running: dict[Future[Landed], _Job] = {}
-        there: set[Digest] = set()
         while waiting or running:
-            busy = {digest for job in running.values() for digest in job.missing} - there
-            ready = next((job for job in waiting if not job.missing & busy), None)
-            if ready and len(running) < self._parallel:
-                waiting.remove(ready)
-                running[self._lanes.submit(lambda job=ready: self._one(job))] = ready  # type: ignore[misc]
+            if waiting and len(running) < self._parallel:
+                job = waiting.pop(0)
+                running[self._lanes.submit(lambda job=job: self._one(job))] = job  # type: ignore[misc]
                 continue
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                job = running.pop(future)
-                if self._settle(job, future):
-                    there |= job.missing
+                self._settle(running.pop(future), future)
         order = {id(job.image): n for n, (job, _) in enumerate(todo)}
         self._landed.sort(key=lambda each: order[id(each.image)])
         return self._landed, self._failed
@@ -228,18 +223,17 @@ class _Landing:
     def _one(self, job: _Job) -> Landed:
         return self._sink.land(job.image, job.names, self._content)
 
-    def _settle(self, job: _Job, future: Future[Landed]) -> bool:
-        """Note how it went; whether it is in place."""
+    def _settle(self, job: _Job, future: Future[Landed]) -> None:
+        """Note how it went."""
         try:
             landed = future.result()
         except TransferError as error:
             self._failed.append(Failed(job.image, job.names, error))
             self._observer(Noted(f"{job.image.label} failed: {error.message}"))
-            return False
+            return
         self._landed.append(landed)
         verb = "is in place" if landed.status == "imported" else "was there already"
         self._observer(Noted(f"{job.image.label} {verb} ({landed.id.short})"))
-        return True
 
 
 def load_into_docker(
