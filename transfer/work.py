@@ -161,3 +161,26 @@ def ahead_of(items: Iterator[T], depth: int, *, threaded: bool = True) -> Iterat
     finally:
         stop.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def aside(call: Callable[[T], object], depth: int, *, threaded: bool = True) -> Iterator[Callable[[T], object]]:
+    """Gives a function that has `call`, which must not fail, made for item after item by a thread beside, at most `depth` behind.
+
+    At the end of the block it has been made for all of them.
+    """
+    if not threaded:
+        yield call
+        return
+    waiting: queue.Queue[object] = queue.Queue(depth)
+
+    def run() -> None:
+        while (item := waiting.get()) is not _END:
+            call(item)  # type: ignore[arg-type]
+
+    thread = background(run, "aside")
+    try:
+        yield waiting.put
+    finally:
+        waiting.put(_END)
+        thread.join()

@@ -16,7 +16,7 @@ from tests.support import engines
 from transfer.engines.archive import ArchiveSink
 from transfer.engines.base import ImageSink, PlatformImage
 from transfer.engines.daemon import DockerClient
-from transfer.engines.docker import TEMPORARY, DockerSink, DockerSource
+from transfer.engines.docker import TEMPORARY, DockerSink, DockerSource, ReadWay
 from transfer.model import Image
 from transfer.serve.registry import Registry
 
@@ -29,19 +29,37 @@ def daemon(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield daemon
 
 
+@pytest.fixture(scope="module")
+def visible(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Daemon]:
+    """A daemon whose files this process sees; the newer ones run in a root of their own."""
+    with daemon_of("20.10", tmp_path_factory.mktemp("visible")) as daemon:
+        yield daemon
+
+
+def opened_by(way: ReadWay, daemon: engines.Daemon, folder: Path, request: pytest.FixtureRequest) -> OpenedSource:
+    daemon.remove_all()
+    path, content = folder / "a.tar", HeldContent()
+    sink = ArchiveSink(path, docker=True)
+    for name in NAMES:
+        sink.land(content.image(name), [name], content)
+    sink.close(failed=False)
+    daemon.load(path)
+    source = DockerSource(DockerClient(daemon.host), way=way)
+    request.addfinalizer(source.close)
+    assert source.traits.random_access == (way == "files")
+    return OpenedSource(source, suite_images())
+
+
 class TestDockerSource(SourceSuite):
     @pytest.fixture
     def opened(self, daemon: engines.Daemon, tmp_path: Path, request: pytest.FixtureRequest) -> OpenedSource:
-        daemon.remove_all()
-        path, content = tmp_path / "a.tar", HeldContent()
-        sink = ArchiveSink(path, docker=True)
-        for name in NAMES:
-            sink.land(content.image(name), [name], content)
-        sink.close(failed=False)
-        daemon.load(path)
-        source = DockerSource(DockerClient(daemon.host))
-        request.addfinalizer(source.close)
-        return OpenedSource(source, suite_images())
+        return opened_by("api", daemon, tmp_path, request)
+
+
+class TestDockerSourceByFiles(SourceSuite):
+    @pytest.fixture
+    def opened(self, visible: engines.Daemon, tmp_path: Path, request: pytest.FixtureRequest) -> OpenedSource:
+        return opened_by("files", visible, tmp_path, request)
 
 
 def identity(containerd: bool, image: Image) -> str:

@@ -96,6 +96,10 @@ class Base:
             self._older = self._look_through()
         return Pairing(self._older, self.find, self.usable)
 
+    def recipe(self, layer: Digest | None) -> Recipe | None:
+        """How the base rebuilds this layer, if it has it."""
+        return self._recipes.get(layer) if layer else None
+
     def layer(self, number: int) -> Digest | None:
         """The base layer a pairing means by this number."""
         return self._layers[number] if 0 <= number < len(self._layers) else None

@@ -24,7 +24,7 @@ from transfer.errors import Damaged, NotFound, UsageError
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
 from transfer.model import Digest, Image, Recipe
 from transfer.streams import BLOCK, MAX_DOCUMENT, IterReader, blocks, parse_object
-from transfer.work import Pool, ahead_of, default_jobs
+from transfer.work import Pool, ahead_of, aside, default_jobs
 
 DEFAULT_LEVEL = 3
 PACKERS_MAX = 3
@@ -32,7 +32,7 @@ PACKERS_MAX = 3
 SLOW_FROM = 9
 """From this level on a frame takes twice the memory and long enough that none need wait for a thread."""
 READERS_FROM = 2
-"""With more threads than this a file is read and hashed by a thread of its own; with fewer that only costs (measured, 2 cores)."""
+"""With more threads than this a file is read by a thread of its own; with fewer that only costs (measured, 2 cores)."""
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
 
 
@@ -99,7 +99,7 @@ def export(
                 writer,
                 observer,
                 built,
-                threaded=threads > (READERS_FROM if source.traits.random_access else 0),
+                jobs=threads,
             )
             sealed = run.all(found)
         finally:
@@ -125,9 +125,9 @@ class _Run:
     """One export on its way."""
 
     def __init__(
-        self, source: ImageSource, writer: BundleWriter, observer: Observer, base: Base | None, *, threaded: bool
+        self, source: ImageSource, writer: BundleWriter, observer: Observer, base: Base | None, *, jobs: int
     ) -> None:
-        self._source, self._writer, self._observer, self._threaded = source, writer, observer, threaded
+        self._source, self._writer, self._observer, self._jobs = source, writer, observer, jobs
         self._base = base
         self._pairing = base.pairing() if base else None
         self.bytes_read = 0
@@ -161,18 +161,27 @@ class _Run:
         self._writer.add_document(digest, data)
 
     def _take_layer(self, offer: Offer) -> None:
+        known = self._base.recipe(offer.digest) if self._base else None
+        if known:
+            self._writer.end_blob(known, known.digest)
+            self._skip(offer, known.digest, "the base has it")
+            return
         if offer.digest and self._writer.replay(offer.digest):
-            self._observer(Skipped(f"layer {offer.digest.short}", "read and packed by an earlier run"))
-            self._observer(Advanced("export", offer.size or 0))
+            self._skip(offer, offer.digest, "read and packed by an earlier run")
             return
         recipe = self._cut(offer)
         if offer.learned:
             offer.learned(recipe.digest)
 
+    def _skip(self, offer: Offer, digest: Digest, why: str) -> None:
+        self._observer(Skipped(f"layer {digest.short}", why))
+        self._observer(Advanced("export", offer.size or 0))
+
     def _cut(self, offer: Offer) -> Recipe:
-        """Read one layer: hashed by one thread, taken apart by this one."""
+        """Read one layer: hashed beside, taken apart by this thread."""
         hasher = hashlib.new(offer.digest.algorithm if offer.digest else "sha256")
-        stream = ahead_of(self._hashed(offer, hasher), 8, threaded=self._threaded)
+        threaded = self._jobs > (READERS_FROM if self._source.traits.random_access else 0)
+        stream = ahead_of(self._hashed(offer, hasher), 8, threaded=threaded)
         with contextlib.closing(stream):  # type: ignore[type-var]
             first = next(stream, b"")
             encoding = OPAQUE if first.startswith(_COMPRESSED) else PLAIN
@@ -187,18 +196,24 @@ class _Run:
                 hint="the source itself is broken; pull or build the image again",
             )
         recipe = Recipe(digest, size, encoding, parts)
-        like = self._base.layer(self._pairing.resembles) if self._base and self._pairing else None
-        self._writer.end_blob(recipe, like)
+        self._writer.end_blob(recipe, self._like(digest))
         return recipe
+
+    def _like(self, layer: Digest) -> Digest | None:
+        """The base's layer whose recipe this one's is patched against: the same, or the one it shares most with."""
+        if self._base is None or self._pairing is None:
+            return None
+        return layer if self._base.recipe(layer) else self._base.layer(self._pairing.resembles)
 
     def _hashed(self, offer: Offer, hasher: hashlib._Hash) -> Iterator[bytes]:
         self._current = 0
-        for block in blocks(offer.open(), BLOCK):
-            hasher.update(block)
-            self._current += len(block)
-            self.bytes_read += len(block)
-            self._observer(Advanced("export", len(block)))
-            yield block
+        with aside(hasher.update, 8, threaded=self._jobs > 1) as hash_it:
+            for block in blocks(offer.open(), BLOCK):
+                hash_it(block)
+                self._current += len(block)
+                self.bytes_read += len(block)
+                self._observer(Advanced("export", len(block)))
+                yield block
 
     def _take_odd_layers(self, images: Sequence[Image]) -> None:
         """Layers that looked like documents (attestations are JSON) are blobs all the same."""
