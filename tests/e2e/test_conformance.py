@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +16,11 @@ from tests.conformance.sources import NAMES, OpenedSource, SourceSuite, suite_im
 from tests.e2e.test_docker import KINDS, daemon_of
 from tests.support import engines
 from transfer.engines.archive import ArchiveSink
-from transfer.engines.base import ImageSink, PlatformImage
+from transfer.engines.base import ImageSink, Landed, PlatformImage
 from transfer.engines.daemon import DockerClient
 from transfer.engines.docker import TEMPORARY, DockerSink, DockerSource, ReadWay
-from transfer.model import Image
+from transfer.errors import TransferError
+from transfer.model import Descriptor, Image
 from transfer.serve.registry import Registry
 
 pytestmark = pytest.mark.e2e
@@ -88,6 +91,64 @@ class TestDockerSinkByLoad(SinkSuite):
                 return DockerSink(DockerClient(daemon.host), way=self.way, publish=publish)  # type: ignore[arg-type]
 
             yield Place(opened, daemon.ids, partial(identity, containerd))
+
+    def test_two_at_once_bring_what_they_share_once(self, place: Place) -> None:
+        """The second is on its way while the first still brings the base, and lands when that is there."""
+        content = _Gated()
+        with contextlib.closing(_Both(place.open(content), content)) as both:
+            assert [each.layers_sent for each in both.land()] == [2, 1]
+        assert len(content.sent) == len(set(content.sent)) == 3
+        assert content.together == (self.way == "load")
+        assert place.holds() == {name: place.identity(content.image(name)) for name in NAMES[1:]}
+
+    def test_if_the_one_that_brings_it_fails_the_other_brings_it(self, place: Place) -> None:
+        content = _Gated()
+        content.broken.add(content.image(NAMES[1]).layers[1].digest)
+        with contextlib.closing(_Both(place.open(content), content)) as both:
+            failed, landed = both.started()
+            with pytest.raises(TransferError):
+                failed.result()
+            assert landed.result().layers_sent == 2
+        assert place.holds() == {NAMES[2]: place.identity(content.image(NAMES[2]))}
+
+
+class _Gated(HeldContent):
+    """The base comes only when the second image's own layer is being sent as well, or after a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.together = threading.Event(), threading.Event(), False
+
+    def open(self, descriptor: Descriptor) -> Iterator[bytes]:
+        base, own = self.image(NAMES[2]).layers
+        if descriptor == own:
+            self.second.set()
+        if descriptor == base and not self.first.is_set():
+            self.first.set()
+            self.together = self.second.wait(2)
+        yield from super().open(descriptor)
+
+
+class _Both:
+    """Two images that share their base, landing at once."""
+
+    def __init__(self, sink: ImageSink, content: _Gated) -> None:
+        self._sink, self._content, self._lanes = sink, content, ThreadPoolExecutor(2)
+
+    def started(self) -> list[Future[Landed]]:
+        out = []
+        for name in NAMES[1:]:
+            image = self._content.image(name)
+            out.append(self._lanes.submit(self._sink.land, image, [name], self._content))
+            assert self._content.first.wait(30)
+        return out
+
+    def land(self) -> list[Landed]:
+        return [each.result() for each in self.started()]
+
+    def close(self) -> None:
+        self._lanes.shutdown()
+        self._sink.close(failed=False)
 
 
 class TestDockerSinkByPull(TestDockerSinkByLoad):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support.months import blobs_of, depths, rebuilds, weight, write_months
 from tests.support.run import alone, run, says
+from tests.support.zoo import Layout, layer, noise
 from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
@@ -339,3 +341,23 @@ def test_the_inventory_lists_the_store(place: Path, tmp_path: Path) -> None:
     assert run("store", "path", "--store", tmp_path / "store").strip() == str(tmp_path / "store")
     assert "m/app:v1" in run("store", "ls", "--store", tmp_path / "store")
     assert run("store", "ls", "--store", tmp_path / "none").startswith(str(tmp_path / "none"))
+
+
+def test_a_layer_that_the_base_has_is_not_read(tmp_path: Path) -> None:
+    held = Layout()
+    old, new = layer({f"etc/{n}": noise(n, 5000) for n in range(20)}), layer({"etc/new": b"1"}, stamp=3)
+    held.name(held.image([old]), "app:1")
+    held.name(held.image([old, new]), "app:2")
+    source = held.write(tmp_path / "layout")
+    run("export", "app:1", "--from", f"oci:{source}", "-o", tmp_path / "base", "-q")
+    words = ["export", "app:2", "--from", f"oci:{source}", "--base", tmp_path / "base", "--json", "-q"]
+    done = json.loads(run(*words, "-o", tmp_path / "delta"))
+    assert done["bytes_read"] == len(new)
+    (source / "blobs" / "sha256" / hashlib.sha256(old).hexdigest()).unlink()
+    run(*words, "-o", tmp_path / "again")
+    assert files(tmp_path / "again") == files(tmp_path / "delta")
+    for bundle in ("base", "delta"):
+        import_(tmp_path / bundle, tmp_path / "landed", tmp_path / "store")
+    assert blobs_of(tmp_path / "landed") == {
+        digest.removeprefix("sha256:"): data for digest, data in held.blobs.items()
+    }
