@@ -444,8 +444,9 @@ def fail(error: TransferError) -> int:
 
 
 def printable(text: str) -> str:
-    """Text from anywhere, safe for a terminal."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    """Text from anywhere, safe for a terminal. A byte of a path that is not UTF-8 is shown as that byte."""
+    codes = ((c, ord(c) & 0xFF if "\udc80" <= c <= "\udcff" else ord(c)) for c in text)
+    return "".join(c if c.isprintable() else f"\\x{code:02x}" for c, code in codes)
 
 
 def main(argv: list[str] | None = None) -> Any:

@@ -9,12 +9,13 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from transfer.errors import EngineError, NotFound, TryAgain, UsageError
+from transfer.errors import EngineError, NotFound, TransferError, TryAgain, UsageError
 from transfer.model import Platform
+
+if TYPE_CHECKING:
+    import httpx  # 70 ms, which only those pay who talk to a daemon
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 _NO_DOCKER = "is it a Docker daemon that DOCKER_HOST names?"
@@ -69,8 +70,17 @@ class DockerClient:
             raise EngineError(f"{self.where}: its list of images cannot be read", hint=_NO_DOCKER)
         return value
 
+    def answers(self) -> bool:
+        """Whether the daemon is there at all."""
+        try:
+            return bool(self.ask("/version"))
+        except TransferError:
+            return False
+
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
+        import httpx
+
         try:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -128,6 +138,8 @@ class DockerClient:
 
 
 def _client(host: str) -> httpx.Client:
+    import httpx
+
     timeout = httpx.Timeout(None, connect=10.0)
     if host.startswith("unix://") and len(host) > 7:
         transport = httpx.HTTPTransport(uds=host.removeprefix("unix://"))

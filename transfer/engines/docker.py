@@ -251,6 +251,8 @@ class DockerSink:
         try:
             return self._load(image, plan, names, content, plan.missing)
         except (EngineError, TryAgain) as error:
+            if isinstance(error, TryAgain) and not self._client.answers():
+                raise
             whole = tuple(dict.fromkeys(plan.layers))
             if self._way == "auto" and self._publish and names:  # a nameless one would keep the temporary name
                 self._observer(

@@ -56,9 +56,12 @@ def members(source: Forward) -> Iterator[tuple[Entry, Readable]]:
                 raise FormatError(f"{where}: a tar extension header that is too large or one of too many")
             data = source.exactly(header.size + padding(header.size))[: header.size]
             if header.kind == ord("x"):
-                records = parse_pax(data)
+                try:
+                    records = parse_pax(data)
+                    size = pax_size(records)
+                except FormatError as error:
+                    raise FormatError(f"{where}: {error.message} before byte {source.at}") from error
                 name, link = _text(records.get(b"path", b""), where), _text(records.get(b"linkpath", b""), where)
-                size = pax_size(records)
             elif header.kind == ord("L"):
                 name = _text(data.rstrip(b"\0"), where)
             elif header.kind == ord("K"):
