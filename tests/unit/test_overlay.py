@@ -134,7 +134,7 @@ def endless(root: Path, chain: str) -> None:
 def target_of(fd: str) -> str:
     """What an open descriptor of this process is; "" for the one that lists them."""
     try:
-        return os.readlink(f"/proc/self/fd/{fd}")
+        return str(Path(f"/proc/self/fd/{fd}").readlink())
     except FileNotFoundError:
         return ""
 
