@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -34,6 +34,21 @@ def blocks(stream: Readable, size: int = BLOCK) -> Iterator[bytes]:
         close = getattr(stream, "close", None)
         if close:
             close()
+
+
+def coalesced(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """The same bytes in blocks of about a MiB."""
+    held: list[bytes | memoryview] = []
+    size = 0
+    for part in parts:
+        held.append(part)
+        size += len(part)
+        if size >= BLOCK:
+            yield b"".join(held)
+            held.clear()
+            size = 0
+    if held:
+        yield b"".join(held)
 
 
 class IterReader:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.conformance.sources import NAMES, suite_images
+from transfer.engines.archive import ArchiveSink
 from transfer.engines.base import ImageSink, image_of, walk
 from transfer.errors import Damaged, TransferError
 from transfer.model import Descriptor, Digest, Image
@@ -37,6 +39,15 @@ class HeldContent:
         if descriptor.digest in self.broken:
             raise Damaged(f"layer {descriptor.digest} is not what it should be")
         yield data[1000:]
+
+
+def saved_suite(path: Path, *, docker: bool = True) -> Path:
+    """The suite's images as an archive."""
+    sink, content = ArchiveSink(path, docker=docker), HeldContent()
+    for name in NAMES:
+        sink.land(content.image(name), [name], content)
+    sink.close(failed=False)
+    return path
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import pyzstd
 
-from tests.conformance.sinks import HeldContent
-from tests.conformance.sources import NAMES, OpenedSource, SourceSuite, suite_images
+from tests.conformance.sinks import saved_suite
+from tests.conformance.sources import OpenedSource, SourceSuite, suite_images
 from tests.support.zoo import Layout
-from transfer.engines.archive import ArchiveSink, open_archive
+from transfer.engines.archive import open_archive
 from transfer.engines.base import ImageSource
 from transfer.engines.memory import MemoryImages, MemorySource
 from transfer.engines.ocilayout import LayoutSource
@@ -26,11 +26,7 @@ def memory(held: Layout, folder: Path) -> ImageSource:
 
 
 def archive(held: Layout, folder: Path, *, docker: bool, pack: Callable[[bytes], bytes] = bytes) -> ImageSource:
-    path, content = folder / "a.tar", HeldContent()
-    sink = ArchiveSink(path, docker=docker)
-    for name in NAMES:
-        sink.land(content.image(name), [name], content)
-    sink.close(failed=False)
+    path = saved_suite(folder / "a.tar", docker=docker)
     path.write_bytes(pack(path.read_bytes()))
     return open_archive(path)
 

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.sinks import HeldContent, Place, SinkSuite
+from tests.conformance.sinks import HeldContent, Place, SinkSuite, saved_suite
 from tests.conformance.sources import NAMES, OpenedSource, SourceSuite, suite_images
 from tests.e2e.test_docker import KINDS, daemon_of
 from tests.support import engines
-from transfer.engines.archive import ArchiveSink
 from transfer.engines.base import ImageSink, Landed, PlatformImage
 from transfer.engines.daemon import DockerClient
 from transfer.engines.docker import TEMPORARY, DockerSink, DockerSource, ReadWay
@@ -41,12 +40,7 @@ def visible(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Daemon
 
 def opened_by(way: ReadWay, daemon: engines.Daemon, folder: Path, request: pytest.FixtureRequest) -> OpenedSource:
     daemon.remove_all()
-    path, content = folder / "a.tar", HeldContent()
-    sink = ArchiveSink(path, docker=True)
-    for name in NAMES:
-        sink.land(content.image(name), [name], content)
-    sink.close(failed=False)
-    daemon.load(path)
+    daemon.load(saved_suite(folder / "a.tar"))
     source = DockerSource(DockerClient(daemon.host), way=way)
     request.addfinalizer(source.close)
     assert source.traits.random_access == (way == "files")

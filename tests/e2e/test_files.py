@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.sinks import HeldContent
+from tests.conformance.sinks import saved_suite
 from tests.conformance.sources import NAMES
 from tests.e2e.test_docker import daemon_of
 from tests.support import engines
-from tests.support.run import run, says
-from transfer.engines.archive import ArchiveSink
+from tests.support.run import files, run, says
 
 pytestmark = pytest.mark.e2e
 
@@ -25,12 +24,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Daemon]
     engines.promised("docker")
     folder = tmp_path_factory.mktemp("daemon")
     with daemon_of("20.10", folder) as daemon:
-        path, content = folder / "a.tar", HeldContent()
-        sink = ArchiveSink(path, docker=True)
-        for name in NAMES:
-            sink.land(content.image(name), [name], content)
-        sink.close(failed=False)
-        daemon.load(path)
+        daemon.load(saved_suite(folder / "a.tar"))
         daemon.load(engines.small_image(folder))
         yield daemon
 
@@ -41,10 +35,6 @@ def export(daemon: engines.Daemon, bundle: Path, *words: object, code: int = 0) 
     )
     assert found == code, text
     return text
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_the_files_give_the_bundle_that_a_saved_archive_gives(daemon: engines.Daemon, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_docker import KINDS, daemon_of, transfer
+from tests.support.run import files
 from tests.support.zoo import Layout, layer, noise
 
 pytestmark = pytest.mark.e2e
@@ -54,10 +55,6 @@ def kill_at(words: list[str], host: str, seconds: float) -> bool:
         running = process.poll() is None
         process.kill()
     return running
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.mark.parametrize("kind", KINDS)

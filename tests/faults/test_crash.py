@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.faulty import KILLED, Fault, count, run_with
+from tests.support.run import files
 from tests.support.zoo import zoo
 
 CALLS = ("write", "fsync", "replace", "unlink")
@@ -32,10 +33,6 @@ def exporting(layout: Path, bundle: Path) -> list[object]:
 
 def importing(bundle: Path, target: str) -> list[object]:
     return ["import", bundle, "--to", target, "-q", "--jobs", 1]
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def steps(total: int) -> list[int]:

@@ -10,6 +10,7 @@ import pytest
 from tests.faults.test_crash import steps
 from tests.support.faulty import KILLED, Fault, count, run_with
 from tests.support.months import blobs_of, rebuilds, write_months
+from tests.support.run import files
 from transfer.bundle.entry import Role
 from transfer.bundle.store import Store
 
@@ -28,10 +29,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run_with(None, log, "export", "--from", f"oci:{layout}", "-o", made, "-q", "-j", 1, *base).code == 0
         base = ["--base", made, *(["--seed", folder / "b1"] if number > 1 else [])]
     return folder
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def importing(bundle: Path, place: Path) -> list[object]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.months import blobs_of, depths, rebuilds, weight, write_months
-from tests.support.run import alone, run, says
+from tests.support.run import alone, files, run, says
 from tests.support.zoo import Layout, layer, noise
 from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
@@ -35,10 +35,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def import_(bundle: Path, target: Path, store: Path, *words: object, code: int = 0) -> str:
     return run("import", bundle, "--to", f"oci:{target}", "--store", store, "-q", *words, code=code)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_a_delta_is_small_and_rebuilds_every_byte(place: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.run import alone, run, says
+from tests.support.run import alone, files, run, says
 from tests.support.zoo import zoo
 from transfer.cli.demonstration import make_layout
 
@@ -21,10 +21,6 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("layout")
     make_layout(folder)
     return folder
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.mark.parametrize("kind", ["oci", "docker-archive", "oci-archive"])

@@ -10,7 +10,7 @@ from transfer.bundle.reader import Bundle
 from transfer.chunks.recall import AHEAD, BUDGET, Recall, with_prefixes
 from transfer.errors import FormatError
 from transfer.model import Digest, Recipe
-from transfer.streams import BLOCK, IterReader
+from transfer.streams import IterReader, coalesced
 from transfer.work import Pool
 
 
@@ -52,12 +52,10 @@ class Rebuilding:
     def open(self, digest: Digest) -> IterReader:
         """The blob as a stream; it is checked against its digest by whoever reads it."""
         recipe = self._catalog.recipe(digest)
-        return IterReader(self._blocks(recipe, self._begin[digest]))
+        return IterReader(coalesced(self._pieces(recipe, self._begin[digest])))
 
-    def _blocks(self, recipe: Recipe, begin: int) -> Iterator[bytes]:
-        position = begin
-        held: list[bytes | memoryview] = []
-        size = 0
+    def _pieces(self, recipe: Recipe, position: int) -> Iterator[bytes | memoryview]:
+        """Skeleton and chunks in turn, from a position of the plan on."""
         for part in recipe.parts:
             skeletons, payloads = len(part.skeleton) // 32, len(part.payload) // 32
             frame = _Skeleton(self, position, skeletons)
@@ -65,24 +63,10 @@ class Rebuilding:
             for index in range(payloads):
                 gap = part.gaps[index]
                 if gap:
-                    held.extend(frame.take(gap))
-                data = scout.use(position + skeletons + index)
-                held.append(data)
-                size += gap + len(data)
-                if size >= BLOCK:
-                    yield b"".join(held)
-                    held.clear()
-                    size = 0
-            for piece in frame.take(part.gaps[-1]):
-                held.append(piece)
-                size += len(piece)
-                if size >= BLOCK:
-                    yield b"".join(held)
-                    held.clear()
-                    size = 0
+                    yield from frame.take(gap)
+                yield scout.use(position + skeletons + index)
+            yield from frame.take(part.gaps[-1])
             position += skeletons + payloads
-        if held:
-            yield b"".join(held)
 
     def number_at(self, position: int) -> int:
         return self._plan[position]

@@ -30,6 +30,7 @@ class DockerClient:
         self.local = self.host.startswith("unix://")
         self._http = _client(self.host)
         self._version: dict[str, Any] | None = None
+        self._info: dict[str, Any] | None = None
 
     def close(self) -> None:
         self._http.close()
@@ -124,9 +125,16 @@ class DockerClient:
             self._version = self.ask("/version")
         return Platform(str(self._version.get("Os", "linux")), str(self._version.get("Arch", "amd64")))
 
+    @property
+    def info(self) -> dict[str, Any]:
+        """What it says of itself: its store, its data folder. Asked once."""
+        if self._info is None:
+            self._info = self.ask("/info")
+        return self._info
+
     def has_containerd_store(self) -> bool:
         """Whether images live in containerd: image IDs are then manifest digests."""
-        status = self.ask("/info").get("DriverStatus") or []
+        status = self.info.get("DriverStatus") or []
         return ["driver-type", "io.containerd.snapshotter.v1"] in status
 
     def inspect(self, reference: str) -> dict[str, Any] | None:

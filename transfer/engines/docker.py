@@ -24,12 +24,12 @@ from transfer.engines.base import (
 )
 from transfer.engines.daemon import DockerClient
 from transfer.engines.ocilayout import LAYOUT, name_annotations
-from transfer.engines.overlay import OverlayImages
+from transfer.engines.overlay import ASK, OverlayImages
 from transfer.engines.saves import Saves
 from transfer.errors import Damaged, EngineError, NoSpace, NotFound, TransferError, TryAgain
 from transfer.events import Noted, Observer, silent
 from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
-from transfer.streams import BLOCK, canonical_json
+from transfer.streams import canonical_json, coalesced
 from transfer.tarfmt import RECORD, make_header, member, padding
 
 TEMPORARY = "transfer-import"
@@ -40,28 +40,13 @@ ReadWay = Literal["auto", "files", "api"]
 _STALE = re.compile(rf"127\.0\.0\.1:[0-9]+/{TEMPORARY}/[0-9a-f]+@sha256:[0-9a-f]{{64}}")
 
 
-def _coalesced(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes in blocks of about a MiB: the daemon sends 32 KiB at a time."""
-    held: list[bytes] = []
-    size = 0
-    for part in parts:
-        held.append(part)
-        size += len(part)
-        if size >= BLOCK:
-            yield b"".join(held)
-            held.clear()
-            size = 0
-    if held:
-        yield b"".join(held)
-
-
 class DockerSource:
     """A daemon's images: out of its own files where this process may read them (`files`), else by `docker save` (`api`)."""
 
     def __init__(self, client: DockerClient, *, way: ReadWay = "auto", observer: Observer = silent) -> None:
         self._client, self._way, self._observer = client, way, observer
         self.where = client.where
-        files = OverlayImages.of(client.ask("/info")) if client.local and way != "api" else None
+        files = OverlayImages.of(client.info) if client.local and way != "api" else None
         if way == "files" and files is None:
             raise EngineError(
                 f"{client.where}: its files cannot be read from here",
@@ -105,7 +90,7 @@ class DockerSource:
             self._observer(Noted(f"reading layers from {files.root}, past the daemon"))
             return
         if self._way == "files":
-            raise EngineError(odd, hint="transfer export --via api asks the daemon for it instead")
+            raise EngineError(odd, hint=ASK)
         self._observer(Noted(f"{odd}; asking the daemon for all layers instead"))
         self._reader = Saves(self.where, self._save)
         self.traits = SourceTraits(random_access=False, keeps_digest=self.traits.keeps_digest)
@@ -113,7 +98,7 @@ class DockerSource:
     @contextlib.contextmanager
     def _save(self, wanted: Sequence[str]) -> Iterator[Iterator[bytes]]:
         with self._client.stream("GET", "/images/get", names=list(wanted)) as parts:
-            yield _coalesced(parts)
+            yield coalesced(parts)  # the daemon sends 32 KiB at a time
 
     def images(
         self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
@@ -317,7 +302,7 @@ class DockerSink:
             return
         text = str(value.get("error") or value["errorDetail"])[:500]
         if "no space left on device" in text:
-            root = self._client.ask("/info").get("DockerRootDir", "its data folder")
+            root = self._client.info.get("DockerRootDir", "its data folder")
             raise NoSpace(f"{self.where}: {text}", hint=f"free space under {root} and run the same command again")
         raise EngineError(f"{self.where}: {text}")
 

@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transfer.engines.base import Found, Offer, diff_ids, image_of, walk
-from transfer.engines.savefile import made_manifest
+from transfer.engines.base import Found, Offer, diff_ids
+from transfer.engines.savefile import made_image
 from transfer.errors import EngineError, FormatError, TransferError
-from transfer.model import OCI_MANIFEST, Descriptor, Digest, Image
-from transfer.streams import BLOCK, IterReader, read_small, sha256
+from transfer.model import Digest, Image
+from transfer.streams import BLOCK, IterReader, coalesced, read_small, sha256
 
 ASK = "transfer export --via api asks the daemon for it instead"
 _MAX_LINE = 16 << 20
@@ -73,12 +73,8 @@ class OverlayImages:
         """The images, with manifests made as for the same images out of `docker save`, and added to `documents`."""
         out = []
         for each in found:
-            config = documents[each.id]
-            layers = [(digest, sizes[digest]) for digest in diff_ids(config, str(each.id))]
-            manifest = made_manifest(config, layers, str(each.id))
-            root = Descriptor(OCI_MANIFEST, sha256(manifest), len(manifest))
-            documents[root.digest] = manifest
-            out.append(image_of(each.names, root, walk(root, lambda d: documents.get(d.digest))))
+            layers = [(digest, sizes[digest]) for digest in diff_ids(documents[each.id], str(each.id))]
+            out.append(made_image(each, layers, documents, str(each.id)))
         return out
 
     def _config(self, digest: Digest) -> bytes:
@@ -112,23 +108,12 @@ class _Layer:
     def blocks(self) -> Iterator[bytes]:
         """The layer's tar, about a MiB at a time. EngineError if a record or a file is not what it was when Docker unpacked it."""
         with contextlib.closing(_Folders(self._files)) as folders:
-            held: list[bytes] = []
-            size = 0
             try:
-                for entry in self._entries():
-                    for part in _parts(entry, folders):
-                        held.append(part)
-                        size += len(part)
-                        if size >= BLOCK:
-                            yield b"".join(held)
-                            held.clear()
-                            size = 0
+                yield from coalesced(part for entry in self._entries() for part in _parts(entry, folders))
             except (OSError, ValueError, KeyError, TypeError, zlib.error) as error:
                 raise EngineError(
                     f"{self._files}: layer {self._digest} cannot be put together again: {error}", hint=ASK
                 ) from error
-            if held:
-                yield b"".join(held)
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         """The record's lines, decompressed as they are used."""

@@ -56,12 +56,7 @@ def members(source: Forward) -> Iterator[tuple[Entry, Readable]]:
                 raise FormatError(f"{where}: a tar extension header that is too large or one of too many")
             data = source.exactly(header.size + padding(header.size))[: header.size]
             if header.kind == ord("x"):
-                try:
-                    records = parse_pax(data)
-                    size = pax_size(records)
-                except FormatError as error:
-                    raise FormatError(f"{where}: {error.message} before byte {source.at}") from error
-                name, link = _text(records.get(b"path", b""), where), _text(records.get(b"linkpath", b""), where)
+                name, link, size = _pax(data, where, source.at)
             elif header.kind == ord("L"):
                 name = _text(data.rstrip(b"\0"), where)
             elif header.kind == ord("K"):
@@ -153,6 +148,16 @@ class Window:
         return data
 
 
+def _pax(data: bytes, where: str, at: int) -> tuple[str, str, int | None]:
+    """The name, link and size that a PAX header sets for the next member; FormatError if it cannot be read."""
+    try:
+        records = parse_pax(data)
+        size = pax_size(records)
+    except FormatError as error:
+        raise FormatError(f"{where}: {error.message} before byte {at}") from error
+    return _text(records.get(b"path", b""), where), _text(records.get(b"linkpath", b""), where), size
+
+
 def _text(raw: bytes, where: str) -> str:
     try:
         return raw.decode("utf-8")
@@ -238,6 +243,14 @@ def made_manifest(config: bytes, layers: Sequence[tuple[Digest, int]], where: st
         "layers": [entry(digest, size, each) for (digest, size), each in zip(layers, ids, strict=True)],
     }
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def made_image(found: Found, layers: Sequence[tuple[Digest, int]], documents: dict[Digest, bytes], where: str) -> Image:
+    """An image that has a config and layers alone: with a manifest made for it, which is added to `documents`."""
+    data = made_manifest(documents[found.id], layers, where)
+    root = Descriptor(OCI_MANIFEST, sha256(data), len(data))
+    documents[root.digest] = data
+    return image_of(found.names, root, walk(root, lambda each: documents.get(each.digest)))
 
 
 @dataclass
@@ -328,10 +341,7 @@ class SaveStream:
             if digest is None or digest not in sizes:
                 raise FormatError(f"{self.where}: {name!r:.100}, a layer of {saved.tags or found.id}, is not there")
             digests.append((digest, sizes[digest]))
-        data = made_manifest(documents[found.id], digests, self.where)
-        root = Descriptor(OCI_MANIFEST, sha256(data), len(data))
-        documents[root.digest] = data
-        return image_of(found.names, root, walk(root, lambda each: documents.get(each.digest)))
+        return made_image(found, digests, documents, self.where)
 
 
 class Rejoined:

@@ -94,13 +94,7 @@ def export(
         try:
             if len(writer.kept):
                 observer(Noted(f"taking up the unfinished export in {folder}: {len(writer.kept)} chunks are packed"))
-            run = _Run(
-                source,
-                writer,
-                observer,
-                built,
-                jobs=threads,
-            )
+            run = _Run(source, writer, observer, built, jobs=threads)
             sealed = run.all(found)
         finally:
             writer.close()
