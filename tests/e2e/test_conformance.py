@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from tests.support import engines
 from transfer.engines.base import ImageSink, Landed, PlatformImage
 from transfer.engines.daemon import DockerClient
 from transfer.engines.docker import TEMPORARY, DockerSink, DockerSource, ReadWay
-from transfer.errors import TransferError
+from transfer.errors import TransferError, TryAgain
 from transfer.model import Descriptor, Image
 from transfer.serve.registry import Registry
 
@@ -156,3 +157,36 @@ def test_a_daemon_that_is_not_there_is_told(tmp_path: Path) -> None:
         code, text = says("images", env={"DOCKER_HOST": host})
         assert code == 20
         assert "does not answer" in text
+
+
+@pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning"
+)  # httpcore leaves a unix socket that refused to its finaliser
+def test_a_daemon_that_dies_while_it_takes_an_image_is_worth_another_try(tmp_path: Path) -> None:
+    """It is told as that, and nothing else is tried on a daemon that is gone."""
+    with daemon_of("20.10", tmp_path) as daemon:
+        root = daemon.get("/info")["DockerRootDir"]
+        content = _Deadly(root)
+        tried: list[PlatformImage] = []
+
+        def publish(chosen: PlatformImage) -> str:
+            tried.append(chosen)
+            raise AssertionError
+
+        sink = DockerSink(DockerClient(daemon.host), publish=publish)
+        with pytest.raises(TryAgain):
+            sink.land(content.image(NAMES[0]), [NAMES[0]], content)
+        sink.close(failed=True)
+        assert not tried
+
+
+class _Deadly(HeldContent):
+    """The daemon with this data folder is killed while the first layer is sent."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__()
+        self._root = root
+
+    def open(self, descriptor: Descriptor) -> Iterator[bytes]:
+        subprocess.run(["pkill", "-KILL", "-f", f"^dockerd .*{self._root}"], check=True)
+        yield from super().open(descriptor)
