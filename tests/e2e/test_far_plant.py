@@ -18,7 +18,7 @@ from tests.support import engines, media
 from tests.support.run import run, says
 from tests.support.ssh import sshd
 from tests.support.wires import namespaces
-from tests.support.zoo import noisy
+from tests.support.zoo import Layout, layer, noise, noisy
 
 pytestmark = pytest.mark.e2e
 
@@ -102,3 +102,23 @@ def test_on_four_sticks_of_which_one_is_destroyed(here: engines.Daemon, there: e
     assert there.ids() == here.ids()
     code, said = says("store", "check", "--store", tmp_path / "far-store")
     assert code == 0, said
+
+
+@pytest.mark.parametrize("program", ["far-transfer", "none"])
+def test_over_a_line_of_8_kbit(tmp_path: Path, program: str) -> None:
+    """What is sent ahead over it would take longer than any patience: here nothing breaks, though it takes its time."""
+    held = Layout()
+    held.name(held.image([layer({"app": noise(1, 20_000)})]), "plant/small:1")
+    held.write(tmp_path / "layout")
+    bundle = tmp_path / "night.bundle"
+    run("export", "--from", f"oci:{tmp_path / 'layout'}", "-o", bundle, "-q", "--no-store")
+    with (
+        namespaces(rate="8kbit", queue="burst 1600 latency 3s") as (ours, theirs),
+        sshd(tmp_path / "sshd", path=BIN, host=theirs.address, prefix=theirs.command()) as server,
+    ):
+        words = ["ship", bundle, f"plant:{tmp_path / 'in'}", "--ssh-config", server.config, "--remote", program]
+        command = ours.command(sys.executable, "-m", "transfer", *words)
+        shipped = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shipped.returncode == 0, shipped.stderr
+    assert "trying again" not in shipped.stderr
+    run("verify", tmp_path / "in" / "night.bundle")

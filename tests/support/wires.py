@@ -340,7 +340,9 @@ class Namespace:
 
 
 @contextlib.contextmanager
-def namespaces(*, rate: str = "", delay: str = "") -> Iterator[tuple[Namespace, Namespace]]:
+def namespaces(
+    *, rate: str = "", queue: str = "burst 128kb latency 50ms", delay: str = ""
+) -> Iterator[tuple[Namespace, Namespace]]:
     """Two network namespaces with a cable between them, each with one end.
 
     Both send at `rate` ("100mbit", as tc says) or after `delay` ("20ms"), which needs netem in the kernel. Raises
@@ -352,7 +354,7 @@ def namespaces(*, rate: str = "", delay: str = "") -> Iterator[tuple[Namespace, 
     _sweep()
     base = f"{engines.PREFIX}{os.getpid()}-{next(_NAMES)}"
     ends = Namespace(f"{base}-a", "10.213.0.1"), Namespace(f"{base}-b", "10.213.0.2")
-    shape = f"netem delay {delay}" if delay else f"tbf rate {rate} burst 128kb latency 50ms" if rate else ""
+    shape = f"netem delay {delay}" if delay else f"tbf rate {rate} {queue}" if rate else ""
     try:
         for end in ends:
             _ip(f"netns add {end.name}")

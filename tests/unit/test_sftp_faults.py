@@ -13,12 +13,12 @@ from tests.support.sftphost import Host, Outcome, changed, lost, refused
 from tests.support.zoo import noise
 from transfer.errors import Damaged, MediumError
 from transfer.ship.base import PART, Held
-from transfer.ship.sftp import KEEP_BACK, SftpDepot
+from transfer.ship.sftp import SftpDepot
 from transfer.streams import sha256
 
 NAME = "night.bundle/blobs/sha256/aa"
 DATA = noise(1, 3 * PART)
-FIRST, MIDDLE, LATE, TAIL = 0, PART + 777, len(DATA) - (64 << 10), len(DATA) - KEEP_BACK // 2
+FIRST, MIDDLE, LATE, TAIL = 0, PART + 777, len(DATA) - (64 << 10), len(DATA) - 2048
 
 
 @pytest.fixture

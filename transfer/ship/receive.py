@@ -160,7 +160,7 @@ class Receiver:
         at += len(data)
         self._growing = (number, name, at)
         now = time.monotonic()
-        if at - self._acked >= wire.ACK_EVERY or now - self._acked_at > ACK_SECONDS:
+        if at - self._acked >= wire.ACK_EVERY or now - self._acked_at > ACK_SECONDS or not self._talk.waiting():
             self._talk.ack(number, at)
             self._acked, self._acked_at = at, now
 

@@ -11,6 +11,7 @@ from transfer.errors import CutOff, FormatError, TransferError
 from transfer.model import Digest
 from transfer.ship import wire
 from transfer.ship.base import WINDOW, Held, Traits
+from transfer.ship.pace import Pace
 from transfer.ship.wire import Channel, Ended, Talk
 from transfer.work import background
 
@@ -34,7 +35,7 @@ class ReceiverDepot:
         also_close: Callable[[], None] = lambda: None,
     ) -> None:
         self.where, self.traits = where, Traits(lanes=2)
-        self._talk, self._window, self._also_close = Talk(channel, where), window, also_close
+        self._talk, self._pace, self._also_close = Talk(channel, where), Pace(window), also_close
         self._number = 0
         self._growing: tuple[str, int, int] | None = None  # name, bytes sent so far, the call that began it
         self._written = 0
@@ -154,23 +155,29 @@ class ReceiverDepot:
             self._settle()
             self._written, self._failed = offset, None
             self._growing = (name, offset, self._call("append", name=name, offset=offset))
-        _, sent, call = self._growing
-        self._talk.say(wire.DATA, data)
-        self._growing = (name, sent + len(data), call)
-        self._make_room(self._window)
+            self._pace.begin()
+        rest = memoryview(data)
+        while rest:
+            piece = rest[: self._pace.piece]
+            rest = rest[len(piece) :]
+            self._talk.say(wire.DATA, piece)
+            name, sent, call = self._growing
+            self._growing = (name, sent + len(piece), call)
+            self._make_room()
 
     def _on_ack(self, call: int, at: int) -> None:
         with self._moved:
             if self._growing and call == self._growing[2]:
+                self._pace.told(at - self._written)
                 self._written = at
                 self._moved.notify()
 
-    def _make_room(self, window: int) -> None:
-        """Wait until no more than `window` bytes are on their way."""
+    def _make_room(self) -> None:
+        """Wait until no more is on its way than may be."""
         if self._growing is None:
             return
         with self._moved:
-            while self._growing[1] - self._written > window:
+            while self._growing[1] - self._written > self._pace.window:
                 self._moved.wait(0.05)
                 self._look()
         self._look()

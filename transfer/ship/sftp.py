@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from transfer.errors import CutOff, FormatError, MediumError, NoSpace, NotFound, TransferError
 from transfer.model import Digest
 from transfer.ship.base import PART, WINDOW, WRONG_CONTENT, Held, Traits, damaged, split_name, unfinished, wrong_size
-from transfer.ship.ssh import GONE, ask_ahead, fsync, room, sftp_client
+from transfer.ship.pace import Pace
+from transfer.ship.requests import Writes, ask_ahead, fsync, request_size, room, sftp_client
+from transfer.ship.ssh import GONE
 from transfer.ship.wire import Channel
 
 if TYPE_CHECKING:
@@ -32,25 +34,22 @@ HASHER = (
     + '); echo "transfer-sha256 ${h%% *}"; done'
 )
 """What is run over there. openssl first: it uses the processor's own instructions, which takes a fifth of what Debian's sha256sum does."""
-KEEP_BACK = 4096
-"""Bytes that wait for `finish`: the last write is the one that reads the status of all before it."""
 
 
 @dataclass
 class _Growing:
-    """The unfinished file at work: where it ends now, and the bytes kept back."""
+    """The unfinished file at work, and where it ends now."""
 
     name: str
     file: paramiko.SFTPFile
+    writes: Writes
     at: int
-    tail: bytes = b""
-    settled: int = 0
 
 
 class SftpDepot:
     """`open_channel` gives the sftp subsystem; `run` a command's channel, as far as the account has a shell. `folder` as the user wrote it.
 
-    `window` bounds the bytes whose status is not known where it is smaller than WINDOW: each time that costs a wait for the far side.
+    `window` bounds the bytes whose status is not known.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class SftpDepot:
         also_close: Callable[[], None] = lambda: None,
     ) -> None:
         self.where, self._run, self._also_close = where, run, also_close
-        self._window = window if window < WINDOW else 1 << 40
+        self._pace = Pace(window)
         self._channel = open_channel()
         self._client = sftp_client(self._channel)
         self._growing: _Growing | None = None
@@ -73,6 +72,7 @@ class SftpDepot:
         relative = folder[2:] if folder.startswith("~/") else "" if folder == "~" else folder
         self._root = relative.rstrip("/") or ("/" if relative.startswith("/") else ".")
         self._made: set[str] = set()
+        self._request_size = self._ask(".", lambda: request_size(self._client))
 
     @property
     def traits(self) -> Traits:
@@ -164,7 +164,7 @@ class SftpDepot:
         return self._read(name, self._path(name), offset)
 
     def _read(self, name: str, path: str, offset: int = 0) -> Iterator[bytes]:
-        file = self._ask(name, lambda: self._client.open(path, "rb"))
+        file = self._open(name, path, "rb")
         try:
             size = self._ask(name, lambda: int(file.stat().st_size or 0))
             ask_ahead(file)
@@ -174,6 +174,11 @@ class SftpDepot:
                 offset += AHEAD
         finally:
             self._close(file)
+
+    def _open(self, name: str, path: str, mode: str) -> paramiko.SFTPFile:
+        file = self._ask(name, lambda: self._client.open(path, mode, 0))
+        file.MAX_REQUEST_SIZE = self._request_size
+        return file
 
     def _close(self, file: paramiko.SFTPFile) -> None:
         with contextlib.suppress(OSError, *GONE):
@@ -187,36 +192,26 @@ class SftpDepot:
 
     def append(self, name: str, data: bytes | memoryview, offset: int) -> None:
         grown = self._growing
-        if grown is None or grown.name != name or grown.at + len(grown.tail) != offset:
+        if grown is None or grown.name != name or grown.at != offset:
             grown = self._take_up(name, offset)
-        whole = grown.tail + bytes(data)
-        cut = max(0, len(whole) - KEEP_BACK)
-        if cut:
-            self._put(grown, whole[:cut])
-            if grown.at + cut - grown.settled > self._window:
-                grown.file.set_pipelined(False)
-                self._put(grown, b"")
-                grown.file.set_pipelined(True)
-                grown.settled = grown.at + cut
-        grown.at += cut
-        grown.tail = whole[cut:]
+        rest = memoryview(data)
+        while rest:
+            piece = rest[: min(self._request_size, self._pace.piece)]
+            self._write(grown, piece)
+            grown.at += len(piece)
+            rest = rest[len(piece) :]
 
-    def _put(self, grown: _Growing, data: bytes) -> None:
-        """Write; without bytes it only reads the status of what was written before, where nothing is pipelined.
+    def _write(self, grown: _Growing, piece: memoryview) -> None:
+        def write() -> None:
+            grown.writes.send(grown.at, piece)
+            grown.writes.wait(self._pace.window)
 
-        After a failure the file is let go at once: whatever is asked next would take the answers that are still to come.
-        """
-
-        def put() -> None:
-            try:
-                grown.file.write(data) if data else grown.file._write(b"")  # type: ignore[attr-defined]
-            except BaseException:
-                self._growing = None
-                grown.file.set_pipelined(False)
-                self._close(grown.file)
-                raise
-
-        self._ask(grown.name, put)
+        try:
+            self._ask(grown.name, write)
+        except TransferError:
+            self._growing = None
+            self._close(grown.file)
+            raise
 
     def _take_up(self, name: str, offset: int) -> _Growing:
         self._settle()
@@ -230,12 +225,10 @@ class SftpDepot:
                 raise MediumError(f"{self.where}:{path} is no plain file", hint="remove it")
         if offset > there:
             raise FormatError(f"{self.where}:{path}: bytes at {offset}, beyond its end at {there}")
-        file = self._ask(name, lambda: self._client.open(path, "r+b" if there else "wb", 0))
+        file = self._open(name, path, "r+b" if there else "wb")
         if there > offset:
             self._ask(name, lambda: file.truncate(offset))
-        self._ask(name, lambda: file.seek(offset))
-        file.set_pipelined(True)
-        self._growing = _Growing(name, file, offset, settled=offset)
+        self._growing = _Growing(name, file, Writes(self._client, file, self._pace), offset)
         return self._growing
 
     def _folders(self, name: str) -> None:
@@ -254,15 +247,14 @@ class SftpDepot:
             self._made.add(path)
 
     def _drain(self) -> _Growing | None:
-        """Write what was kept back, and read the status of everything."""
-        grown = self._growing
-        if grown is None:
-            return None
-        grown.file.set_pipelined(False)
-        self._growing = None
-        if grown.tail or grown.at:
-            self._put(grown, grown.tail)
-        grown.at += len(grown.tail)
+        """Read the status of everything that was written."""
+        grown, self._growing = self._growing, None
+        if grown:
+            try:
+                self._ask(grown.name, lambda: grown.writes.wait(0))
+            except TransferError:
+                self._close(grown.file)
+                raise
         return grown
 
     def _settle(self) -> None:
@@ -348,7 +340,6 @@ class SftpDepot:
 
     def discard(self, name: str) -> None:
         if self._growing and self._growing.name == name:
-            self._growing.tail = b""
             with contextlib.suppress(TransferError):
                 self._settle()
         self._settle()

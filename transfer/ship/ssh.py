@@ -1,4 +1,4 @@
-"""A line through paramiko, for hosts without an ssh program here; and the SFTP client, over either line."""
+"""A line through paramiko, for hosts without an ssh program here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import paramiko
 from paramiko.pkey import UnknownKeyType
@@ -36,7 +35,7 @@ class ParamikoChannel:
 
     def send(self, data: bytes | memoryview) -> None:
         try:
-            self.channel.sendall(bytes(data))
+            send_all(self.channel, data)
         except (OSError, *GONE) as error:
             raise CutOff(f"{self._where}: the connection broke: {error or type(error).__name__}") from error
 
@@ -57,6 +56,16 @@ class ParamikoChannel:
     def close(self) -> None:
         with contextlib.suppress(OSError, *GONE):
             self.channel.close()
+
+
+def send_all(channel: paramiko.Channel, data: bytes | memoryview) -> None:
+    """As the channel's own `sendall`, which copies what is left for each packet. OSError or EOFError if the line is gone."""
+    view = memoryview(data)
+    while view:
+        sent = channel.send(view)  # type: ignore[arg-type]
+        if not sent:
+            raise EOFError("the channel is closed")
+        view = view[sent:]
 
 
 class ParamikoLine:
@@ -318,54 +327,3 @@ def _quoted(text: str) -> str:
     import shlex
 
     return shlex.quote(text)
-
-
-def sftp_client(channel: Channel) -> paramiko.SFTPClient:
-    """An SFTP client over a channel of either line. CutOff if none answers there."""
-    inner: Any = channel.channel if isinstance(channel, ParamikoChannel) else getattr(channel, "connection", channel)
-    try:
-        return paramiko.SFTPClient(inner)
-    except (OSError, *GONE) as error:
-        raise CutOff(f"no sftp server answers: {error}") from error
-
-
-def ask_ahead(file: paramiko.SFTPFile) -> None:
-    """What asks ahead for this file's bytes runs in a thread of paramiko's; when the line is cut it ends, and says nothing of its own."""
-    asking = file._prefetch_thread  # type: ignore[attr-defined]
-
-    def ask(*words: Any) -> None:
-        with contextlib.suppress(OSError, *GONE):
-            asking(*words)
-
-    file._prefetch_thread = ask  # type: ignore[attr-defined]
-
-
-def fsync(client: paramiko.SFTPClient, file: paramiko.SFTPFile) -> bool:
-    """OpenSSH's fsync extension; False where there is none. OSError if the far side could not write it down."""
-    try:
-        client._request(paramiko.sftp.CMD_EXTENDED, "fsync@openssh.com", file.handle)  # type: ignore[attr-defined]
-    except OSError as error:
-        if "unsupported" in str(error).lower():
-            return False
-        raise
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What the far side's filesystem says of itself."""
-
-    free: int
-    read_only: bool
-
-
-def room(client: paramiko.SFTPClient, path: str) -> Room | None:
-    """OpenSSH's statvfs extension; None where there is none."""
-    try:
-        kind, message = client._request(paramiko.sftp.CMD_EXTENDED, "statvfs@openssh.com", path.encode())  # type: ignore[attr-defined]
-    except OSError:
-        return None
-    if kind != paramiko.sftp.CMD_EXTENDED_REPLY:
-        return None
-    _, size, _, _, available, _, _, _, _, flags, _ = [message.get_int64() for _ in range(11)]
-    return Room(available * size, bool(flags & 1))

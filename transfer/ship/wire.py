@@ -27,7 +27,7 @@ NOISE_MAX = 64 << 10
 BODY_MAX = 8 << 20
 PIECE = 256 << 10
 ACK_EVERY = 256 << 10
-"""Bytes after which a receiver says how far it is, at the latest; a sender that waited with less on the way would wait for ever."""
+"""Bytes after which a receiver says how far it is, at the latest; it also does when nothing more has come, as the sender may be waiting."""
 HELLO, CALL, DATA, ANSWER, FAIL, ACK, PING, EVENT, BLOCK = range(1, 10)
 TICK, SILENCE = 5.0, 30.0
 """Each side says something every TICK seconds; a line on which nothing is heard for SILENCE is cut."""
