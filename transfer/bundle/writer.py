@@ -200,7 +200,7 @@ class BundleWriter:
 
     def _pack(self, gathered: Gathered) -> Packed:
         packed = self._packed(b"".join(gathered.names), partial(self._encode, gathered))
-        gathered.buffer.close()
+        self._buckets.done_with(gathered.buffer)
         return packed
 
     def _packed(self, names: bytes, encode: Callable[[], tuple[FrameHeader, bytes]]) -> Packed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,10 +10,12 @@ from dataclasses import dataclass, field
 from transfer.chunks.name import Kind
 from transfer.model import ChunkId
 
-FRAME_RAW = {Kind.ELF: 32 << 20, Kind.TEXT: 32 << 20, Kind.OTHER: 32 << 20}
-SMALL_RAW = 16 << 20
+LARGE_RAW, SMALL_RAW = 32 << 20, 16 << 20
+FRAME_RAW = dict.fromkeys((Kind.ELF, Kind.TEXT, Kind.OTHER), LARGE_RAW)
 """A bucket is flushed when it holds as much (bytes, uncompressed): so all of them together hold at most 144 MiB."""
 FRAME_CHUNKS = 1 << 16
+SPARE = 1
+"""Buffers that are kept for the next frame: the pages of a new one have to be cleared, which takes as long as filling it."""
 
 
 def _buffer(size: int) -> mmap.mmap:
@@ -44,6 +47,7 @@ class Buckets:
     def __init__(self, flush: Callable[[Gathered], None]) -> None:
         self._flush = flush
         self._open: dict[Kind, Gathered] = {}
+        self._spare: list[mmap.mmap] = []
 
     def add(self, name: ChunkId, size: int, data: bytes | memoryview | None, kind: Kind) -> None:
         """Take a copy of the chunk; None for one whose bytes are at hand elsewhere."""
@@ -52,7 +56,7 @@ class Buckets:
             self._empty(kind)
             bucket = None
         if bucket is None:
-            bucket = self._open[kind] = Gathered(kind, _buffer(FRAME_RAW.get(kind, SMALL_RAW)))
+            bucket = self._open[kind] = Gathered(kind, self._buffer(FRAME_RAW.get(kind, SMALL_RAW)))
         if data is None:
             bucket.holes.append(len(bucket.sizes))
         else:
@@ -60,6 +64,19 @@ class Buckets:
         bucket.names.append(name)
         bucket.sizes.append(size)
         bucket.size += size
+
+    def _buffer(self, size: int) -> mmap.mmap:
+        with contextlib.suppress(IndexError):
+            if size == LARGE_RAW:
+                return self._spare.pop()
+        return _buffer(size)
+
+    def done_with(self, buffer: mmap.mmap) -> None:
+        """A flushed frame's memory is not needed any more. From any thread."""
+        if len(buffer) == LARGE_RAW and len(self._spare) < SPARE:
+            self._spare.append(buffer)
+        else:
+            buffer.close()
 
     def finish(self) -> None:
         """Flush what is left, the largest first: so the last to be packed are small, and no thread waits long for another."""
