@@ -33,21 +33,21 @@ class _Growing:
         self._cdc = _cutter()
 
     def feed(self, data: bytes | memoryview) -> Iterator[memoryview]:
-        """Chunks that are final. A cut is final once CDC_MAX bytes follow its start."""
+        """Chunks that are final: where one ends is decided by its own bytes, so only that which ends with what is here may still grow."""
         self._held.append(data)
         self._size += len(data)
         if self._size >= 3 * CDC_MAX:
-            yield from self._cut(CDC_MAX)
+            yield from self._cut(last=False)
 
     def finish(self) -> Iterator[memoryview]:
         """The rest."""
-        yield from self._cut(0)
+        yield from self._cut(last=True)
 
-    def _cut(self, keep: int) -> Iterator[memoryview]:
+    def _cut(self, *, last: bool) -> Iterator[memoryview]:
         joined = b"".join(self._held)
         whole, done = memoryview(joined), 0
         for found in self._cdc.cut_buf(joined):
-            if keep and len(joined) - found.offset < keep:
+            if not last and found.offset + found.length == len(joined):
                 break
             done = found.offset + found.length
             yield whole[found.offset : done]
