@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from transfer.errors import FormatError
 
@@ -18,8 +18,7 @@ _HEADER_ONLY = frozenset(b"123456")
 ZERO = bytes(RECORD)
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One tar header: raw name and link name as bytes, type flag, size of the data that follows (bytes)."""
 
     name: bytes
