@@ -140,8 +140,8 @@ def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
     """zstd parameters of a full frame; the same level, size and kind give the same bytes.
 
     Up to level 8 the window is 8 MiB (a quarter of a frame is 10 % faster than all of it and 0.4 % larger); level 3 has long tables
-    twice as large as zstd's own, and for programs short matches from a table a quarter of its own: 2.5 % smaller than zstd's
-    level 3 in 5 % more time (docs/decisions/0002). From 9 on, time is less of an object and long-distance matching is on.
+    twice as large as zstd's own, and for programs short matches from a table an eighth of its own (docs/decisions/0002). From 9 on, time
+    is less of an object and long-distance matching is on.
     """
     window = max(10, min(23 if level < 9 else WINDOW_LOG_MAX, (max(size, 1) - 1).bit_length()))
     out: dict[int, int] = {
