@@ -36,7 +36,7 @@ from transfer.work import Lane, Pool
 
 README_NAME, VERIFY_NAME = "README.txt", "verify.py"
 MIN_CATALOG_LEVEL = 15
-"""Chunk names do not compress, and a catalog has each of them twice or more: on the reference corpus 9 makes 2.76 MB, 15 2.27."""
+"""For a catalog up to a MiB and for one that is patched. Chunk names do not compress, and it has each of them twice or more."""
 
 
 Packed: TypeAlias = tuple[FrameHeader, bytes, bytes]

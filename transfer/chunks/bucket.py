@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,7 +55,7 @@ class Buckets:
             self._empty(kind)
             bucket = None
         if bucket is None:
-            bucket = self._open[kind] = Gathered(kind, self._buffer(FRAME_RAW.get(kind, SMALL_RAW)))
+            bucket = self._open[kind] = Gathered(kind, self._memory(FRAME_RAW.get(kind, SMALL_RAW)))
         if data is None:
             bucket.holes.append(len(bucket.sizes))
         else:
@@ -65,11 +64,8 @@ class Buckets:
         bucket.sizes.append(size)
         bucket.size += size
 
-    def _buffer(self, size: int) -> mmap.mmap:
-        with contextlib.suppress(IndexError):
-            if size == LARGE_RAW:
-                return self._spare.pop()
-        return _buffer(size)
+    def _memory(self, size: int) -> mmap.mmap:
+        return self._spare.pop() if size == LARGE_RAW and self._spare else _buffer(size)
 
     def done_with(self, buffer: mmap.mmap) -> None:
         """A flushed frame's memory is not needed any more. From any thread."""

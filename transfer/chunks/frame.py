@@ -124,16 +124,14 @@ def parse_frame_header(data: bytes, where: str) -> FrameHeader:
     return FrameHeader(kind, codec, raw_size, packed_size, tuple(sizes), prefix, data_crc, size)
 
 
-_TABLES = {Kind.ELF: (18, 13, 4), Kind.BYTECODE: (18, 16, 4), Kind.TEXT: (17, 14, 5), Kind.OTHER: (18, 15, 5)}
-"""Level 3: log2 of the entries of zstd's long and short hash tables, and the shortest match (docs/decisions/0002)."""
-
-_NAMES: dict[int, int] = {
-    pyzstd.CParameter.strategy: pyzstd.Strategy.dfast,
-    pyzstd.CParameter.hashLog: 20,
-    pyzstd.CParameter.chainLog: 18,
-    pyzstd.CParameter.minMatch: 7,
+_TABLES = {
+    Kind.ELF: (18, 13, 4),
+    Kind.BYTECODE: (18, 16, 4),
+    Kind.TEXT: (17, 14, 5),
+    Kind.OTHER: (18, 15, 5),
+    Kind.CATALOG: (20, 18, 7),
 }
-"""A large catalog, at any level: names of 32 bytes do not compress, and what comes again comes in long runs."""
+"""Level 3, and a large catalog at any level: log2 of the entries of zstd's long and short hash tables, and the shortest match (docs/decisions/0002)."""
 
 
 def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
@@ -151,11 +149,10 @@ def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
         pyzstd.CParameter.checksumFlag: 0,
     }
     if size > 1 << 20:
-        if kind == Kind.CATALOG:
-            out |= _NAMES
-        elif level == 3:
+        if level == 3 or kind == Kind.CATALOG:
             long, short, match = _TABLES.get(kind, (18, 16, 5))
             out |= {
+                pyzstd.CParameter.strategy: pyzstd.Strategy.dfast,
                 pyzstd.CParameter.hashLog: long,
                 pyzstd.CParameter.chainLog: short,
                 pyzstd.CParameter.minMatch: match,

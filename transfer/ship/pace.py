@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from transfer.ship.base import WINDOW
 
@@ -29,6 +29,14 @@ class Pace:
     def piece(self) -> int:
         """What to send in one go, so that the far side answers several times for what is on its way (bytes)."""
         return max(PIECE_MIN, self.window // 4)
+
+    def pieces(self, data: bytes | memoryview, most: int = WINDOW) -> Iterator[memoryview]:
+        """The data in such pieces, each as large as the line takes when its turn comes, and never above `most` bytes."""
+        rest = memoryview(data)
+        while rest:
+            piece = rest[: min(most, self.piece)]
+            yield piece
+            rest = rest[len(piece) :]
 
     def begin(self) -> None:
         """Nothing was on its way until now."""

@@ -40,7 +40,6 @@ class ReceiverDepot:
         self._growing: tuple[str, int, int] | None = None  # name, bytes sent so far, the call that began it
         self._written = 0
         self._moved = threading.Condition()
-        self._failed: TransferError | None = None
         self._talk.on_ack = self._on_ack
         greeted = threading.Event()
 
@@ -153,13 +152,10 @@ class ReceiverDepot:
     def append(self, name: str, data: bytes | memoryview, offset: int) -> None:
         if self._growing is None or self._growing[:2] != (name, offset):
             self._settle()
-            self._written, self._failed = offset, None
+            self._written = offset
             self._growing = (name, offset, self._call("append", name=name, offset=offset))
             self._pace.begin()
-        rest = memoryview(data)
-        while rest:
-            piece = rest[: self._pace.piece]
-            rest = rest[len(piece) :]
+        for piece in self._pace.pieces(data):
             self._talk.say(wire.DATA, piece)
             name, sent, call = self._growing
             self._growing = (name, sent + len(piece), call)

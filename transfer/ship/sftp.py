@@ -194,20 +194,15 @@ class SftpDepot:
         grown = self._growing
         if grown is None or grown.name != name or grown.at != offset:
             grown = self._take_up(name, offset)
-        rest = memoryview(data)
-        while rest:
-            piece = rest[: min(self._request_size, self._pace.piece)]
-            self._write(grown, piece)
+        for piece in self._pace.pieces(data, self._request_size):
+            self._step(grown, lambda piece=piece: grown.writes.send(grown.at, piece))  # type: ignore[misc]
             grown.at += len(piece)
-            rest = rest[len(piece) :]
+            self._step(grown, lambda: grown.writes.wait(self._pace.window))
 
-    def _write(self, grown: _Growing, piece: memoryview) -> None:
-        def write() -> None:
-            grown.writes.send(grown.at, piece)
-            grown.writes.wait(self._pace.window)
-
+    def _step(self, grown: _Growing, call: Callable[[], None]) -> None:
+        """Write, or read statuses; after a failure the file is let go."""
         try:
-            self._ask(grown.name, write)
+            self._ask(grown.name, call)
         except TransferError:
             self._growing = None
             self._close(grown.file)
@@ -250,11 +245,7 @@ class SftpDepot:
         """Read the status of everything that was written."""
         grown, self._growing = self._growing, None
         if grown:
-            try:
-                self._ask(grown.name, lambda: grown.writes.wait(0))
-            except TransferError:
-                self._close(grown.file)
-                raise
+            self._step(grown, lambda: grown.writes.wait(0))
         return grown
 
     def _settle(self) -> None:
