@@ -16,9 +16,9 @@ from tests.conformance.sinks import HeldContent, Place, SinkSuite, saved_suite
 from tests.conformance.sources import NAMES, OpenedSource, SourceSuite, suite_images
 from tests.e2e.test_docker import KINDS, daemon_of
 from tests.support import engines
-from transfer.engines.base import ImageSink, Landed, PlatformImage
+from transfer.engines.base import ImageSink, Landed, PlatformImage, ReadWay
 from transfer.engines.daemon import DockerClient
-from transfer.engines.docker import TEMPORARY, DockerSink, DockerSource, ReadWay
+from transfer.engines.docker import TEMPORARY, DockerSink, DockerSource
 from transfer.errors import TransferError, TryAgain
 from transfer.model import Descriptor, Image
 from transfer.serve.registry import Registry

@@ -15,7 +15,7 @@ from transfer.bundle.store import Store
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.cli.render import age, amount, print_json
-from transfer.cli.show import Behind
+from transfer.cli.wiring import Behind
 from transfer.engines.daemon import DockerClient
 from transfer.engines.docker import DockerSource
 from transfer.errors import Damaged, TransferError, UsageError

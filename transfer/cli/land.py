@@ -14,7 +14,7 @@ from transfer.cli.carry import spool_folder
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json
-from transfer.cli.show import Behind
+from transfer.cli.wiring import Behind
 from transfer.engines.docker import Way
 from transfer.errors import Damaged, MissingPart, NotFound, SomeImagesFailed, TransferError, UsageError
 from transfer.events import Noted, Observer

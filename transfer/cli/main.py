@@ -118,16 +118,18 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Export images into a bundle; run it again after an interruption and it goes on where it stopped."""
-    from transfer.cli import act, show
+    from transfer.cli import export, wiring
 
-    behind = show.Behind(tuple(base or ()), tuple(seed or ()), store, no_store, site)
-    wished = show.Wished(tuple(patterns or ()), source, via, platform, level)
+    behind = wiring.Behind(tuple(base or ()), tuple(seed or ()), store, no_store, site)
+    wished = wiring.Wished(tuple(patterns or ()), source, via, platform, level)
     if answer:
-        act.answer(answer, output, behind, patterns or [], json, quiet)
+        from transfer.cli import check
+
+        check.answer(answer, output, behind, patterns or [], json, quiet)
     elif dry_run:
-        show.plan(wished, output, behind, jobs, json, quiet)
+        export.plan(wished, output, behind, jobs, json, quiet)
     else:
-        act.export(wished, output, behind, jobs, json, quiet)
+        export.export(wished, output, behind, jobs, json, quiet)
 
 
 @app.command()
@@ -147,11 +149,11 @@ def plan(
     quiet: Quiet = False,
 ) -> None:
     """Say what an export would read and need, without writing anything; with --base, to the byte."""
-    from transfer.cli import show
+    from transfer.cli import export, wiring
 
-    behind = show.Behind(tuple(base or ()), tuple(seed or ()), store, no_store, "")
-    wished = show.Wished(tuple(patterns or ()), source, via, platform, level)
-    show.plan(wished, output, behind, jobs, json, quiet)
+    behind = wiring.Behind(tuple(base or ()), tuple(seed or ()), store, no_store, "")
+    wished = wiring.Wished(tuple(patterns or ()), source, via, platform, level)
+    export.plan(wished, output, behind, jobs, json, quiet)
 
 
 @app.command()
@@ -186,11 +188,11 @@ def verify(
     quiet: Quiet = False,
 ) -> None:
     """Check every byte of a bundle; damage is named by file, frame and image."""
-    from transfer.cli import act, carry, show
+    from transfer.cli import carry, check, wiring
 
     access = carry.Access(ssh, identity, host_key, accept_new, ssh_config, remote)
-    behind = show.Behind((), tuple(seed or ()), store, no_store, "")
-    act.verify(bundle, access, deep, against, request, behind, jobs, json, quiet)
+    behind = wiring.Behind((), tuple(seed or ()), store, no_store, "")
+    check.verify(bundle, access, deep, against, request, behind, jobs, json, quiet)
 
 
 @app.command("import")
@@ -225,9 +227,9 @@ def import_(
     quiet: Quiet = False,
 ) -> None:
     """Import a bundle's images: what is there already is not sent; IDs and digests are compared afterwards."""
-    from transfer.cli import land, show
+    from transfer.cli import land, wiring
 
-    behind = show.Behind((), tuple(seed or ()), store, no_store, "")
+    behind = wiring.Behind((), tuple(seed or ()), store, no_store, "")
     wished = land.wish(patterns or [], to, retag or [], platform, via, stage, jobs, dry_run)
     land.import_(bundle, wished, behind, json, quiet)
 
@@ -245,9 +247,9 @@ def diff(
     quiet: Quiet = False,
 ) -> None:
     """What changed between two bundles or two images: images, layers, files, and the bytes each costs."""
-    from transfer.cli import keep, show
+    from transfer.cli import keep, wiring
 
-    keep.diff(older, newer, source, files, show.Behind((), tuple(seed or ()), store, no_store, ""), json, quiet)
+    keep.diff(older, newer, source, files, wiring.Behind((), tuple(seed or ()), store, no_store, ""), json, quiet)
 
 
 @app.command()

@@ -12,6 +12,8 @@ from transfer.model import Descriptor, Digest, Image, Platform
 from transfer.streams import Readable, parse_object
 
 Status = Literal["imported", "present"]
+ReadWay = Literal["auto", "files", "api"]
+"""How an engine's images are read: out of the files it keeps them in, or through its API."""
 
 MAX_DEPTH, MAX_NODES = 8, 4096
 ATTESTATION_OF = "vnd.docker.reference.digest"
@@ -22,10 +24,12 @@ class SourceTraits:
     """What a source can do. `random_access`: any blob at any time; else one pass in the source's own order.
 
     `keeps_digest`: manifests are the original ones; else they are made anew around the original config.
+    `host`: it holds whatever this host has, so nobody means all of it who names nothing.
     """
 
     random_access: bool
     keeps_digest: bool
+    host: bool = False
 
 
 @dataclass(frozen=True, slots=True)

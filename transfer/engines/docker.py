@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from transfer.engines.base import (
@@ -18,6 +18,7 @@ from transfer.engines.base import (
     Listed,
     Offer,
     PlatformImage,
+    ReadWay,
     SinkTraits,
     SourceTraits,
     platform_image,
@@ -36,7 +37,6 @@ TEMPORARY = "transfer-import"
 """First part of the repository name that images have while they are pulled from this process."""
 
 Way = Literal["auto", "pull", "load"]
-ReadWay = Literal["auto", "files", "api"]
 _STALE = re.compile(rf"127\.0\.0\.1:[0-9]+/{TEMPORARY}/[0-9a-f]+@sha256:[0-9a-f]{{64}}")
 
 
@@ -52,7 +52,9 @@ class DockerSource:
                 f"{client.where}: its files cannot be read from here",
                 hint="that takes root, on the daemon's own host, and an overlay2 store; --via api asks the daemon",
             )
-        self.traits = SourceTraits(random_access=files is not None, keeps_digest=client.has_containerd_store())
+        self.traits = SourceTraits(
+            random_access=files is not None, keeps_digest=client.has_containerd_store(), host=True
+        )
         self._reader: OverlayImages | Saves = files or Saves(self.where, self._save)
 
     def names(self) -> list[Listed]:
@@ -93,7 +95,7 @@ class DockerSource:
             raise EngineError(odd, hint=ASK)
         self._observer(Noted(f"{odd}; asking the daemon for all layers instead"))
         self._reader = Saves(self.where, self._save)
-        self.traits = SourceTraits(random_access=False, keeps_digest=self.traits.keeps_digest)
+        self.traits = replace(self.traits, random_access=False)
 
     @contextlib.contextmanager
     def _save(self, wanted: Sequence[str]) -> Iterator[Iterator[bytes]]:

@@ -8,11 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast, get_args
 
-from transfer.engines.archive import ArchiveSink, open_archive
-from transfer.engines.base import Found, ImageSink, ImageSource, Listed
-from transfer.engines.daemon import DockerClient
-from transfer.engines.docker import DockerSource, ReadWay
-from transfer.engines.ocilayout import LayoutSink, LayoutSource
+from transfer.engines.base import Found, ImageSink, ImageSource, Listed, ReadWay
 from transfer.errors import NotFound, UsageError
 from transfer.events import Noted, Observer, silent
 from transfer.model import Image, Platform, Reference, is_name
@@ -44,12 +40,24 @@ def open_source(text: str, *, via: str = "auto", observer: Observer = silent) ->
         raise UsageError(f"--via {via!r:.40}: auto, files or api")
     transport, rest = split_transport(text or "docker-daemon:")
     if transport == "docker-daemon":
+        from transfer.engines.daemon import DockerClient
+        from transfer.engines.docker import DockerSource
+
         return DockerSource(DockerClient(), way=cast(ReadWay, via), observer=observer), [rest] if rest else []
     if via != "auto":
         raise UsageError(f"--via {via} is how a Docker daemon's images are read, and {text!r:.200} is none")
     path, reference = split_path(rest)
-    source: ImageSource = LayoutSource(path) if transport == "oci" else open_archive(path)
-    return source, [reference] if reference else []
+    return _open_file(path, transport), [reference] if reference else []
+
+
+def _open_file(path: Path, transport: str) -> ImageSource:
+    if transport == "oci":
+        from transfer.engines.ocilayout import LayoutSource
+
+        return LayoutSource(path)
+    from transfer.engines.archive import open_archive
+
+    return open_archive(path)
 
 
 def open_file_sink(text: str, platform: Platform | None = None) -> ImageSink | None:
@@ -58,7 +66,11 @@ def open_file_sink(text: str, platform: Platform | None = None) -> ImageSink | N
     if transport == "docker-daemon":
         return None
     if transport == "oci":
+        from transfer.engines.ocilayout import LayoutSink
+
         return LayoutSink(Path(rest))
+    from transfer.engines.archive import ArchiveSink
+
     return ArchiveSink(Path(rest), docker=transport == "docker-archive", platform=platform)
 
 
@@ -66,7 +78,7 @@ def select(source: ImageSource, patterns: Sequence[str], platform: Platform | No
     """The images that names, IDs and globs pick, each once, in the order of `merge`. NotFound if one picks nothing."""
     listed: list[Listed] | None = None
     found: list[Found] = []
-    if not patterns and isinstance(source, DockerSource):
+    if not patterns and source.traits.host:
         raise UsageError("name the images to export", hint="`transfer images` lists them; 'app/*' takes all of app")
     for pattern in patterns or ["*"]:
         if not any(mark in pattern for mark in "*?["):

@@ -1,4 +1,4 @@
-"""export and verify: the commands that make a bundle, and look at every byte of one."""
+"""verify, and the answer to what it asks for: every byte of a bundle is looked at, and damaged files are sent again."""
 
 from __future__ import annotations
 
@@ -14,76 +14,16 @@ from transfer.cli.carry import Access
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json
-from transfer.cli.show import Behind, Wished
+from transfer.cli.wiring import Behind
 from transfer.errors import MissingPart, UsageError
-from transfer.events import Noted, silent
+from transfer.events import silent
 from transfer.flows import check as checking
-from transfer.flows import export as exporting
 from transfer.flows import repair, stores
 from transfer.flows.gather import one_bundle
 from transfer.flows.reach import Reach
 from transfer.ship.address import Address, parse_address
 from transfer.streams import publish, read_small
 from transfer.work import keep_memory
-
-
-def export(
-    wished: Wished,
-    output: Path,
-    behind: Behind,
-    jobs: int | None,
-    json: bool,
-    quiet: bool,
-) -> None:
-    """Run the export flow and say what came of it."""
-    keep_memory()
-    observer = Progress(quiet=quiet)
-    choice = behind.choice()
-    opened, named = wished.open(observer)
-    try:
-        base = behind.bases(choice, observer)
-        observer(Noted(f"from {opened.where}"))
-        found = wished.select(opened, named, observer)
-        done = exporting.export(opened, found, output, level=wished.level, jobs=jobs, observer=observer, base=base)
-    finally:
-        observer.close()
-        opened.close()
-    fresh = not done.already and not done.bytes_reused
-    stores.sent(choice, done.bundle, done.digest, base, behind.sites, observer, fresh=fresh)
-    if json:
-        print_json(
-            {
-                "bundle": str(done.bundle),
-                "digest": str(done.digest),
-                "already": done.already,
-                "images": [
-                    {
-                        "name": image.label,
-                        "names": list(image.names),
-                        "digest": str(image.root.digest),
-                        "config_digest": str(image.config_digest) if image.config_digest else None,
-                        "layers": len(image.layers),
-                    }
-                    for image in done.images
-                ],
-                "bytes_read": done.bytes_read,
-                "bytes_new": done.bytes_new,
-                "bytes_reused": done.bytes_reused,
-                "bytes_packed": done.bytes_packed,
-                "packs": done.packs,
-                "prerequisites": done.prerequisites,
-                "seconds": round(done.seconds, 3),
-            }
-        )
-    elif not quiet:
-        if done.already:
-            print(f"{printable(str(done.bundle))} is already complete: {len(done.images)} images")
-        else:
-            print(
-                f"{printable(str(done.bundle))}: {len(done.images)} images, {amount(done.bytes_read)} read, "
-                f"{amount(done.bytes_packed)} packed in {done.packs} packs, {done.seconds:.1f} s"
-                + (f"; builds on {done.prerequisites} chunks of its base" if done.prerequisites else "")
-            )
 
 
 def answer(file: Path, output: Path, behind: Behind, patterns: list[str], json: bool, quiet: bool) -> None:
