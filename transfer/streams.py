@@ -15,6 +15,8 @@ from transfer.errors import Damaged, FormatError, UsageError, from_os_error
 from transfer.model import Descriptor, Digest
 
 BLOCK = 1 << 20
+LAYER_BLOCK = 4 << 20
+"""Layers are read in larger blocks (bytes): each is handed from thread to thread, which costs more than the caches lose (docs/decisions/0002)."""
 MAX_DOCUMENT = 8 << 20
 """Largest manifest, index or config that is read (bytes). Registries stop at 4 MiB."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import struct
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,48 +13,57 @@ RECORD = 512
 MAX_EXTENSION = 1 << 20
 """Largest PAX or GNU long-name record that is followed (bytes)."""
 
-_OCTAL = re.compile(rb" *([0-7]{1,20})[ \0]*", re.ASCII)
+_FIELDS = struct.Struct("100s 24x 12s 12x 8s B 100s 6s 82x 155s 12x")
+"""Name, size, checksum, type, link, magic and prefix."""
+_BLANK = b" \0"
 _HEADER_ONLY = frozenset(b"123456")
 ZERO = bytes(RECORD)
 
 
 class Member(NamedTuple):
-    """One tar header: raw name and link name as bytes, type flag, size of the data that follows (bytes)."""
+    """One tar header: raw name as bytes, type flag, size of the data that follows (bytes), and the link name's whole field."""
 
     name: bytes
     kind: int
     size: int
-    link: bytes
+    link_field: bytes
+
+    @property
+    def link(self) -> bytes:
+        """The raw link name."""
+        return self.link_field.split(b"\0", 1)[0]
 
 
 def parse_header(record: bytes) -> Member | None:
     """The header in a 512-byte record, or None if it is not one: wrong checksum, negative or malformed size."""
-    field = record[148:156]
-    stored = _number(field)
+    name, length, checksum, kind, link, magic, prefix = _FIELDS.unpack(record)
+    stored = _number(checksum)
     # adler32's low half is 1 + the sum of all bytes modulo 65521: thirty times faster than summing in Python
-    if stored is None or ((zlib.adler32(record) & 0xFFFF) - 1 - sum(field) + 256 - stored) % 65521:
+    if stored is None or ((zlib.adler32(record) & 0xFFFF) - 1 - sum(checksum) + 256 - stored) % 65521:
         return None
-    size = _number(record[124:136])
+    size = _number(length)
     if size is None or size < 0 or size > 1 << 60:
         return None
-    kind = record[156]
-    name = record[:100].split(b"\0", 1)[0]
-    if record[257:263] == b"ustar\0" and record[345]:
-        name = record[345:500].split(b"\0", 1)[0] + b"/" + name
+    name = name.split(b"\0", 1)[0]
+    if prefix[0] and magic == b"ustar\0":
+        name = prefix.split(b"\0", 1)[0] + b"/" + name
     if kind in _HEADER_ONLY or (kind == 0 and name.endswith(b"/")):
         size = 0
-    return Member(name, kind, size, record[157:257].split(b"\0", 1)[0])
+    return Member(name, kind, size, link)
 
 
 def _number(field: bytes) -> int | None:
     """An octal or base-256 field; None if malformed. Negative base-256 numbers are given as they are."""
+    digits = field.rstrip(_BLANK).lstrip(b" ")
+    if digits.isdigit():
+        try:
+            return int(digits, 8)
+        except ValueError:
+            return None
     if field[0] & 0x80:
         value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-    match = _OCTAL.fullmatch(field)
-    if match:
-        return int(match[1], 8)
-    return 0 if not field.strip(b" \0") else None
+    return 0 if not field.strip(_BLANK) else None
 
 
 def parse_pax(data: bytes) -> dict[bytes, bytes]:

@@ -102,6 +102,7 @@ class BundleWriter:
             self.kept = FolderChunks(self._take_up(), pool, base.bytes_of if base else None)
         except OSError as error:
             raise from_os_error(error, f"preparing {folder}") from error
+        self._resumed = len(self.kept) > 0
         self._known: set[bytes] = set()
         self._new: list[New] = []
         self._changes: list[Change] = []
@@ -135,11 +136,12 @@ class BundleWriter:
         return name in self._known or (self._base is not None and name in self._base)
 
     def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = ()) -> None:
-        if name in self:
+        if name in self._known or (self._base is not None and name in self._base):
             return
-        self._new.append(New(name, len(data), kind, partners))
+        new = New(name, len(data), kind, partners)
+        self._new.append(new)
         # bytes that an earlier run has packed need no place in memory until their frame comes up
-        self._gather(self._new[-1], None if name in self.kept else data)
+        self._gather(new, None if self._resumed and name in self.kept else data)
 
     def _gather(self, new: New, data: bytes | memoryview | None) -> None:
         self._known.add(new.name)
@@ -205,7 +207,7 @@ class BundleWriter:
 
     def _packed(self, names: bytes, encode: Callable[[], tuple[FrameHeader, bytes]]) -> Packed:
         """The frame of these chunks: as an earlier run packed it, or made now."""
-        kept = self.kept.packed(names) if len(self.kept) else None
+        kept = self.kept.packed(names) if self._resumed else None
         if kept:
             self.bytes_reused += kept[0].raw_size
         return *(kept or encode()), names
@@ -331,11 +333,13 @@ class BundleWriter:
         frame_of = {
             names[i : i + 32]: n for n, (_, _, names) in enumerate(self._frames) for i in range(0, len(names), 32)
         }
-        out = []
-        for image in images:
-            names = {name for layer in image.layers for name in chunk_names(self._recipes[layer.digest])}
-            out.append(tuple(sorted({frame_of[name] for name in names if name in frame_of})))
-        return tuple(out)
+        by_layer = {
+            digest: {frame_of[name] for name in chunk_names(self._recipes[digest]) if name in frame_of}
+            for digest in {layer.digest for image in images for layer in image.layers}
+        }
+        return tuple(
+            tuple(sorted(set().union(*(by_layer[layer.digest] for layer in image.layers)))) for image in images
+        )
 
     def image_bytes(self, header: head.Header) -> tuple[int, ...]:
         """What each image adds to the packs (bytes): a frame counts for the first image that needs it."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from transfer.chunks.name import CHUNK_MAX
 from transfer.errors import FormatError
-from transfer.streams import BLOCK, Readable
+from transfer.streams import LAYER_BLOCK, Readable
 from transfer.tarfmt import MAX_EXTENSION, RECORD, ZERO, padding, parse_header, parse_pax, pax_size
 
 _SKELETON_PIECE = 1 << 20
@@ -52,7 +52,7 @@ class _Input:
         parts = [out]
         missing = size - len(out)
         while missing:
-            self._block = self._stream.read(BLOCK)
+            self._block = self._stream.read(LAYER_BLOCK)
             if not self._block:
                 self._at = 0
                 break
@@ -73,7 +73,7 @@ class _Input:
     def some(self, size: int) -> bytes | memoryview:
         """Between 1 and `size` bytes, without a copy; b"" at the end."""
         if self._at >= len(self._block):
-            self._block, self._at = self._stream.read(BLOCK), 0
+            self._block, self._at = self._stream.read(LAYER_BLOCK), 0
         out = memoryview(self._block)[self._at : self._at + size]
         self._at += len(out)
         return out
@@ -111,7 +111,10 @@ def split(stream: Readable) -> Iterator[Piece]:
         else:
             length = member.size if size is None or member.kind in b"123456" else size
             if length:
-                yield from _content(bytes(skeleton), path or member.name, length, source)
+                if length <= CHUNK_MAX:
+                    yield Piece(bytes(skeleton), path or member.name, length, 0, source.view(length))
+                else:
+                    yield from _content(bytes(skeleton), path or member.name, length, source)
                 skeleton.clear()
                 skeleton += source.take(padding(length))
             path, size = b"", None
@@ -121,12 +124,9 @@ def split(stream: Readable) -> Iterator[Piece]:
 
 
 def _content(skeleton: bytes, path: bytes, size: int, source: _Input) -> Iterator[Piece]:
-    """One file's bytes. A file cut off by the end of the stream just ends."""
-    if size <= CHUNK_MAX:
-        yield Piece(skeleton, path, size, 0, source.view(size))
-        return
+    """A big file's bytes. If it is cut off by the end of the stream it just ends."""
     offset = 0
-    while offset < size and (data := source.some(min(BLOCK, size - offset))):
+    while offset < size and (data := source.some(min(LAYER_BLOCK, size - offset))):
         yield Piece(skeleton, path, size, offset, data)
         skeleton = b""
         offset += len(data)
@@ -136,7 +136,7 @@ def _opaque(skeleton: bytes, first: bytes, source: _Input) -> Iterator[Piece]:
     """Everything from here to the end, as content of no known file."""
     yield Piece(skeleton, b"", -1, 0, first)
     offset = len(first)
-    while data := source.some(BLOCK):
+    while data := source.some(LAYER_BLOCK):
         yield Piece(b"", b"", -1, offset, data)
         offset += len(data)
 
@@ -184,6 +184,6 @@ def _last_path(skeleton: bytes) -> bytes:
 def raw(stream: Readable) -> Iterator[Piece]:
     """A blob that is not to be taken apart (a compressed layer): all of it content."""
     offset = 0
-    while data := stream.read(BLOCK):
+    while data := stream.read(LAYER_BLOCK):
         yield Piece(b"", b"", -1, offset, data)
         offset += len(data)

@@ -63,7 +63,7 @@ def split_names(names: bytes) -> list[bytes]:
 
 
 _TEXT = bytes(range(32, 127)) + b"\t\n\r\f\b\x1b" + bytes(range(128, 256))
-_BYTECODE = (b"\xca\xfe\xba\xbe",)
+_ELF = b"\x7fELF"
 _PACKED = (
     b"PK\x03\x04",
     b"\x1f\x8b",
@@ -76,15 +76,18 @@ _PACKED = (
     b"!<arch>",
     b"7z\xbc\xaf",
 )
+_MAGIC = {_ELF: Kind.ELF, b"\xca\xfe\xba\xbe": Kind.BYTECODE, **dict.fromkeys(_PACKED, Kind.ARCHIVE)}
+_FIRST = frozenset(magic[:1] for magic in _MAGIC)
+"""Most files begin with none of these bytes, which is quickly seen."""
 
 
 def kind_of(path: bytes, head: bytes | memoryview) -> Kind:
     """The kind of a file's chunks, from its path in the layer and its first bytes."""
     start = bytes(head[:256])
-    if start.startswith(b"\x7fELF"):
-        return Kind.ELF
-    if path.endswith(b".pyc") or start.startswith(_BYTECODE):
-        return Kind.BYTECODE
-    if start.startswith(_PACKED):
-        return Kind.ARCHIVE
+    if path.endswith(b".pyc"):
+        return Kind.ELF if start.startswith(_ELF) else Kind.BYTECODE
+    if start[:1] in _FIRST:
+        for magic, kind in _MAGIC.items():
+            if start.startswith(magic):
+                return kind
     return Kind.OTHER if start.translate(None, _TEXT) else Kind.TEXT

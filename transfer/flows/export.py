@@ -23,7 +23,7 @@ from transfer.engines.base import Found, ImageSource, Offer
 from transfer.errors import Damaged, NotFound, UsageError
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
 from transfer.model import Digest, Image, Recipe
-from transfer.streams import BLOCK, MAX_DOCUMENT, IterReader, blocks, parse_object
+from transfer.streams import LAYER_BLOCK, MAX_DOCUMENT, IterReader, blocks, parse_object
 from transfer.work import Pool, ahead_of, aside, default_jobs
 
 DEFAULT_LEVEL = 3
@@ -33,6 +33,8 @@ SLOW_FROM = 9
 """From this level on a frame takes twice the memory and long enough that none need wait for a thread."""
 READERS_FROM = 2
 """With more threads than this a file is read by a thread of its own; with fewer that only costs (measured, 2 cores)."""
+READ_AHEAD = 2
+"""Blocks of a layer that wait between two threads."""
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
 
 
@@ -175,7 +177,7 @@ class _Run:
         """Read one layer: hashed beside, taken apart by this thread."""
         hasher = hashlib.new(offer.digest.algorithm if offer.digest else "sha256")
         threaded = self._jobs > (READERS_FROM if self._source.traits.random_access else 0)
-        stream = ahead_of(self._hashed(offer, hasher), 8, threaded=threaded)
+        stream = ahead_of(self._hashed(offer, hasher), READ_AHEAD, threaded=threaded)
         with contextlib.closing(stream):  # type: ignore[type-var]
             first = next(stream, b"")
             encoding = OPAQUE if first.startswith(_COMPRESSED) else PLAIN
@@ -201,8 +203,8 @@ class _Run:
 
     def _hashed(self, offer: Offer, hasher: hashlib._Hash) -> Iterator[bytes]:
         self._current = 0
-        with aside(hasher.update, 8, threaded=self._jobs > 1) as hash_it:
-            for block in blocks(offer.open(), BLOCK):
+        with aside(hasher.update, READ_AHEAD, threaded=self._jobs > 1) as hash_it:
+            for block in blocks(offer.open(), LAYER_BLOCK):
                 hash_it(block)
                 self._current += len(block)
                 self.bytes_read += len(block)
