@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 import pyzstd
 
@@ -124,39 +125,54 @@ def parse_frame_header(data: bytes, where: str) -> FrameHeader:
     return FrameHeader(kind, codec, raw_size, packed_size, tuple(sizes), prefix, data_crc, size)
 
 
+class _Table(NamedTuple):
+    """zstd's search at level 3: log2 of the window (bytes) and of the entries of its long and short hash tables, and the shortest match.
+
+    Without a short table (0) it is the plain fast search in the long one.
+    """
+
+    window: int
+    long: int
+    short: int
+    match: int
+
+
 _TABLES = {
-    Kind.ELF: (18, 13, 4),
-    Kind.BYTECODE: (18, 16, 4),
-    Kind.TEXT: (17, 14, 5),
-    Kind.OTHER: (18, 15, 5),
-    Kind.CATALOG: (20, 18, 7),
+    Kind.SKELETON: _Table(23, 18, 16, 5),
+    Kind.ELF: _Table(23, 18, 12, 4),
+    Kind.BYTECODE: _Table(23, 18, 16, 4),
+    Kind.TEXT: _Table(25, 17, 14, 5),
+    Kind.OTHER: _Table(24, 18, 15, 5),
+    Kind.ARCHIVE: _Table(23, 17, 0, 5),
+    Kind.CATALOG: _Table(25, 20, 18, 7),
 }
-"""Level 3, and a large catalog at any level: log2 of the entries of zstd's long and short hash tables, and the shortest match (docs/decisions/0002)."""
+"""By kind, what it costs least to find most with (docs/decisions/0002). The catalog's holds at any level."""
 
 
 def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
     """zstd parameters of a full frame; the same level, size and kind give the same bytes.
 
-    Up to level 8 the window is 8 MiB (a quarter of a frame is 10 % faster than all of it and 0.4 % larger); level 3 has long tables
-    twice as large as zstd's own, and for programs short matches from a table an eighth of its own (docs/decisions/0002). From 9 on, time
-    is less of an object and long-distance matching is on.
+    Up to level 8 the window is 8 MiB (a quarter of a frame is 10 % faster than all of it and 0.4 % larger), but larger for text at level 3,
+    where it costs nothing. From 9 on, time is less of an object and long-distance matching is on.
     """
-    window = max(10, min(23 if level < 9 else WINDOW_LOG_MAX, (max(size, 1) - 1).bit_length()))
+    fitting = max(10, (max(size, 1) - 1).bit_length())
     out: dict[int, int] = {
         pyzstd.CParameter.compressionLevel: level,
-        pyzstd.CParameter.windowLog: window,
+        pyzstd.CParameter.windowLog: min(23 if level < 9 else WINDOW_LOG_MAX, fitting),
         pyzstd.CParameter.contentSizeFlag: 1,
         pyzstd.CParameter.checksumFlag: 0,
     }
     if size > 1 << 20:
         if level == 3 or kind == Kind.CATALOG:
-            long, short, match = _TABLES.get(kind, (18, 16, 5))
+            table = _TABLES[kind]
             out |= {
-                pyzstd.CParameter.strategy: pyzstd.Strategy.dfast,
-                pyzstd.CParameter.hashLog: long,
-                pyzstd.CParameter.chainLog: short,
-                pyzstd.CParameter.minMatch: match,
+                pyzstd.CParameter.windowLog: min(table.window, fitting),
+                pyzstd.CParameter.strategy: pyzstd.Strategy.dfast if table.short else pyzstd.Strategy.fast,
+                pyzstd.CParameter.hashLog: table.long,
+                pyzstd.CParameter.minMatch: table.match,
             }
+            if table.short:
+                out |= {pyzstd.CParameter.chainLog: table.short}
         elif level >= 9:
             out |= {pyzstd.CParameter.enableLongDistanceMatching: 1}
         if 9 <= level <= 12:
