@@ -82,24 +82,60 @@ class Pool:
 
 
 class Lane(Generic[R]):
-    """Ordered parallel map you push into: at most `ahead` calls queued or running; `deliver` sees results in order.
+    """Ordered parallel map you push into: at most `ahead` calls queued or running, and `ahead` more results waiting.
 
-    The bound is on what waits as well as on what runs, so a slow consumer stops the producer.
+    `deliver` sees the results in order, in a thread of its own: neither who pushes nor the next call waits for it, unless it falls
+    behind. What a call or `deliver` raises is raised by the next `push` or `drain`. With an inline pool everything happens in `push`.
     """
 
     def __init__(self, pool: Pool, ahead: int, deliver: Callable[[R], None]) -> None:
-        self._pool, self._ahead, self._deliver = pool, ahead, deliver
-        self._waiting: deque[Future[R]] = deque()
+        self._pool, self._deliver = pool, deliver
+        self._room = threading.Semaphore(ahead)
+        self._waiting: queue.Queue[Future[R] | None] = queue.Queue(ahead)
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._thread = background(self._run, "deliver") if pool.threaded else None
 
     def push(self, call: Callable[[], R]) -> None:
-        while len(self._waiting) >= self._ahead or (self._waiting and self._waiting[0].done()):
-            self._deliver(self._waiting.popleft().result())
-        self._waiting.append(self._pool.submit(call))
+        if not self._thread:
+            self._deliver(call())
+            return
+        self._check()
+        self._room.acquire()
+        future = self._pool.submit(call)
+        future.add_done_callback(lambda _: self._room.release())
+        self._waiting.put(future)
 
     def drain(self) -> None:
-        """Deliver everything that is still out."""
-        while self._waiting:
-            self._deliver(self._waiting.popleft().result())
+        """Wait until everything that is out has been delivered."""
+        self._waiting.join()
+        self._check()
+
+    def close(self) -> None:
+        """End the thread; what is still out is not delivered."""
+        self._closed = True
+        if self._thread:
+            self._waiting.put(None)
+            self._thread.join()
+
+    def _check(self) -> None:
+        if self._failure:
+            raise self._failure
+
+    def _run(self) -> None:
+        while future := self._waiting.get():
+            self._one(future)
+            del future
+            self._waiting.task_done()
+
+    def _one(self, future: Future[R]) -> None:
+        try:
+            if self._closed or self._failure:
+                future.cancel()
+            else:
+                self._deliver(future.result())
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller
+            self._failure = error
 
 
 def ordered_map(call: Callable[[T], R], items: Iterable[T], pool: Pool, ahead: int) -> Iterator[R]:

@@ -240,14 +240,14 @@ class BundleWriter:
     def _patch_all(self, base: Base, batch: list[Change]) -> list[Packed]:
         """A batch as patched frames. The base's bytes come in the order in which the frames need them."""
         out: list[Packed] = []
-        lane: Lane[Packed] = Lane(self._pool, self._ahead, out.append)
         frames = list(frames_of(batch, lambda n: base.frame_of(n) << 32 | n, base.size_of))
         partners = [list(dict.fromkeys(n for change in frame for n in change.partners)) for frame in frames]
         older = base.fetch(array("I", [number for each in partners for number in each]))
-        for frame, numbers in zip(frames, partners, strict=True):
-            prefix = b"".join([next(older) for _ in numbers])
-            lane.push(partial(self._patch, frame, [base.name_of(number) for number in numbers], prefix))
-        lane.drain()
+        with contextlib.closing(Lane(self._pool, self._ahead, out.append)) as lane:
+            for frame, numbers in zip(frames, partners, strict=True):
+                prefix = b"".join([next(older) for _ in numbers])
+                lane.push(partial(self._patch, frame, [base.name_of(number) for number in numbers], prefix))
+            lane.drain()
         return out
 
     def _patch(self, frame: list[Change], partners: list[ChunkId], prefix: bytes) -> Packed:
@@ -389,6 +389,7 @@ class BundleWriter:
     def close(self) -> None:
         """Let go of the folder; what is finished stays for the next run."""
         self._batches.close()
+        self._lane.close()
         self.journal.close()
         os.close(self._lock)
 

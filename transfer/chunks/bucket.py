@@ -13,8 +13,8 @@ LARGE_RAW, SMALL_RAW = 32 << 20, 16 << 20
 FRAME_RAW = dict.fromkeys((Kind.ELF, Kind.TEXT, Kind.OTHER), LARGE_RAW)
 """A bucket is flushed when it holds as much (bytes, uncompressed): so all of them together hold at most 144 MiB."""
 FRAME_CHUNKS = 1 << 16
-SPARE = 1
-"""Buffers that are kept for the next frame: the pages of a new one have to be cleared, which takes as long as filling it."""
+SPARE = 3
+"""Buffers kept for the next frames, one a kind that has large ones: the pages of a new one have to be cleared, which takes as long as filling it."""
 
 
 def _buffer(size: int) -> mmap.mmap:

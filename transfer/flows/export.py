@@ -30,7 +30,7 @@ DEFAULT_LEVEL = 3
 PACKERS_MAX = 3
 """More frames than these are not packed at a time: each takes some 60 MB, and an export stays under 512."""
 SLOW_FROM = 9
-"""From this level on a frame takes twice the memory and long enough that none need wait for a thread."""
+"""From this level on a frame takes half as much memory again, and one fewer is packed at a time."""
 READERS_FROM = 2
 """With more threads than this a file is read by a thread of its own; with fewer that only costs (measured, 2 cores)."""
 READ_AHEAD = 2
@@ -81,7 +81,7 @@ def export(
         "level": level,
         "base": sorted(str(each.manifest.digest) for each in base),
     }
-    packers = min(threads, PACKERS_MAX)
+    packers = min(threads, PACKERS_MAX - (level >= SLOW_FROM))
     with Pool(packers, "pack") as pool:
         built = Base(base, pool=pool, jobs=packers) if base else None
         writer = BundleWriter(
@@ -89,7 +89,7 @@ def export(
             level=level,
             options=options,
             pool=pool,
-            ahead=packers + (level < SLOW_FROM),
+            ahead=packers,
             base=built,
             weigh=weigh,
         )
