@@ -102,7 +102,6 @@ class BundleWriter:
             self.kept = FolderChunks(self._take_up(), pool, base.bytes_of if base else None)
         except OSError as error:
             raise from_os_error(error, f"preparing {folder}") from error
-        self._resumed = len(self.kept) > 0
         self._known: set[bytes] = set()
         self._new: list[New] = []
         self._changes: list[Change] = []
@@ -136,12 +135,12 @@ class BundleWriter:
         return name in self._known or (self._base is not None and name in self._base)
 
     def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = ()) -> None:
-        if name in self._known or (self._base is not None and name in self._base):
+        if name in self:
             return
         new = New(name, len(data), kind, partners)
         self._new.append(new)
         # bytes that an earlier run has packed need no place in memory until their frame comes up
-        self._gather(new, None if self._resumed and name in self.kept else data)
+        self._gather(new, None if name in self.kept else data)
 
     def _gather(self, new: New, data: bytes | memoryview | None) -> None:
         self._known.add(new.name)
@@ -207,7 +206,7 @@ class BundleWriter:
 
     def _packed(self, names: bytes, encode: Callable[[], tuple[FrameHeader, bytes]]) -> Packed:
         """The frame of these chunks: as an earlier run packed it, or made now."""
-        kept = self.kept.packed(names) if self._resumed else None
+        kept = self.kept.packed(names) if len(self.kept) else None
         if kept:
             self.bytes_reused += kept[0].raw_size
         return *(kept or encode()), names

@@ -152,8 +152,8 @@ _TABLES = {
 def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
     """zstd parameters of a full frame; the same level, size and kind give the same bytes.
 
-    Up to level 8 the window is 8 MiB (a quarter of a frame is 10 % faster than all of it and 0.4 % larger), but larger for text at level 3,
-    where it costs nothing. From 9 on, time is less of an object and long-distance matching is on.
+    Up to level 8 the window is 8 MiB (a quarter of a frame is 10 % faster than all of it and 0.4 % larger), but larger for text and others
+    at level 3, where it costs nothing. From 9 on, time is less of an object and long-distance matching is on.
     """
     fitting = max(10, (max(size, 1) - 1).bit_length())
     out: dict[int, int] = {
@@ -169,10 +169,9 @@ def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
                 pyzstd.CParameter.windowLog: min(table.window, fitting),
                 pyzstd.CParameter.strategy: pyzstd.Strategy.dfast if table.short else pyzstd.Strategy.fast,
                 pyzstd.CParameter.hashLog: table.long,
+                pyzstd.CParameter.chainLog: table.short,
                 pyzstd.CParameter.minMatch: table.match,
             }
-            if table.short:
-                out |= {pyzstd.CParameter.chainLog: table.short}
         elif level >= 9:
             out |= {pyzstd.CParameter.enableLongDistanceMatching: 1}
         if 9 <= level <= 12:

@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json
-from transfer.cli.wiring import Behind, Wished
+from transfer.cli.wiring import Behind
+from transfer.engines.base import Found, ImageSource
 from transfer.errors import NoSpace
-from transfer.events import Noted
+from transfer.events import Noted, Observer
 from transfer.flows import export as exporting
 from transfer.flows import stores
+from transfer.flows.select import open_source, select
+from transfer.model import Platform
 from transfer.work import keep_memory
+
+
+@dataclass(frozen=True, slots=True)
+class Wished:
+    """Which images an export takes, from where, how they are read and how hard they are compressed."""
+
+    patterns: tuple[str, ...]
+    source: str
+    via: str
+    platform: str
+    level: int
+
+    def open(self, observer: Observer) -> tuple[ImageSource, list[str]]:
+        """The source, and the reference --from names, if any."""
+        return open_source(self.source, via=self.via, observer=observer)
+
+    def select(self, source: ImageSource, named: list[str], observer: Observer) -> list[Found]:
+        platform = Platform.parse(self.platform) if self.platform else None
+        return select(source, [*named, *self.patterns], platform, observer)
 
 
 def export(

@@ -121,7 +121,7 @@ def export(
     from transfer.cli import export, wiring
 
     behind = wiring.Behind(tuple(base or ()), tuple(seed or ()), store, no_store, site)
-    wished = wiring.Wished(tuple(patterns or ()), source, via, platform, level)
+    wished = export.Wished(tuple(patterns or ()), source, via, platform, level)
     if answer:
         from transfer.cli import check
 
@@ -152,7 +152,7 @@ def plan(
     from transfer.cli import export, wiring
 
     behind = wiring.Behind(tuple(base or ()), tuple(seed or ()), store, no_store, "")
-    wished = wiring.Wished(tuple(patterns or ()), source, via, platform, level)
+    wished = export.Wished(tuple(patterns or ()), source, via, platform, level)
     export.plan(wished, output, behind, jobs, json, quiet)
 
 

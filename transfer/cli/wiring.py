@@ -1,4 +1,4 @@
-"""What several commands share: their options as the objects that the flows take."""
+"""What several commands share: what they may build on, from their options."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from pathlib import Path
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.bundle.receipt import site_name
-from transfer.engines.base import Found, ImageSource
 from transfer.events import Observer
 from transfer.flows import stores
-from transfer.flows.select import open_source, select
-from transfer.model import Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +40,3 @@ class Behind:
         """The sites an export is for."""
         named = [text.removeprefix(stores.SITE) for text in self.base if text.startswith(stores.SITE)]
         return list(dict.fromkeys([*named, *([self.site] if self.site else [])]))
-
-
-@dataclass(frozen=True, slots=True)
-class Wished:
-    """Which images an export takes, from where, how they are read and how hard they are compressed."""
-
-    patterns: tuple[str, ...]
-    source: str
-    via: str
-    platform: str
-    level: int
-
-    def open(self, observer: Observer) -> tuple[ImageSource, list[str]]:
-        """The source, and the reference --from names, if any."""
-        return open_source(self.source, via=self.via, observer=observer)
-
-    def select(self, source: ImageSource, named: list[str], observer: Observer) -> list[Found]:
-        platform = Platform.parse(self.platform) if self.platform else None
-        return select(source, [*named, *self.patterns], platform, observer)
