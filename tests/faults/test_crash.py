@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.faulty import KILLED, Fault, count, run_with
 from tests.support.run import files
-from tests.support.zoo import zoo
+from tests.support.zoo import siblings, zoo
 
 CALLS = ("write", "fsync", "replace", "unlink")
 DISK = {"ENOSPC": 23, "EDQUOT": 23, "EFBIG": 23, "EIO": 13, "EROFS": 13}
@@ -17,6 +17,11 @@ DISK = {"ENOSPC": 23, "EDQUOT": 23, "EFBIG": 23, "EIO": 13, "EROFS": 13}
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return zoo().write(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture(scope="module")
+def related(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return siblings().write(tmp_path_factory.mktemp("siblings"))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,17 @@ def test_an_export_killed_anywhere_goes_on(layout: Path, whole: Path, tmp_path: 
         bundle = tmp_path / f"{at}"
         assert run_with(Fault(call, at, how), log, *exporting(layout, bundle)).code == KILLED
         ended = run_with(None, log, *exporting(layout, bundle))
+        assert ended.code == 0, (at, ended.said)
+        assert files(bundle) == files(whole), at
+
+
+@pytest.mark.parametrize("call", ["write", "replace"])
+def test_so_does_one_whose_programs_are_patched_against_each_other(related: Path, tmp_path: Path, call: str) -> None:
+    log, whole = tmp_path / "log", tmp_path / "whole"
+    for at in steps(count(call, log, *exporting(related, whole))):
+        bundle = tmp_path / f"{at}"
+        assert run_with(Fault(call, at, "kill-before"), log, *exporting(related, bundle)).code == KILLED
+        ended = run_with(None, log, *exporting(related, bundle))
         assert ended.code == 0, (at, ended.said)
         assert files(bundle) == files(whole), at
 

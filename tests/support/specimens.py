@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.months import month
-from tests.support.zoo import Layout, zoo
+from tests.support.zoo import Layout, siblings, zoo
 from transfer.bundle import writer
 from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
 from transfer.bundle.library import Shelf
@@ -38,11 +38,19 @@ GOLDEN, BROKEN = BUNDLES / "golden" / "v1", BUNDLES / "broken"
 
 def make_golden(target: Path) -> None:
     """One bundle of the whole zoo, and what is in it."""
+    _make(target, "zoo", zoo())
+
+
+def make_golden_siblings(target: Path) -> None:
+    """Programs patched against each other: frames with prefixes in a bundle that is complete in itself."""
+    _make(target, "siblings", siblings())
+
+
+def _make(target: Path, name: str, layout: Layout) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        layout = zoo()
         source = LayoutSource(layout.write(Path(folder)))
-        export(source, select(source, [], None, silent), target / "zoo", level=3, jobs=0, observer=silent)
-    _expect(target / "zoo.json", layout, [])
+        export(source, select(source, [], None, silent), target / name, level=3, jobs=0, observer=silent)
+    _expect(target / f"{name}.json", layout, [])
 
 
 def make_golden_deltas(target: Path) -> None:
@@ -457,6 +465,8 @@ def _break(target: Path, sound: Path, defects: dict[str, Defect], seeds: list[Pa
 if __name__ == "__main__":
     if not (GOLDEN / "zoo").exists():
         make_golden(GOLDEN)
+    if not (GOLDEN / "siblings").exists():
+        make_golden_siblings(GOLDEN)
     if not (GOLDEN / "months3").exists():
         make_golden_deltas(GOLDEN)
     if "--golden" not in sys.argv:

@@ -128,6 +128,30 @@ def zoo(*, big: bool = False) -> Layout:
     return out
 
 
+def function(seed: int) -> bytes:
+    """16 KiB of what looks like a function: it begins on the grid of 16 bytes, and compresses a little."""
+    words = noise(seed, 16 << 8)
+    pieces = (words[at : at + 16] for at in range(0, len(words), 16))
+    return b"".join((b"\xb9" if n % 16 == 0 else b"\x55") + piece[1:] + bytes(48) for n, piece in enumerate(pieces))
+
+
+def program(functions: Sequence[int], head: int) -> bytes:
+    """An executable of these functions, behind `head` bytes of its own."""
+    return b"\x7fELF" + noise(head, head - 4) + b"".join(map(function, functions))
+
+
+def siblings() -> Layout:
+    """Three programs in three images; the second and the third share most code with the first, at other addresses."""
+    out = Layout()
+    first = layer({"usr/bin/first": program(range(40), 64)})
+    second = layer({"usr/bin/second": program([*range(90, 95), *range(5, 39)], 4096 + 16), "etc/second": b"2\n"})
+    third = layer({"usr/lib/third": program([*range(20, 40), *range(80, 84), *range(18)], 160)}, stamp=3)
+    out.name(out.image([first]), "siblings/first:1")
+    out.name(out.image([second]), "siblings/second:1")
+    out.name(out.image([second, third]), "siblings/third:1")
+    return out
+
+
 def _multi(out: Layout, base: bytes, text: bytes) -> dict[str, Any]:
     """An index of two platforms, an attestation, and a platform that is not there."""
     first = {**out.image([base, text]), "platform": {"os": "linux", "architecture": "amd64"}}

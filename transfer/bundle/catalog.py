@@ -130,9 +130,15 @@ class Catalog:
             raise
 
     def frames_for(self, digests: Iterable[Digest], *, carried: bool = False) -> set[int]:
-        """The frames that rebuilding these blobs needs; with `carried`, chunks that are not here are passed over."""
-        names = (name for digest in digests for name in chunk_names(self.recipe(digest)))
-        return {self.frame_of[self.find(name)] for name in names if not carried or name in self.numbers_of}
+        """The frames that rebuilding these blobs needs, and those they are patched against; with `carried`, chunks that are not here are passed over."""
+        names: Iterable[bytes] = (name for digest in digests for name in chunk_names(self.recipe(digest)))
+        out: set[int] = set()
+        while True:
+            new = {self.frame_of[self.find(name)] for name in names if not carried or name in self.numbers_of} - out
+            if not new:
+                return out
+            out |= new
+            names = [name for frame in new for name in split_names(self.frames[frame].prefix)]
 
     def recipe(self, digest: Digest) -> Recipe:
         """MissingPart if the bundle has none for this blob."""

@@ -17,21 +17,27 @@ from transfer.model import ChunkId, Digest, Part, Recipe
 
 
 class New(NamedTuple):
-    """A chunk that was new: name, size (bytes), kind, and the base's chunks it is a version of."""
+    """A chunk that was new: name, size (bytes), kind, the base's chunks it is a version of, where in its file it stands (bytes), and the chunks of this bundle it is like."""
 
     name: ChunkId
     size: int
     kind: Kind
-    partners: tuple[int, ...]
+    partners: tuple[int, ...] = ()
+    offset: int = 0
+    similar: tuple[ChunkId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A layer that was read to its end: its recipe, the chunks that were new with it, in their order, and the base's layer it resembles."""
+    """A layer that was read to its end: its recipe, the chunks that were new with it, in their order, and the base's layer it resembles.
+
+    `before`: the state of the programs that had gone by last, on which it depends what its own were like.
+    """
 
     recipe: Recipe
     new: tuple[New, ...]
     like: Digest | None = None
+    before: str = ""
 
 
 class Journal:
@@ -88,8 +94,19 @@ def _encode(seen: Seen) -> dict[str, object]:
         "size": recipe.size,
         "encoding": recipe.encoding,
         "parts": [[part.skeleton.hex(), part.payload.hex(), list(part.gaps)] for part in recipe.parts],
-        "new": [[each.name.hex(), each.size, int(each.kind), list(each.partners)] for each in seen.new],
+        "new": [
+            [
+                each.name.hex(),
+                each.size,
+                int(each.kind),
+                list(each.partners),
+                each.offset,
+                [n.hex() for n in each.similar],
+            ]
+            for each in seen.new
+        ],
         "like": str(seen.like) if seen.like else None,
+        "before": seen.before,
     }
 
 
@@ -101,10 +118,17 @@ def _parse(value: Any) -> Seen:
         )
         recipe = Recipe(Digest.parse(value["digest"]), value["size"], value["encoding"], parts)
         new = tuple(
-            New(ChunkId(bytes.fromhex(name)), int(size), Kind(kind), tuple(map(int, partners)))
-            for name, size, kind, partners in value["new"]
+            New(
+                _chunk(name), int(size), Kind(kind), tuple(map(int, partners)), int(offset), tuple(map(_chunk, similar))
+            )
+            for name, size, kind, partners, offset, similar in value["new"]
         )
         like = Digest.parse(value["like"]) if value["like"] else None
+        before = str(value["before"])
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError("the journal of the unfinished export cannot be read") from error
-    return Seen(recipe, new, like)
+    return Seen(recipe, new, like, before)
+
+
+def _chunk(name: str) -> ChunkId:
+    return ChunkId(bytes.fromhex(name))

@@ -85,6 +85,11 @@ class Bundle:
     @property
     def is_delta(self) -> bool:
         """Whether it needs others to be read."""
+        return bool(self.header.prerequisites["chunks"] or self.header.prerequisites["bundles"])
+
+    @property
+    def is_patched(self) -> bool:
+        """Whether frames have prefixes, be they of this bundle or of others."""
         return head.PATCH in self.header.features
 
     @property
@@ -152,7 +157,8 @@ class Bundle:
         for entry in catalog.frames:
             if entry.pack >= len(self.header.packs):
                 raise FormatError(f"{where}: a frame in a pack that is not listed")
-        if not self.is_delta and (catalog.lacking or any(entry.prefix for entry in catalog.frames)):
+        prefixed = any(entry.prefix for entry in catalog.frames)
+        if (catalog.lacking and not self.is_delta) or (not self.is_patched and (self.is_delta or prefixed)):
             raise FormatError(f"{where}: it builds on chunks of other bundles and does not say so")
         for image in self.images:
             for layer in image.layers:

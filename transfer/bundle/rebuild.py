@@ -25,7 +25,9 @@ class Rebuilding:
     ) -> None:
         ordered = list(dict.fromkeys(digests))
         self._catalog = bundle.catalog()
-        self._assembly = assembly = assemble(bundle, ordered, bundle.library) if bundle.is_delta else Assembly([bundle])
+        self._assembly = assembly = (
+            assemble(bundle, ordered, bundle.library) if bundle.is_patched else Assembly([bundle])
+        )
         self._begin: dict[Digest, int] = {}
         self._plan: array[int] = array("I")
         for digest in ordered:
@@ -34,7 +36,7 @@ class Rebuilding:
                 self._plan.extend(assembly.numbers(part.skeleton + part.payload))
         uses, prefixes = self._plan, dict[int, int]()
         self._time: array[int] | None = None
-        if bundle.is_delta:
+        if bundle.is_patched:
             uses, self._time, prefixes = with_prefixes(self._plan, assembly.frame_of, assembly.prefix_of)
         self.recall = Recall(
             assembly.decode,
@@ -43,7 +45,7 @@ class Rebuilding:
             uses,
             pool=pool,
             jobs=jobs,
-            prefix_of=assembly.prefix_of if bundle.is_delta else None,
+            prefix_of=assembly.prefix_of if bundle.is_patched else None,
             prefix_uses=prefixes,
             budget=BUDGET if budget is None else budget,
         )

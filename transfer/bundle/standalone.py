@@ -189,8 +189,8 @@ class Rebuilder:
         else:
             raise ValueError("a catalog record of kind %r, which this script does not know" % kind)
 
-    def read_frame(self, path, at):
-        """Chunk sizes, uncompressed bytes, and where the next frame starts."""
+    def read_frame(self, path, at, steps=0):
+        """Chunk sizes, uncompressed bytes, and where the next frame starts. `steps`: how far it is from what was asked for."""
         with open(path, "rb") as file:
             file.seek(at)
             start = file.read(8)
@@ -202,23 +202,28 @@ class Rebuilder:
             ):
                 raise ValueError("%s: no sound frame at byte %d" % (path, at))
             _, size, _, codec, flags, chunks, raw_size, packed_size, prefixes, crc = FIXED.unpack_from(header)
-            if codec > 1 or flags or prefixes:
+            if codec > 1 or flags:
                 raise ValueError("%s: a kind of frame that this script does not know" % path)
             packed = file.read(packed_size)
         if zlib.crc32(packed) != crc:
             raise ValueError("%s: the frame at byte %d is damaged" % (path, at))
-        raw = unzstd(packed, raw_size) if codec else packed
+        sizes, end = varints(header, FIXED.size, chunks)
+        names = [header[end + 32 * n : end + 32 * n + 32] for n in range(prefixes)]
+        if names and steps >= 4:
+            raise ValueError("%s: frames that build on each other without end" % path)
+        prefix = b"".join(self.chunk(name, steps + 1) for name in names)
+        raw = unzstd(packed, raw_size, prefix) if codec else packed
         if len(raw) != raw_size:
             raise ValueError("%s: the frame at byte %d does not decompress" % (path, at))
-        return varints(header, FIXED.size, chunks)[0], raw, at + size + packed_size
+        return sizes, raw, at + size + packed_size
 
-    def chunk(self, name):
+    def chunk(self, name, steps=0):
         if name not in self.where:
             raise ValueError("chunk %s is in another bundle" % name.hex()[:12])
         frame, start, size = self.where[name]
         if frame not in self.held:
             pack, at = self.frames[frame]
-            raw = self.read_frame(path_of(self.folder, self.header["packs"][pack]["digest"]), at)[1]
+            raw = self.read_frame(path_of(self.folder, self.header["packs"][pack]["digest"]), at, steps)[1]
             while self.held and self.held_size + len(raw) > self.CACHE:
                 self.held_size -= len(self.held.pop(next(iter(self.held))))
             self.held[frame] = raw
@@ -251,25 +256,30 @@ def varints(data, at, count):
     return out, at
 
 
-def unzstd(packed, size):
+def unzstd(packed, size, prefix):
     """At most `size` bytes, by Python 3.14's own module or the zstd program."""
     try:
         from compression import zstd
     except ImportError:
-        with tempfile.TemporaryFile() as given:
+        with tempfile.TemporaryFile() as given, tempfile.NamedTemporaryFile() as older:
             given.write(packed)
             given.seek(0)
-            process = subprocess.Popen(["zstd", "-dcq", "--long=27"], stdin=given, stdout=subprocess.PIPE)
+            older.write(prefix)
+            older.flush()
+            command = ["zstd", "-dcq", "--long=27"] + (["--patch-from=" + older.name] if prefix else [])
+            process = subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE)
             raw = process.stdout.read(size + 1)
             process.stdout.close()
             process.wait()
             return raw
-    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 27}).decompress(packed, size + 1)
+    older = zstd.ZstdDict(prefix, is_raw=True).as_prefix if prefix else None
+    options = {zstd.DecompressionParameter.window_log_max: 27}
+    return zstd.ZstdDecompressor(older, options).decompress(packed, size + 1)
 
 
 def rebuild(folder, header, target, names):
     """The images as an OCI layout that `tar -C TARGET -c . | docker load` takes as well; each blob checked by digest."""
-    if header["features"]:
+    if header["prerequisites"]["chunks"] or header["prerequisites"]["bundles"]:
         raise ValueError("it builds on other bundles: only `transfer import` can rebuild its images")
     source = Rebuilder(folder, header)
     os.makedirs(os.path.join(target, "blobs", "sha256"), exist_ok=True)
@@ -329,7 +339,7 @@ def parsed(arguments):
         metavar="DIR",
         help="also write the images into DIR, an OCI layout; needs the zstd program or Python 3.14",
     )
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
 def main(arguments):

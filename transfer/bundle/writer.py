@@ -29,6 +29,7 @@ from transfer.chunks.frame import FrameHeader, encode_frame, offsets
 from transfer.chunks.name import Kind, split_names
 from transfer.chunks.pack import PACK_SIZE, PackFile, Placed
 from transfer.chunks.patch import BATCH_RAW, Change, frames_of
+from transfer.chunks.similar import Held, Recent, Siblings, eligible
 from transfer.errors import Locked, UsageError, from_os_error
 from transfer.model import OCI_MANIFEST, ChunkId, Descriptor, Digest, Image, Recipe
 from transfer.streams import publish, sha256, sync_folder
@@ -90,9 +91,12 @@ class BundleWriter:
         pool: Pool,
         ahead: int,
         base: Base | None = None,
+        similar: bool = False,
         weigh: bool = False,
     ) -> None:
-        """`weigh`: all the work is done and nothing of it is written but notes; `folder` is a temporary one."""
+        """`similar`: programs that share code are patched against each other. `weigh`: all the work is done and nothing of it is written
+        but notes; `folder` is a temporary one.
+        """
         self.folder, self._level, self._pool, self._base = folder, level, pool, base
         self._blobs, self._state = folder / "blobs" / "sha256", folder / head.STATE
         self._lock = _claim(folder, self._state)
@@ -113,6 +117,9 @@ class BundleWriter:
         self._packs = _Packs(self._state, self._blobs, "pack", pool, weigh=weigh)
         self._weigh = weigh
         self._buckets = Buckets(self._flush)
+        self._recent = Recent(self._buckets, self.kept.get) if similar else None
+        self._before = self._recent.state if self._recent else ""
+        self._siblings = Siblings()
         self._lane: Lane[Packed] = Lane(pool, ahead, self._deliver)
         self._ahead = ahead
         self._batches = Pool(1 if pool.threaded else 0, "patch")
@@ -134,35 +141,71 @@ class BundleWriter:
     def __contains__(self, name: ChunkId) -> bool:
         return name in self._known or (self._base is not None and name in self._base)
 
-    def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = ()) -> None:
+    def add(
+        self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = (), offset: int = 0
+    ) -> None:
         if name in self:
             return
-        new = New(name, len(data), kind, partners)
-        self._new.append(new)
+        self._known.add(name)
+        size = len(data)
+        self.bytes_new += size
         # bytes that an earlier run has packed need no place in memory until their frame comes up
-        self._gather(new, None if name in self.kept else data)
+        held = None if name in self.kept else data
+        older: tuple[Held, ...] = ()
+        if partners:
+            self._change(name, size, held, kind, partners)
+        elif self._recent and eligible(kind, size):
+            frame = self._buckets.add(name, size, data, kind)
+            older = self._recent.look(frame, offset)
+            if older:
+                self._join(Held(name, size, self._buckets.take_back(frame)), older)
+        else:
+            self._buckets.add(name, size, held, kind)
+        self._new.append(New(name, size, kind, partners, offset, tuple([each.name for each in older])))
 
-    def _gather(self, new: New, data: bytes | memoryview | None) -> None:
+    def _again(self, new: New) -> None:
+        """A chunk that an earlier run has packed, as it was added then."""
         self._known.add(new.name)
         self.bytes_new += new.size
-        if not new.partners:
-            self._buckets.add(new.name, new.size, data, new.kind)
-            return
-        self._changes.append(Change(new.name, new.size, None if data is None else bytes(data), new.kind, new.partners))
-        self._changed += new.size
+        if new.partners:
+            self._change(new.name, new.size, None, new.kind, new.partners)
+        elif self._recent and new.similar:
+            self._buckets.room(new.kind, new.size)
+            self._join(Held(new.name, new.size, None), self._recent.named(new.similar))
+        else:
+            frame = self._buckets.add(new.name, new.size, None, new.kind)
+            if self._recent and eligible(new.kind, new.size):
+                self._recent.keep(frame, new.offset)
+
+    def _change(
+        self, name: ChunkId, size: int, data: bytes | memoryview | None, kind: Kind, partners: tuple[int, ...]
+    ) -> None:
+        """To be patched against the base."""
+        self._changes.append(Change(name, size, None if data is None else bytes(data), kind, partners))
+        self._changed += size
         if self._changed >= BATCH_RAW:
             self._flush_changes()
+
+    def _join(self, chunk: Held, older: tuple[Held, ...]) -> None:
+        """To be patched against chunks of this bundle."""
+        if not self._siblings.takes(chunk, older):
+            self._flush_siblings()
+        self._siblings.add(chunk, older)
 
     def end_blob(self, recipe: Recipe, like: Digest | None = None) -> None:
         """A blob was read and checked; its recipe and its chunks are noted for a later run. `like`: the base's layer it is a version of."""
         self._recipes[recipe.digest] = recipe
         self._like[recipe.digest] = like
-        self.journal.add(Seen(recipe, tuple(self._new), like))
-        self._new.clear()
+        self.journal.add(Seen(recipe, tuple(self._new), like, self._before))
+        self._next_blob()
 
     def abandon_blob(self) -> None:
         """The last blob did not come whole; its chunks may stay, its note may not."""
+        self._next_blob()
+
+    def _next_blob(self) -> None:
         self._new.clear()
+        self._before = self._recent.state if self._recent else ""
 
     def has_blob(self, digest: Digest) -> bool:
         return digest in self._recipes or digest in self._documents
@@ -170,7 +213,9 @@ class BundleWriter:
     def replay(self, digest: Digest) -> bool:
         """Take a layer from the notes of an earlier run, if all it added is in finished frames. Reads nothing."""
         seen = self.journal.seen.get(digest)
-        if not seen or not all(each.name in self or each.name in self.kept for each in seen.new):
+        if not seen or seen.before != self._before:
+            return False
+        if not all(each.name in self or each.name in self.kept for each in seen.new):
             return False
         new = {each.name for each in seen.new}
         ids = (part.skeleton + part.payload for part in seen.recipe.parts)
@@ -178,9 +223,10 @@ class BundleWriter:
             return False
         for each in seen.new:
             if each.name not in self:
-                self._gather(each, None)
+                self._again(each)
         self._recipes[digest] = seen.recipe
         self._like[digest] = seen.like
+        self._next_blob()
         return True
 
     def add_document(self, digest: Digest, data: bytes) -> None:
@@ -201,7 +247,7 @@ class BundleWriter:
 
     def _pack(self, gathered: Gathered) -> Packed:
         packed = self._packed(b"".join(gathered.names), partial(self._encode, gathered))
-        self._buckets.done_with(gathered.buffer)
+        self._buckets.done_with(gathered)
         return packed
 
     def _packed(self, names: bytes, encode: Callable[[], tuple[FrameHeader, bytes]]) -> Packed:
@@ -218,6 +264,25 @@ class BundleWriter:
             gathered.buffer[start : start + gathered.sizes[number]] = self.kept.get(gathered.names[number])
         with memoryview(gathered.buffer) as whole, whole[: gathered.size] as raw:
             return encode_frame(gathered.kind, raw, gathered.sizes, self._level)
+
+    def _flush_siblings(self) -> None:
+        if self._siblings.chunks:
+            self._lane.push(partial(self._pack_siblings, self._siblings))
+            self._siblings = Siblings()
+
+    def _pack_siblings(self, siblings: Siblings) -> Packed:
+        def whole(chunks: Iterable[Held]) -> bytes:
+            return b"".join(self.kept.get(c.name) if c.data is None else c.data for c in chunks)
+
+        def encode() -> tuple[FrameHeader, bytes]:
+            sizes = [each.size for each in siblings.chunks]
+            names = list(siblings.prefix)
+            raw, prefix = whole(siblings.chunks), whole(siblings.prefix.values())
+            siblings.chunks.clear()
+            siblings.prefix.clear()
+            return encode_frame(Kind.ELF, raw, sizes, self._level, names, prefix, near=True)
+
+        return self._packed(b"".join(each.name for each in siblings.chunks), encode)
 
     def _flush_changes(self) -> None:
         """Have the batch patched while the next one gathers. What comes of it is written where the next one ends: the order is always the same."""
@@ -265,6 +330,7 @@ class BundleWriter:
         """Write what is left, then the catalog, the header, the manifest and the index."""
         try:
             self._flush_changes()
+            self._flush_siblings()
             self._buckets.finish()
             self._deliver_changes()
             self._lane.drain()
@@ -333,12 +399,19 @@ class BundleWriter:
             names[i : i + 32]: n for n, (_, _, names) in enumerate(self._frames) for i in range(0, len(names), 32)
         }
         by_layer = {
-            digest: {frame_of[name] for name in chunk_names(self._recipes[digest]) if name in frame_of}
+            digest: self._with_prefixes(
+                {frame_of[n] for n in chunk_names(self._recipes[digest]) if n in frame_of}, frame_of
+            )
             for digest in {layer.digest for image in images for layer in image.layers}
         }
         return tuple(
             tuple(sorted(set().union(*(by_layer[layer.digest] for layer in image.layers)))) for image in images
         )
+
+    def _with_prefixes(self, frames: set[int], frame_of: dict[bytes, int]) -> set[int]:
+        """The frames, and those of this bundle they are patched against: these are plain."""
+        prefix = (name for frame in frames for name in self._frames[frame][1].header.prefix)
+        return frames | {frame_of[name] for name in prefix if name in frame_of}
 
     def image_bytes(self, header: head.Header) -> tuple[int, ...]:
         """What each image adds to the packs (bytes): a frame counts for the first image that needs it."""

@@ -114,11 +114,11 @@ class Cutter:
     def _add(self, data: bytes | memoryview, kind: Kind, path: bytes, size: int, offset: int) -> None:
         name = chunk_id(data)
         if self._pairing is None:
-            self._sink.add(name, data, kind)
+            self._sink.add(name, data, kind, (), offset)
         elif name in self._sink:
             self._pairing.known(name, path, offset)
         else:
-            self._sink.add(name, data, kind, self._pairing.partners(path, size, offset, len(data)))
+            self._sink.add(name, data, kind, self._pairing.partners(path, size, offset, len(data)), offset)
         self._payload_ids += name
         self._gaps.append(self._gap)
         self._gap = 0

@@ -14,6 +14,9 @@ from transfer.model import ChunkId
 from transfer.streams import open_plain
 from transfer.work import Pool, ordered_map
 
+_DECODED = 3
+"""Frames whose chunks stay in memory: as many as a patched one builds on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -37,11 +40,13 @@ class FolderChunks:
         self._older = older
         self.frames: dict[bytes, Kept] = {}
         self._where: dict[ChunkId, tuple[Kept, int]] = {}
-        self._last: tuple[Kept | None, list[bytes]] = (None, [])
-        found = ((path, each) for path in packs for each in scan(path) if not isinstance(each, Hole))
-        for kept in ordered_map(lambda item: self._examine(*item), found, pool, 3):
-            if kept:
-                self._adopt(kept)
+        self._last: list[tuple[Kept, list[bytes]]] = []
+        found = [(path, each) for path in packs for each in scan(path) if not isinstance(each, Hole)]
+        plain = [item for item in found if not item[1].header.prefix]
+        for some in (plain, [item for item in found if item[1].header.prefix]):
+            for kept in ordered_map(lambda item: self._examine(*item), iter(some), pool, 3):
+                if kept:
+                    self._adopt(kept)
 
     def _adopt(self, kept: Kept) -> None:
         self.frames.setdefault(kept.names, kept)
@@ -57,10 +62,11 @@ class FolderChunks:
 
     def get(self, name: ChunkId) -> bytes:
         kept, index = self._where[name]
-        last = self._last
-        if last[0] is not kept:
-            last = self._last = (kept, list(self._decode(kept.path, kept.placed)))
-        data = last[1][index]
+        chunks = next((chunks for each, chunks in self._last if each is kept), None)
+        if chunks is None:
+            chunks = list(self._decode(kept.path, kept.placed))
+            self._last = [(kept, chunks), *self._last[: _DECODED - 1]]
+        data = chunks[index]
         if chunk_id(data) != name:
             raise Damaged(f"{kept.path}: a chunk changed while it was in use")
         return data
@@ -79,13 +85,18 @@ class FolderChunks:
         return (header, packed) if sound(header, packed) else None
 
     def _decode(self, path: Path, placed: Placed) -> Iterator[bytes]:
-        names = placed.header.prefix
-        prefix = self._older(names) if names and self._older else b""
-        if prefix is None or (names and not self._older):
+        prefix = self._prefix(placed.header.prefix)
+        if prefix is None:
             raise Damaged(f"{path}: a frame that builds on chunks which are not here")
         with open_plain(path) as file:
             packed = read_packed(file.fileno(), placed, str(path))
         yield from decode_frame(placed.header, packed, str(path), prefix)
+
+    def _prefix(self, names: Sequence[ChunkId]) -> bytes | None:
+        """The bytes of these chunks: of this folder, or all from elsewhere."""
+        if all(name in self._where for name in names):
+            return b"".join(map(self.get, names))
+        return self._older(names) if self._older else None
 
     def _examine(self, path: Path, placed: Placed) -> Kept | None:
         """The frame, if it is sound and holds content (not a catalog)."""

@@ -136,13 +136,22 @@ class _Table(NamedTuple):
     short: int
     match: int
 
+    def search(self) -> dict[int, int]:
+        """As zstd's parameters, without the window."""
+        return {
+            pyzstd.CParameter.strategy: pyzstd.Strategy.dfast if self.short else pyzstd.Strategy.fast,
+            pyzstd.CParameter.hashLog: self.long,
+            pyzstd.CParameter.chainLog: self.short,
+            pyzstd.CParameter.minMatch: self.match,
+        }
+
 
 _TABLES = {
     Kind.SKELETON: _Table(23, 18, 16, 5),
-    Kind.ELF: _Table(23, 18, 12, 4),
-    Kind.BYTECODE: _Table(23, 18, 16, 4),
-    Kind.TEXT: _Table(25, 17, 14, 5),
-    Kind.OTHER: _Table(24, 18, 15, 5),
+    Kind.ELF: _Table(23, 17, 0, 6),
+    Kind.BYTECODE: _Table(23, 17, 13, 4),
+    Kind.TEXT: _Table(24, 17, 12, 5),
+    Kind.OTHER: _Table(24, 17, 0, 6),
     Kind.ARCHIVE: _Table(23, 17, 0, 5),
     Kind.CATALOG: _Table(25, 20, 18, 7),
 }
@@ -165,13 +174,7 @@ def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
     if size > 1 << 20:
         if level == 3 or kind == Kind.CATALOG:
             table = _TABLES[kind]
-            out |= {
-                pyzstd.CParameter.windowLog: min(table.window, fitting),
-                pyzstd.CParameter.strategy: pyzstd.Strategy.dfast if table.short else pyzstd.Strategy.fast,
-                pyzstd.CParameter.hashLog: table.long,
-                pyzstd.CParameter.chainLog: table.short,
-                pyzstd.CParameter.minMatch: table.match,
-            }
+            out |= {pyzstd.CParameter.windowLog: min(table.window, fitting), **table.search()}
         elif level >= 9:
             out |= {pyzstd.CParameter.enableLongDistanceMatching: 1}
         if 9 <= level <= 12:
@@ -181,10 +184,14 @@ def options(level: int, size: int, kind: Kind = Kind.OTHER) -> dict[int, int]:
     return out
 
 
+_FAST = 3
+"""What a table is an excerpt of: in others zstd may set other things, such as leaving literals as they are."""
 PATCH_LEVEL = 9
 """The least level of a patched frame: nearly all of it is matches, so that it costs little."""
 PATCH_FAST = 5
 """Up to this level a patched frame is made a third as expensive, by tables that are filled with every third position of the prefix: 5 % larger."""
+_FAR, _NEAR = _Table(WINDOW_LOG_MAX, 21, 19, 6), _Table(WINDOW_LOG_MAX, 20, 0, 7)
+"""How matches are then searched for, in a base and in the same bundle (docs/decisions/0005 and 0009)."""
 PLAIN_FROM = 4
 """A patched frame of more than a fourth of its bytes is compressed plainly as well, and the smaller of the two is kept."""
 PREFIX_MIN = 8
@@ -198,16 +205,19 @@ def encode_frame(
     level: int,
     names: Sequence[ChunkId] = (),
     prefix: bytes = b"",
+    *,
+    near: bool = False,
 ) -> tuple[FrameHeader, bytes]:
     """Compress chunks, given end to end, into one frame: its header and its bytes. Stored where zstd gains nothing.
 
     In one call: fed piece by piece, zstd ends a block at every 128 KiB and the frame grows by half a percent. With a `prefix` (the bytes
-    of the chunks `names`) it is patched against that, unless plain is smaller.
+    of the chunks `names`) it is patched against that, unless plain is smaller. `near`: the prefix is known to be like it, so that plain
+    is not tried.
     """
     packed, used = b"", tuple(names) if len(prefix) >= PREFIX_MIN else ()
     if used:
-        packed = _patch(raw, level, prefix)
-    if not used or len(packed) * PLAIN_FROM > len(raw):
+        packed = _patch(raw, level, prefix, _NEAR if near else _FAR)
+    if not used or (not near and len(packed) * PLAIN_FROM > len(raw)):
         plain = pyzstd.compress(raw, options(level, len(raw), kind))
         if not used or len(plain) <= len(packed):
             packed, used = plain, ()
@@ -217,22 +227,17 @@ def encode_frame(
     return FrameHeader(int(kind), codec, len(raw), len(packed), tuple(sizes), used, zlib.crc32(packed), 0), packed
 
 
-def _patch(raw: bytes | memoryview, level: int, prefix: bytes) -> bytes:
+def _patch(raw: bytes | memoryview, level: int, prefix: bytes, table: _Table) -> bytes:
     """Compressed with the window over prefix and content (docs/decisions/0005)."""
     window = min(WINDOW_LOG_MAX, max(10, (len(raw) + len(prefix) - 1).bit_length()))
     settings: dict[int, int] = {
-        pyzstd.CParameter.compressionLevel: max(level, PATCH_LEVEL),
+        pyzstd.CParameter.compressionLevel: _FAST if level <= PATCH_FAST else max(level, PATCH_LEVEL),
         pyzstd.CParameter.windowLog: window,
         pyzstd.CParameter.contentSizeFlag: 1,
         pyzstd.CParameter.checksumFlag: 0,
     }
     if level <= PATCH_FAST:
-        settings |= {
-            pyzstd.CParameter.strategy: pyzstd.Strategy.dfast,
-            pyzstd.CParameter.hashLog: 21,
-            pyzstd.CParameter.chainLog: 19,
-            pyzstd.CParameter.minMatch: 6,
-        }
+        settings |= table.search()
     return pyzstd.compress(raw, settings, pyzstd.ZstdDict(prefix, is_raw=True).as_prefix)
 
 

@@ -25,5 +25,7 @@ class MemoryChunks:
             raise Damaged(f"chunk {name.hex()[:12]} in memory is not what its name says")
         return data
 
-    def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = ()) -> None:
+    def add(
+        self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = (), offset: int = 0
+    ) -> None:
         self._chunks.setdefault(name, bytes(data))

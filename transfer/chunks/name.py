@@ -44,10 +44,13 @@ class ChunkSink(Protocol):
 
     def __contains__(self, name: ChunkId) -> bool: ...
 
-    def add(self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = ()) -> None:
+    def add(
+        self, name: ChunkId, data: bytes | memoryview, kind: Kind, partners: tuple[int, ...] = (), offset: int = 0
+    ) -> None:
         """Take a copy of a chunk; one that is there already is not taken twice.
 
-        `partners` are the numbers of the older chunks it is a version of, for sinks that patch against a base.
+        `partners` are the numbers of the older chunks it is a version of, for sinks that patch against a base. `offset` is where in its
+        file it stands (bytes).
         """
         ...
 

@@ -31,6 +31,8 @@ PACKERS_MAX = 3
 """More frames than these are not packed at a time: each takes some 60 MB, and an export stays under 512."""
 SLOW_FROM = 9
 """From this level on a frame takes half as much memory again, and one fewer is packed at a time."""
+SIMILAR_FROM = 2
+"""From this level on programs that share code are patched against each other; level 1 is for those who want it over with."""
 READERS_FROM = 2
 """With more threads than this a file is read by a thread of its own; with fewer that only costs (measured, 2 cores)."""
 READ_AHEAD = 2
@@ -77,7 +79,7 @@ def export(
         return _already(found, folder, level, base, started)
     threads = default_jobs() if jobs is None else jobs
     options: dict[str, object] = {
-        "format": 2,
+        "format": 3,
         "level": level,
         "base": sorted(str(each.manifest.digest) for each in base),
     }
@@ -91,6 +93,7 @@ def export(
             pool=pool,
             ahead=packers,
             base=built,
+            similar=level >= SIMILAR_FROM,
             weigh=weigh,
         )
         try:
