@@ -152,6 +152,35 @@ def test_recall_with_room_decodes_each_frame_once() -> None:
     assert recall.decodes == 10
 
 
+@given(st.data(), st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=40), min_size=1, max_size=4))
+def test_several_readers_of_one_plan_decode_each_frame_once(data: st.DataObject, layers: list[list[int]]) -> None:
+    """Layers read beside each other, in any turn, each within itself in order; the last gives up half-way."""
+    frame_of = [number // 10 for number in range(100)]
+
+    def decode(frame: int, wanted: object, prefix: bytes) -> dict[int, bytes]:
+        assert callable(wanted)
+        return {n: b"%d" % n for n in range(100) if frame_of[n] == frame and wanted(n)}
+
+    plan = array("I", [number for layer in layers for number in layer])
+    recall = Recall(decode, frame_of, [2] * 100, plan, pool=Pool(0, "test"), jobs=1)
+    starts = [sum(len(each) for each in layers[:n]) for n in range(len(layers))]
+    places = [list(range(start, start + len(layer))) for start, layer in zip(starts, layers, strict=True)]
+    given_up = places[-1][len(places[-1]) // 2 :]
+    del places[-1][len(places[-1]) // 2 :]
+    used = set()
+    while left := [each for each in places if each]:
+        position = data.draw(st.sampled_from(left)).pop(0)
+        used.add(plan[position])
+        assert recall.use(plan[position], position) == b"%d" % plan[position]
+    assert recall.decodes == len({frame_of[number] for number in used})
+    for position in given_up:
+        recall.forgo(plan[position], position)
+    before = recall.decodes
+    for position in given_up:
+        assert recall.use(plan[position], position) == b"%d" % plan[position]
+    assert recall.decodes == before + len(given_up)  # nothing was kept for them
+
+
 @given(st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=10), st.integers(1, 12))
 def test_frames_come_back_and_damage_does_not(chunks: list[bytes], level: int) -> None:
     header, packed = encode_frame(Kind.OTHER, b"".join(chunks), [len(each) for each in chunks], level)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from transfer.bundle.assembly import Assembly, assemble
 from transfer.bundle.reader import Bundle
-from transfer.chunks.recall import AHEAD, BUDGET, Recall, with_prefixes
+from transfer.chunks.recall import AHEAD, BUDGET, BUDGET_DELTA, Recall, with_prefixes
 from transfer.errors import FormatError
 from transfer.model import Digest, Recipe
 from transfer.streams import IterReader, coalesced
@@ -25,15 +25,16 @@ class Rebuilding:
     ) -> None:
         ordered = list(dict.fromkeys(digests))
         self._catalog = bundle.catalog()
-        self._assembly = assembly = (
-            assemble(bundle, ordered, bundle.library) if bundle.is_patched else Assembly([bundle])
-        )
-        self._begin: dict[Digest, int] = {}
+        self._assembly = assembly = assemble(bundle, ordered, bundle.library) if bundle.is_delta else Assembly([bundle])
+        if budget is None:
+            budget = BUDGET_DELTA if bundle.is_delta else BUDGET
+        self._places: dict[Digest, range] = {}
         self._plan: array[int] = array("I")
         for digest in ordered:
-            self._begin[digest] = len(self._plan)
+            begin = len(self._plan)
             for part in self._catalog.recipe(digest).parts:
                 self._plan.extend(assembly.numbers(part.skeleton + part.payload))
+            self._places[digest] = range(begin, len(self._plan))
         uses, prefixes = self._plan, dict[int, int]()
         self._time: array[int] | None = None
         if bundle.is_patched:
@@ -47,14 +48,14 @@ class Rebuilding:
             jobs=jobs,
             prefix_of=assembly.prefix_of if bundle.is_patched else None,
             prefix_uses=prefixes,
-            budget=BUDGET if budget is None else budget,
+            budget=budget,
         )
         self.frames = len({assembly.frame_of[number] for number in uses})
 
     def open(self, digest: Digest) -> IterReader:
         """The blob as a stream; it is checked against its digest by whoever reads it."""
         recipe = self._catalog.recipe(digest)
-        return IterReader(coalesced(self._pieces(recipe, self._begin[digest])))
+        return IterReader(coalesced(self._pieces(recipe, self._places[digest].start)))
 
     def _pieces(self, recipe: Recipe, position: int) -> Iterator[bytes | memoryview]:
         """Skeleton and chunks in turn, from a position of the plan on."""
@@ -70,6 +71,12 @@ class Rebuilding:
             yield from frame.take(part.gaps[-1])
             position += skeletons + payloads
 
+    def forgo(self, digests: Iterable[Digest]) -> None:
+        """What is left of these blobs is not going to be read, so nothing is kept for it. Who reads one nevertheless gets it."""
+        for digest in digests:
+            for position in self._places.get(digest, ()):
+                self.recall.forgo(self._plan[position], self._at(position))
+
     def number_at(self, position: int) -> int:
         return self._plan[position]
 
@@ -78,7 +85,11 @@ class Rebuilding:
 
     def use(self, position: int) -> bytes:
         """The chunk at this place of the plan."""
-        return self.recall.use(self._plan[position], self._time[position] if self._time else position)
+        return self.recall.use(self._plan[position], self._at(position))
+
+    def _at(self, position: int) -> int:
+        """Where a place of the plan stands among all uses."""
+        return self._time[position] if self._time else position
 
 
 class _Skeleton:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -266,19 +265,3 @@ def _repack(base: Base, numbers: array[int], work: Path, pool: Pool) -> Bundle:
 
 
 _KINDS = frozenset(int(kind) for kind in Kind if kind is not Kind.CATALOG)
-
-
-def staged(store: Store) -> Iterator[Bundle]:
-    """The bundles that wait for what they build on: those first that no other waiting one is named by."""
-    waiting = [each.digest for each in store.entries() if each.role is Role.STAGED]
-    while waiting:
-        named: dict[Digest, set[Digest]] = {}
-        for digest in waiting:
-            bundle = store.bundle(digest)
-            texts = bundle.header.prerequisites["bundles"] if bundle else []
-            named[digest] = {Digest.parse(text) for text in texts} & set(waiting) - {digest}
-        first = next((digest for digest in waiting if not named[digest]), waiting[0])
-        waiting.remove(first)
-        bundle = store.bundle(first)
-        if bundle:
-            yield bundle

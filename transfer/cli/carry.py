@@ -19,7 +19,7 @@ from transfer.events import Noted, Observer
 from transfer.flows import receiving, stores
 from transfer.flows.reach import Reach, Way
 from transfer.flows.ship import Shipment, Shipped, files_of, name_of
-from transfer.ship.address import SPOOL, Address, Options, parse_address, parse_pin
+from transfer.ship.address import SPOOL, Address, Options, parse_address, parse_pin, spool_folder
 from transfer.work import keep_memory
 
 
@@ -125,14 +125,6 @@ def ship(folder: Path, to: list[str], access: Access, after: After, media: Media
                 _note(bundle, after, observer)
     finally:
         observer.close()
-
-
-def spool_folder(text: str) -> Path:
-    """The folder in `spool:DIR`. UsageError if none is named."""
-    place = Path(text.removeprefix(SPOOL))
-    if place == Path():
-        raise UsageError("spool: without a folder", hint="name it: spool:DIR")
-    return place
 
 
 def _to_host(bundle: Bundle, reach: Reach, after: After, manner: Manner, observer: Observer) -> None:

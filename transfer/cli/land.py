@@ -10,7 +10,6 @@ from typing import Any, cast
 
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.cli.carry import spool_folder
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json
@@ -24,7 +23,7 @@ from transfer.flows.arrive import Arrival
 from transfer.flows.gather import Gathering, bundles_in, gathered
 from transfer.flows.select import choose, retagging
 from transfer.model import Platform
-from transfer.ship.address import SPOOL
+from transfer.ship.address import SPOOL, spool_folder
 from transfer.work import keep_memory
 
 

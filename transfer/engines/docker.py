@@ -138,8 +138,8 @@ class _Lost(TransferError):
 class DockerSink:
     """A daemon to fill: by load of an archive without what it has, or by pull from a registry in this process.
 
-    `publish` gives the registry reference an image can be pulled by. Measured on 13 images (docs/decisions/0003): two thin loads
-    at a time are the fastest on every kind of store; pulling is what is left where a daemon refuses them.
+    `publish` gives the registry reference an image can be pulled by. Measured on 13 images (docs/decisions/0003): several thin
+    loads at a time are the fastest on every kind of store; pulling is what is left where a daemon refuses them.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class DockerSink:
         self._containerd = client.has_containerd_store()
         self._way, self._platform = way, platform
         self._publish = publish if way == "pull" or (client.local and not self._containerd) else None
-        self.traits = SinkTraits(keeps_digest=self._containerd, parallel=2, checks=True)
+        self.traits = SinkTraits(keeps_digest=self._containerd, parallel=4, checks=True)
         self._lock = threading.Lock()
         self._chains: set[tuple[str, ...]] | None = None
         self._layers: set[str] = set()

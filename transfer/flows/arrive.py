@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,7 @@ from transfer.bundle.assembly import assemble
 from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.bundle.store import Adopted
-from transfer.bundle.upkeep import staged
+from transfer.bundle.store import Adopted, Store
 from transfer.engines.base import ImageSource
 from transfer.engines.daemon import DockerClient
 from transfer.engines.docker import DockerSource, Way
@@ -22,7 +21,6 @@ from transfer.engines.ocilayout import LayoutSource
 from transfer.errors import MissingPart, TransferError
 from transfer.events import Noted, Observer
 from transfer.flows.load import BundleContent, Loaded, load, load_into_docker
-from transfer.flows.recut import recut
 from transfer.flows.select import open_file_sink, split_transport
 from transfer.flows.stores import StoreChoice, reading, remember, spacious
 from transfer.model import Digest, Image, Platform
@@ -94,6 +92,8 @@ def land(
     with contextlib.ExitStack() as stack:
 
         def help_out() -> bool:
+            from transfer.flows.recut import recut
+
             layers = [Digest.parse(text) for text in bundle.header.prerequisites.get("layers", ())]
             source = _source_of(target.to) if layers else None
             if source is None:
@@ -171,7 +171,7 @@ def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Obs
     store = choice.store
     if store is None or split_transport(target.to or "docker-daemon:")[0] not in ("docker-daemon", "oci"):
         return out
-    for bundle in list(staged(store)):
+    for bundle in list(_staged(store)):
         shelf = Shelf((), [store])
         short = bundle.manifest.digest.short
         try:
@@ -190,6 +190,22 @@ def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Obs
             with store.adding():
                 store.change(bundle.manifest.digest, role=Role.HELD)
     return out
+
+
+def _staged(store: Store) -> Iterator[Bundle]:
+    """The bundles that wait for what they build on: those first that no other waiting one is named by."""
+    waiting = [each.digest for each in store.entries() if each.role is Role.STAGED]
+    while waiting:
+        named: dict[Digest, set[Digest]] = {}
+        for digest in waiting:
+            bundle = store.bundle(digest)
+            texts = bundle.header.prerequisites["bundles"] if bundle else []
+            named[digest] = {Digest.parse(text) for text in texts} & set(waiting) - {digest}
+        first = next((digest for digest in waiting if not named[digest]), waiting[0])
+        waiting.remove(first)
+        bundle = store.bundle(first)
+        if bundle:
+            yield bundle
 
 
 def stage(bundle: Bundle, choice: StoreChoice, observer: Observer) -> tuple[Adopted | None, TransferError | None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from transfer.bundle.reader import Bundle
 from transfer.bundle.rebuild import Rebuilding
@@ -17,9 +18,14 @@ from transfer.engines.docker import TEMPORARY, DockerSink, Way
 from transfer.errors import EngineError, MissingPart, TransferError, UsageError
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
 from transfer.model import Descriptor, Digest, Image, Platform
-from transfer.serve.registry import Registry
 from transfer.streams import verified
 from transfer.work import Pool, ahead_of, default_jobs
+
+if TYPE_CHECKING:
+    from transfer.serve.registry import Registry
+
+READERS = 2
+"""Layers that are rebuilt at once; each has some 50 MiB of memory of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class BundleContent:
 
     def __init__(self, bundle: Bundle, observer: Observer, *, threaded: bool) -> None:
         self._bundle, self._observer, self._threaded = bundle, observer, threaded
+        self._reading = threading.Semaphore(READERS)
         self.rebuilding: Rebuilding | None = None
         self.hashed = True
         self._lock = threading.Lock()
@@ -64,13 +71,18 @@ class BundleContent:
     def document(self, digest: Digest) -> bytes:
         return self._bundle.document(digest)
 
+    def forgo(self, digests: Iterable[Digest]) -> None:
+        """Whoever was to have these layers failed."""
+        if self.rebuilding:
+            self.rebuilding.forgo(digests)
+
     def open(self, descriptor: Descriptor) -> Iterator[bytes]:
         """Rebuilt by one thread, hashed and handed over by another."""
         if self.rebuilding is None:
             raise EngineError("a layer was asked for before the plan was made")
         stream = self.rebuilding.open(descriptor.digest)
         parts = ahead_of(iter(lambda: stream.read(1 << 30), b""), 8, threaded=self._threaded)
-        with contextlib.closing(parts):  # type: ignore[type-var]
+        with self._reading, contextlib.closing(parts):  # type: ignore[type-var]
             where = f"layer {descriptor.digest}"
             for block in verified(_Parts(parts), descriptor.digest, descriptor.size, where, hashed=self.hashed):
                 with self._lock:
@@ -94,6 +106,10 @@ class _Job:
     image: Image
     names: tuple[str, ...]
     missing: frozenset[Digest]
+
+    def lacking(self) -> list[Descriptor]:
+        """The layers that are to be sent, in order."""
+        return [layer for layer in self.image.layers if layer.digest in self.missing]
 
 
 def load(
@@ -125,11 +141,11 @@ def load(
         if twice:
             raise UsageError(f"two images would be called {twice[0]}", hint="give each a name of its own with --retag")
         todo = [_job(image, each, sink, content, observer) for image, each in zip(ordered, names, strict=True)]
-        plan = list(
-            dict.fromkeys(
-                layer.digest for each, _ in todo for layer in each.image.layers if layer.digest in each.missing
-            )
-        )
+        parallel = sink.traits.parallel if threads > 1 else 1
+        turns = [job for job, error in todo if not error]
+        if parallel > 1:
+            turns = _turns(turns)
+        plan = list(dict.fromkeys(layer.digest for job in turns for layer in job.lacking()))
         recipes = bundle.catalog().recipes
         observer(Planned("import", sum(recipes[digest].size for digest in plan if digest in recipes)))
         content.hashed = not sink.traits.checks
@@ -141,8 +157,8 @@ def load(
                     raise
                 content.rebuilding = Rebuilding(bundle, plan, pool=pool, jobs=max(1, threads))
             ready()
-            with Pool(min(sink.traits.parallel, threads), "land") as lanes:
-                landed, failed = _Landing(sink, content, observer, lanes, sink.traits.parallel).run(todo)
+            with Pool(parallel if threads else 0, "land") as lanes:
+                landed, failed = _Landing(sink, content, observer, lanes, parallel).run(todo, turns)
         observer(Done("import"))
         if failed and not landed:
             raise failed[0].error
@@ -195,6 +211,33 @@ def _job(
     return _Job(image, names, frozenset(layer.digest for layer in missing or ())), None
 
 
+def _turns(jobs: Sequence[_Job]) -> list[_Job]:
+    """In which order images that land beside each other begin: as they stand in the bundle, so that each frame is decoded once.
+
+    One with more to send than half of what all others have that are left goes first, or in the end it would be alone; before it whatever
+    brings a layer that it lacks as well, or that one would have to wait for it.
+    """
+    owner: dict[Digest, int] = {}
+    sizes = [0] * len(jobs)
+    for number, job in enumerate(jobs):
+        for layer in job.lacking():
+            if owner.setdefault(layer.digest, number) == number:
+                sizes[number] += layer.size
+    left = dict.fromkeys(range(len(jobs)))
+    by_size = sorted(left, key=lambda number: (sizes[number], -number))
+    rest, out = sum(sizes), []
+    while left:
+        while by_size[-1] not in left:
+            by_size.pop()
+        turn = by_size[-1] if 3 * sizes[by_size[-1]] > rest else next(iter(left))
+        for each in sorted({owner[layer.digest] for layer in jobs[turn].lacking()} | {turn}):
+            if each in left:
+                del left[each]
+                rest -= sizes[each]
+                out.append(jobs[each])
+    return out
+
+
 class _Landing:
     """Images on their way in, as many at once as the sink takes."""
 
@@ -204,9 +247,12 @@ class _Landing:
         self._landed: list[Landed] = []
         self._failed: list[Failed] = []
 
-    def run(self, todo: Sequence[tuple[_Job, TransferError | None]]) -> tuple[list[Landed], list[Failed]]:
+    def run(
+        self, todo: Sequence[tuple[_Job, TransferError | None]], turns: Sequence[_Job]
+    ) -> tuple[list[Landed], list[Failed]]:
+        """All `turns`, in that order; the answer has the order of `todo`, and what failed there before."""
         self._failed = [Failed(job.image, job.names, error) for job, error in todo if error]
-        waiting = [job for job, error in todo if not error]
+        waiting = list(turns)
         running: dict[Future[Landed], _Job] = {}
         while waiting or running:
             if waiting and len(running) < self._parallel:
@@ -229,11 +275,42 @@ class _Landing:
             landed = future.result()
         except TransferError as error:
             self._failed.append(Failed(job.image, job.names, error))
+            self._content.forgo(job.missing)
             self._observer(Noted(f"{job.image.label} failed: {error.message}"))
             return
         self._landed.append(landed)
         verb = "is in place" if landed.status == "imported" else "was there already"
         self._observer(Noted(f"{job.image.label} {verb} ({landed.id.short})"))
+
+
+class _Beside:
+    """A registry for daemons that would rather pull, which most do not: it is started when the first image is asked for."""
+
+    def __init__(self, content: BundleContent) -> None:
+        self._content = content
+        self._lock = threading.Lock()
+        self._stack = contextlib.ExitStack()
+        self._registry: Registry | None = None
+
+    @property
+    def failures(self) -> list[TransferError]:
+        return self._registry.failures if self._registry else []
+
+    def publish(self, chosen: PlatformImage) -> str:
+        """Where the daemon can pull this image from."""
+        from transfer.serve.registry import Registry
+
+        with self._lock:
+            if self._registry is None:
+                made = Registry(TEMPORARY, self._content.document, self._content.open)
+                self._registry = self._stack.enter_context(made)
+        return self._registry.publish(chosen.manifest, chosen.config, chosen.layers)
+
+    def __enter__(self) -> _Beside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
 
 def load_into_docker(
@@ -250,12 +327,8 @@ def load_into_docker(
 ) -> Loaded:
     """`load` into the Docker found here, with a registry beside it for daemons that would rather pull."""
     content = BundleContent(bundle, observer, threaded=jobs != 0)
-    with Registry(TEMPORARY, content.document, content.open) as registry:
-
-        def publish(chosen: PlatformImage) -> str:
-            return registry.publish(chosen.manifest, chosen.config, chosen.layers)
-
-        sink = DockerSink(DockerClient(), way=way, platform=platform, publish=publish, observer=observer)
+    with _Beside(content) as beside:
+        sink = DockerSink(DockerClient(), way=way, platform=platform, publish=beside.publish, observer=observer)
         try:
             return load(
                 bundle,
@@ -269,6 +342,6 @@ def load_into_docker(
                 ready=ready,
             )
         except EngineError:
-            if registry.failures:
-                raise registry.failures[0] from None
+            if beside.failures:
+                raise beside.failures[0] from None
             raise

@@ -137,3 +137,11 @@ def settings(address: Address, options: Options) -> Settings:
         key, _, value = line.partition(" ")
         values.setdefault(key.lower(), []).append(value)
     return Settings(values)
+
+
+def spool_folder(text: str) -> Path:
+    """The folder in `spool:DIR`. UsageError if none is named."""
+    place = Path(text.removeprefix(SPOOL))
+    if place == Path():
+        raise UsageError("spool: without a folder", hint="name it: spool:DIR")
+    return place
