@@ -143,7 +143,7 @@ def load(
         todo = [_job(image, each, sink, content, observer) for image, each in zip(ordered, names, strict=True)]
         parallel = sink.traits.parallel if threads > 1 else 1
         turns = [job for job, error in todo if not error]
-        if parallel > 1:
+        if parallel > 1 and not bundle.is_delta:  # in another order a delta decodes more of its bases' frames twice
             turns = _turns(turns)
         plan = list(dict.fromkeys(layer.digest for job in turns for layer in job.lacking()))
         recipes = bundle.catalog().recipes
