@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.run import alone, files, run, says
-from tests.support.zoo import zoo
+from tests.support.zoo import Layout, layer, noise, zoo
 from transfer.cli.demonstration import make_layout
 
 
@@ -170,6 +170,41 @@ def test_a_socket_that_is_no_docker_is_told(answer: bytes, tmp_path: Path) -> No
             assert code in (10, 20), text
             assert "internal error" not in text
         server.shutdown()
+
+
+def test_a_docker_that_breaks_off_every_image_is_told(tmp_path: Path) -> None:
+    """None waits for the turn of one that was broken off."""
+    layout = Layout()
+    for number in range(5):
+        layout.name(layout.image([layer({"data": noise(number, 8 << 20)})]), f"app:{number}")
+    layout.write(tmp_path / "oci")
+    run("export", "--from", f"oci:{tmp_path}/oci", "-o", tmp_path / "b", "-q", "--no-store", "--level", "1")
+    begun = []
+
+    class Breaking(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer = {"/version": b"{}", "/info": b"{}", "/images/json": b"[]"}.get(self.path.partition("?")[0])
+            self.send_response(200 if answer else 404)
+            self.send_header("Content-Length", str(len(answer or b"{}")))
+            self.end_headers()
+            self.wfile.write(answer or b"{}")
+
+        def do_POST(self) -> None:
+            begun.append(self.path)
+            self.rfile.read(1 << 20)
+            self.close_connection = True
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        env = {"DOCKER_HOST": f"tcp://127.0.0.1:{server.server_address[1]}"}
+        code, text = says("import", tmp_path / "b", "--no-store", "--jobs", "2", env=env)
+        server.shutdown()
+    assert code == 75, text
+    assert "broke off" in text
+    assert len(begun) >= 5
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -36,6 +36,8 @@ from transfer.tarfmt import RECORD, make_header, member, padding
 TEMPORARY = "transfer-import"
 """First part of the repository name that images have while they are pulled from this process."""
 
+SENDING = 2
+"""Images that are being sent at once: each has some 50 MiB of memory here. The others wait for the daemon."""
 Way = Literal["auto", "pull", "load"]
 _STALE = re.compile(rf"127\.0\.0\.1:[0-9]+/{TEMPORARY}/[0-9a-f]+@sha256:[0-9a-f]{{64}}")
 
@@ -158,6 +160,7 @@ class DockerSink:
         self._publish = publish if way == "pull" or (client.local and not self._containerd) else None
         self.traits = SinkTraits(keeps_digest=self._containerd, parallel=4, checks=True)
         self._lock = threading.Lock()
+        self._sending = threading.Semaphore(SENDING)
         self._chains: set[tuple[str, ...]] | None = None
         self._layers: set[str] = set()
         self._coming: dict[tuple[str, ...], Future[bool]] = {}
@@ -256,17 +259,20 @@ class DockerSink:
             raise EngineError(f"{self.where}: cannot pull from here", hint="use --via load")
         plan.wait()
         repository, _, digest = self._publish(plan.chosen).partition("@")
-        with self._client.stream("POST", "/images/create", fromImage=repository, tag=digest) as answer:
+        with (
+            self._sending,
+            self._client.stream("POST", "/images/create", fromImage=repository, tag=digest) as answer,
+        ):
             self._heed(answer)
         return len(plan.missing)
 
     def _load(
         self, image: Image, plan: _Plan, names: Sequence[str], content: Content, layers: Sequence[Descriptor]
     ) -> int:
-        archive = _Archive(image, plan, names, content, layers, whole=self._containerd)
+        archive = _Archive(image, plan, names, content, layers, self._sending, whole=self._containerd)
         failure: list[TransferError] = []
 
-        def watched() -> Iterator[bytes]:
+        def watched() -> Generator[bytes, None, None]:
             try:
                 yield from archive.blocks()
             except TransferError as error:
@@ -274,9 +280,10 @@ class DockerSink:
                 raise
 
         try:
-            with self._client.stream(
-                "POST", "/images/load", content=watched(), length=archive.size, quiet="1"
-            ) as answer:
+            with (
+                contextlib.closing(watched()) as parts,  # or one that is broken off would go on holding its turn
+                self._client.stream("POST", "/images/load", content=parts, length=archive.size, quiet="1") as answer,
+            ):
                 self._heed(answer)
         except TransferError:
             if failure:
@@ -342,7 +349,7 @@ class DockerSink:
 class _Archive:
     """The dual format `docker load` takes: OCI layout and manifest.json, with only the layers that are to be sent.
 
-    `whole`: the image as it is, index and all platforms (containerd store); else one platform's manifest.
+    `whole`: the image as it is, index and all platforms (containerd store); else one platform's manifest. Layers are sent within `turn`.
     """
 
     def __init__(
@@ -352,6 +359,7 @@ class _Archive:
         names: Sequence[str],
         content: Content,
         layers: Sequence[Descriptor],
+        turn: contextlib.AbstractContextManager[object],
         *,
         whole: bool,
     ) -> None:
@@ -372,17 +380,18 @@ class _Archive:
             ("index.json", canonical_json(index)),
             ("oci-layout", LAYOUT),
         ]
-        self._plan, self._layers, self._content = plan, layers, content
+        self._plan, self._layers, self._content, self._turn = plan, layers, content, turn
         sizes = [len(data) for _, data in self._before + self._after] + [layer.size for layer in layers]
         self.size = sum(RECORD + size + padding(size) for size in sizes) + 2 * RECORD
 
     def blocks(self) -> Iterator[bytes]:
         for name, data in self._before:
             yield from member(name, data)
-        for layer in self._layers:
-            yield make_header(_blob_name(layer.digest), layer.size)
-            yield from self._content.open(layer)
-            yield bytes(padding(layer.size))
+        with self._turn:
+            for layer in self._layers:
+                yield make_header(_blob_name(layer.digest), layer.size)
+                yield from self._content.open(layer)
+                yield bytes(padding(layer.size))
         self._plan.wait()  # the daemon unpacks when it has the archive's end; what another image brings must be there by then
         for name, data in self._after:
             yield from member(name, data)

@@ -24,9 +24,6 @@ from transfer.work import Pool, ahead_of, default_jobs
 if TYPE_CHECKING:
     from transfer.serve.registry import Registry
 
-READERS = 2
-"""Layers that are rebuilt at once; each has some 50 MiB of memory of its own."""
-
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -62,7 +59,6 @@ class BundleContent:
 
     def __init__(self, bundle: Bundle, observer: Observer, *, threaded: bool) -> None:
         self._bundle, self._observer, self._threaded = bundle, observer, threaded
-        self._reading = threading.Semaphore(READERS)
         self.rebuilding: Rebuilding | None = None
         self.hashed = True
         self._lock = threading.Lock()
@@ -82,7 +78,7 @@ class BundleContent:
             raise EngineError("a layer was asked for before the plan was made")
         stream = self.rebuilding.open(descriptor.digest)
         parts = ahead_of(iter(lambda: stream.read(1 << 30), b""), 8, threaded=self._threaded)
-        with self._reading, contextlib.closing(parts):  # type: ignore[type-var]
+        with contextlib.closing(parts):  # type: ignore[type-var]
             where = f"layer {descriptor.digest}"
             for block in verified(_Parts(parts), descriptor.digest, descriptor.size, where, hashed=self.hashed):
                 with self._lock:
