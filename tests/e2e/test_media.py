@@ -57,7 +57,13 @@ def ids(folder: Path) -> dict[str, str]:
 
 
 def packs(folder: Path) -> list[Path]:
-    return [path for path in (folder / "blobs" / "sha256").iterdir() if path.stat().st_size > 1 << 20]
+    """The packs there; a file that gets its name while this looks is not one yet."""
+    found = []
+    for path in (folder / "blobs" / "sha256").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_size > 1 << 20:
+                found.append(path)
+    return found
 
 
 def lands_whole(bundle: Path, *words: object, out: Path, store: Path) -> None:
