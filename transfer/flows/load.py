@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from transfer.bundle.reader import Bundle
 from transfer.bundle.rebuild import Rebuilding
@@ -18,11 +17,9 @@ from transfer.engines.docker import TEMPORARY, DockerSink, Way
 from transfer.errors import EngineError, MissingPart, TransferError, UsageError
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
 from transfer.model import Descriptor, Digest, Image, Platform
+from transfer.serve.registry import Registry
 from transfer.streams import verified
 from transfer.work import Pool, ahead_of, default_jobs
-
-if TYPE_CHECKING:
-    from transfer.serve.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,36 +276,6 @@ class _Landing:
         self._observer(Noted(f"{job.image.label} {verb} ({landed.id.short})"))
 
 
-class _Beside:
-    """A registry for daemons that would rather pull, which most do not: it is started when the first image is asked for."""
-
-    def __init__(self, content: BundleContent) -> None:
-        self._content = content
-        self._lock = threading.Lock()
-        self._stack = contextlib.ExitStack()
-        self._registry: Registry | None = None
-
-    @property
-    def failures(self) -> list[TransferError]:
-        return self._registry.failures if self._registry else []
-
-    def publish(self, chosen: PlatformImage) -> str:
-        """Where the daemon can pull this image from."""
-        from transfer.serve.registry import Registry
-
-        with self._lock:
-            if self._registry is None:
-                made = Registry(TEMPORARY, self._content.document, self._content.open)
-                self._registry = self._stack.enter_context(made)
-        return self._registry.publish(chosen.manifest, chosen.config, chosen.layers)
-
-    def __enter__(self) -> _Beside:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-
 def load_into_docker(
     bundle: Bundle,
     images: Sequence[Image],
@@ -323,8 +290,12 @@ def load_into_docker(
 ) -> Loaded:
     """`load` into the Docker found here, with a registry beside it for daemons that would rather pull."""
     content = BundleContent(bundle, observer, threaded=jobs != 0)
-    with _Beside(content) as beside:
-        sink = DockerSink(DockerClient(), way=way, platform=platform, publish=beside.publish, observer=observer)
+    with Registry(TEMPORARY, content.document, content.open) as registry:
+
+        def publish(chosen: PlatformImage) -> str:
+            return registry.publish(chosen.manifest, chosen.config, chosen.layers)
+
+        sink = DockerSink(DockerClient(), way=way, platform=platform, publish=publish, observer=observer)
         try:
             return load(
                 bundle,
@@ -338,6 +309,6 @@ def load_into_docker(
                 ready=ready,
             )
         except EngineError:
-            if beside.failures:
-                raise beside.failures[0] from None
+            if registry.failures:
+                raise registry.failures[0] from None
             raise
