@@ -92,6 +92,10 @@ class Bundle:
         """Whether frames have prefixes, be they of this bundle or of others."""
         return head.PATCH in self.header.features
 
+    def small(self) -> list[Addressed]:
+        """What says what the bundle is: manifest, header, catalogs."""
+        return [self.manifest, self.config, *self.header.catalog]
+
     @property
     def images(self) -> tuple[Image, ...]:
         return self.header.images

@@ -16,14 +16,14 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from transfer.bundle import header as head
 from transfer.bundle.entry import ENTRY_MAX, Entry, Role, parse_entry
 from transfer.bundle.index import ChunkIndex, IndexSpoiled
-from transfer.bundle.reader import Bundle, first_sound
+from transfer.bundle.reader import Bundle
 from transfer.errors import (
     Damaged,
     FormatError,
@@ -35,20 +35,11 @@ from transfer.errors import (
     UsageError,
     from_os_error,
 )
-from transfer.model import Addressed, Digest
-from transfer.streams import SliceReader, open_plain, publish, publishing, read_small, sha256, sync_folder, verified
+from transfer.model import Digest
+from transfer.streams import publish, read_small, sha256, sync_folder
 
 PATIENCE = 30.0
 """How long a run waits for another one's lock (seconds)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """What came into the store (bytes): by link or clone, by copying, and what was there already."""
-
-    linked: int
-    copied: int
-    present: int
 
 
 class Store:
@@ -277,85 +268,9 @@ class Store:
             self._mine.discard(mine)
             os.close(fd)
 
-    def adopt(self, bundle: Bundle, role: Role, *, copy: bool = True, written: bool = False) -> Adopted:
-        """Take a bundle in, each file checked against its digest, the entry last. One that is here only changes its role.
-
-        With `copy=False` packs come only where that costs no space (a link or a clone); else the catalog alone is kept.
-        `written`: this process made the files and named them by what it wrote; a link to one needs no second look.
-        """
-        try:
-            with self.adding():
-                return self._adopt(bundle, role, copy, written)
-        except OSError as error:
-            raise from_os_error(error, f"adding to the store {self.root}") from error
-
-    def _adopt(self, bundle: Bundle, role: Role, copy: bool, written: bool) -> Adopted:
-        digest = bundle.manifest.digest
-        known = self.entry(digest)
-        settled = known and known.packs and (known.role in (role, Role.HELD) or role is Role.SENT)
-        if settled and self._whole(bundle):
-            self._renew(known if role is Role.HELD else None)
-            return Adopted(0, 0, sum(blob.size for blob in bundle.header.packs))
-        taken = {"linked": 0, "copied": 0, "present": 0}
-        for each in _small(bundle):
-            taken[self._take_any(bundle, each, copy=True)] += each.size
-        packs = True
-        for blob in bundle.header.packs:
-            how = self._take_any(bundle, blob, copy=copy, written=written)
-            packs = packs and bool(how)
-            if how:
-                taken[how] += blob.size
-        sync_folder(self.blobs)
-        if not settled:
-            place = "" if bundle.folder == self.root else str(bundle.folder.absolute())
-            if not place.isprintable():
-                place = ""  # a hint only, and JSON holds no name that is not text
-            self.put(Entry(digest, bundle.index.decode(), role, self._next(), int(time.time()), packs, place))
-        self._opened.pop(digest, None)
-        self._indexed = False
-        return Adopted(**taken)
-
-    def adopt_part(self, bundle: Bundle, told: Callable[[str], None]) -> list[head.Blob]:
-        """Take what is there of a bundle whose packs are not all at hand; it is staged until they are. Returns the packs that are still missing.
-
-        A pack that is not what its digest says counts as missing; `told` hears of it.
-        """
-        try:
-            with self.adding():
-                return self._adopt_part(bundle, told)
-        except OSError as error:
-            raise from_os_error(error, f"adding to the store {self.root}") from error
-
-    def _adopt_part(self, bundle: Bundle, told: Callable[[str], None]) -> list[head.Blob]:
-        for each in _small(bundle):
-            self._take_any(bundle, each, copy=True)
-        missing = []
-        for blob in bundle.header.packs:
-            try:
-                self._take_any(bundle, blob, copy=True)
-            except (Damaged, FormatError, MissingPart, NotFound, MediumError) as error:
-                missing.append(blob)
-                if not isinstance(error, NotFound | MissingPart):
-                    told(error.message)
-        sync_folder(self.blobs)
-        digest, known = bundle.manifest.digest, self.entry(bundle.manifest.digest)
-        if missing:
-            self.incoming(digest).mkdir(parents=True, exist_ok=True)
-        if known is None or (known.role is Role.STAGED and known.packs == bool(missing)):
-            order = known.order if known else self._next()
-            self.put(Entry(digest, bundle.index.decode(), Role.STAGED, order, int(time.time()), not missing, ""))
-        self._opened.pop(digest, None)
-        self._indexed = False
-        return missing
-
-    def _next(self) -> int:
+    def next_order(self) -> int:
+        """The place of a bundle that comes now."""
         return 1 + max((each.order for each in self.entries()), default=0)
-
-    def _renew(self, entry: Entry | None) -> None:
-        """A held bundle that was imported once more is the newest."""
-        following = self._next()
-        if entry and entry.role is Role.HELD and entry.order + 1 < following:
-            self.put(replace(entry, order=following))
 
     def put(self, entry: Entry) -> None:
         """Publish an entry."""
@@ -365,21 +280,26 @@ class Store:
         """Publish the entry again with another role, or without its packs. One that becomes held is the newest."""
         entry = self.entry(digest)
         if entry:
-            order = self._next() if role is Role.HELD and entry.role is not Role.HELD else entry.order
+            order = self.next_order() if role is Role.HELD and entry.role is not Role.HELD else entry.order
             self.put(
                 replace(entry, role=role or entry.role, order=order, packs=entry.packs if packs is None else packs)
             )
+
+    def look_again(self, digest: Digest) -> None:
+        """Files or entry of the bundle have changed: open it anew, and compare the index with the entries anew."""
+        self._opened.pop(digest, None)
+        self._indexed = False
 
     # what is wrong with it
 
     def holds(self, bundle: Bundle) -> bool:
         """Whether it was imported here and every file is there, and as it was when last looked at."""
         entry = self.entry(bundle.manifest.digest)
-        return bool(entry and entry.packs and entry.role is Role.HELD) and self._whole(bundle)
+        return bool(entry and entry.packs and entry.role is Role.HELD) and self.whole(bundle)
 
-    def _whole(self, bundle: Bundle) -> bool:
+    def whole(self, bundle: Bundle) -> bool:
         """Every file is there, of its size, and not known to be damaged; the small ones are hashed again."""
-        small, damaged = _small(bundle), self.damaged()
+        small, damaged = bundle.small(), self.damaged()
         for each in (*small, *bundle.header.packs):
             path = self.blobs / each.digest.hex
             try:
@@ -458,61 +378,9 @@ class Store:
                 raise Damaged(
                     error.message, hint=f"import bundle {entry.digest.short} again, then run this again"
                 ) from error
-            keep |= {each.digest.hex for each in _small(bundle)}
+            keep |= {each.digest.hex for each in bundle.small()}
             if entry.packs or entry.role is Role.STAGED or self.incoming(entry.digest).is_dir():
                 keep |= {each.digest.hex for each in bundle.header.packs}
         if self.malformed:
             raise Damaged(self.malformed[0].message, hint="import that bundle again, or remove this entry")
         return keep
-
-    def _take_any(self, bundle: Bundle, each: Addressed, *, copy: bool, written: bool = False) -> str:
-        """`_take` from the first place of the bundle where the file is sound."""
-        return first_sound(bundle.paths_of(each), lambda path: self._take(path, each, copy=copy, written=written))
-
-    def _take(self, source: Path, each: Addressed, *, copy: bool, written: bool = False) -> str:
-        """How a file came: "present", "linked", "copied", or "" if it would have to be copied and must not be."""
-        final = self.blobs / each.digest.hex
-        with contextlib.suppress(FileNotFoundError):
-            if final.lstat().st_size == each.size and each.digest.hex not in self.damaged():
-                return "present"
-        with open_plain(source) as file:
-            state = os.fstat(file.fileno())
-            stream = SliceReader(file.fileno(), 0, state.st_size, str(source))
-            blocks = verified(stream, each.digest, each.size, str(source))
-            temporary = self.blobs / f".{each.digest.hex[:16]}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
-            how = _link(source, temporary, state)
-            if how:
-                try:
-                    for _ in blocks if not written else ():
-                        pass
-                    os.replace(temporary, final)
-                finally:
-                    with contextlib.suppress(OSError):
-                        temporary.unlink()
-            elif copy:
-                how = "copied"
-                with publishing(final) as write:
-                    for block in blocks:
-                        write(block)
-            else:
-                return ""
-        self.mark_damaged(self.damaged() - {each.digest.hex})
-        return how
-
-
-def _small(bundle: Bundle) -> list[Addressed]:
-    """What says what a bundle is: manifest, header, catalogs."""
-    return [bundle.manifest, bundle.config, *bundle.header.catalog]
-
-
-def _link(source: Path, target: Path, state: os.stat_result) -> str:
-    """A second name for the same file, if the filesystem allows."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        return ""
-    there = target.lstat()
-    if (there.st_dev, there.st_ino) != (state.st_dev, state.st_ino):
-        target.unlink()
-        return ""
-    return "linked"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from transfer.bundle.adoption import adopt
 from transfer.bundle.assembly import Assembly, complete
 from transfer.bundle.base import Base, outside_names
 from transfer.bundle.entry import Role
@@ -221,7 +222,7 @@ def compact(store: Store, *, jobs: int) -> Compacted:
             return Compacted(0, before, before)
         shutil.rmtree(work, ignore_errors=True)
         entry = _repack(base, numbers, work, pool)
-        store.adopt(entry, Role.COMPACTED)
+        adopt(store, entry, Role.COMPACTED)
         for each in spare:
             if each.role is Role.COMPACTED and each.digest != entry.manifest.digest:
                 store.remove(each.digest)

@@ -9,11 +9,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transfer.bundle.adoption import Adopted, adopt_part
 from transfer.bundle.assembly import assemble
 from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.bundle.store import Adopted, Store
+from transfer.bundle.store import Store
 from transfer.engines.base import ImageSource
 from transfer.engines.daemon import DockerClient
 from transfer.engines.docker import DockerSource, Way
@@ -145,7 +146,7 @@ def _take(bundle: Bundle, choice: StoreChoice, observer: Observer) -> tuple[Adop
     if store is None:
         return None, None
     if bundle.missing_packs():
-        store.adopt_part(bundle, lambda text: observer(Noted(text)))
+        adopt_part(store, bundle, lambda text: observer(Noted(text)))
         return None, None
     if store.holds(bundle):
         return Adopted(0, 0, sum(blob.size for blob in bundle.header.packs)), None

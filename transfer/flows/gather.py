@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transfer.bundle import recovery as rec
+from transfer.bundle.adoption import adopt_part
 from transfer.bundle.entry import Role
 from transfer.bundle.header import Blob, parse_index
 from transfer.bundle.library import Shelf
@@ -155,7 +156,7 @@ class Gathering:
         """Take what is here into the store; the packs that are still missing."""
         if self._store is None:
             return self.bundle.missing_packs()
-        missing = self._store.adopt_part(self.bundle, lambda text: self._observer(Noted(text)))
+        missing = adopt_part(self._store, self.bundle, lambda text: self._observer(Noted(text)))
         found = parity.read_recovery(self.bundle)
         if missing and found:
             self._keep_recovery(self._store, found)

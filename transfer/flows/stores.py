@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transfer.bundle.adoption import Adopted, adopt
 from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.bundle.receipt import Receipt, matching, parse_receipt, receipt_file, site_name
 from transfer.bundle.sites import Sites
-from transfer.bundle.store import Adopted, Store
+from transfer.bundle.store import Store
 from transfer.errors import FormatError, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
 from transfer.model import Digest
@@ -130,7 +131,7 @@ def remember(
     if choice.store is None:
         return None, None
     try:
-        return choice.store.adopt(bundle, role, copy=copy, written=written), None
+        return adopt(choice.store, bundle, role, copy=copy, written=written), None
     except MediumError as error:
         if choice.explicit:
             return None, error
