@@ -7,6 +7,7 @@ small corpus is made from this machine's own files, and whatever needs a daemon 
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import json
 import os
@@ -23,6 +24,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import transfer
 from tests.support import engines
 from tests.support.zoo import Layout
 
@@ -71,6 +73,8 @@ class Bench:
     """The corpus, a place to work in (best on tmpfs), and the rows so far."""
 
     def __init__(self, tar: Path, images: list[str], place: Path, repeat: int) -> None:
+        # as pip leaves a program; where PYTHONDONTWRITEBYTECODE is set, each command would compile all it uses
+        compileall.compile_dir(Path(transfer.__file__).parent, quiet=1)
         self.tar, self.images, self.place, self.repeat = tar, images, place, repeat
         self.rows: list[Row] = []
         self.memory = 0.0

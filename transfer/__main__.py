@@ -1,5 +1,5 @@
 """`python -m transfer`."""
 
-from transfer.cli.main import main
+from transfer.cli.main import run
 
-main()
+run()

@@ -56,6 +56,10 @@ class Damaged(TransferError):
     advice = "get it again from where it came"
 
 
+class OtherContent(Damaged):
+    """A blob that came to its end, of the right size, and is not what its digest says."""
+
+
 class FormatError(Damaged):
     """Bytes that do not follow their format: malformed, hostile or cut off."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from transfer.errors import Damaged, FormatError, UsageError, from_os_error
+from transfer.errors import Damaged, FormatError, OtherContent, UsageError, from_os_error
 from transfer.model import Descriptor, Digest
 
 BLOCK = 1 << 20
@@ -118,7 +118,7 @@ def verified(stream: Readable, digest: Digest, size: int, where: str, *, hashed:
     if seen != size:
         raise Damaged(f"{where}: {seen} bytes where {digest} has {size}")
     if hashed and hasher.hexdigest() != digest.hex:
-        raise Damaged(f"{where}: the content is not {digest}", hint="it was changed or damaged; get it again")
+        raise OtherContent(f"{where}: the content is not {digest}", hint="it was changed or damaged; get it again")
     if held:
         yield held
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import engines
+from tests.support.specimens import BROKEN
 
 KINDS = ["20.10", "28 overlay2", "28 containerd"]
 
@@ -70,6 +71,22 @@ def test_an_image_arrives_with_its_id_and_runs(bundle: tuple[Path, str], tmp_pat
         assert (again["layers_sent"], again["bytes_unpacked"]) == (0, 0)
         assert [each["status"] for each in again["images"]] == ["present"]  # type: ignore[attr-defined]
         assert daemon.ids() == {engines.SMALL_IMAGE: expected}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("via", ["auto", "load", "pull"])
+def test_a_wrong_chunk_is_refused_and_its_frame_named(tmp_path: Path, kind: str, via: str) -> None:
+    """All digests of the bundle are right but for one chunk's name. The daemon sees that the layer is wrong, and which frame it is comes after."""
+    if via == "pull" and kind.endswith("containerd"):
+        pytest.skip("the containerd store insists on TLS to pull")
+    with daemon_of(kind, tmp_path) as daemon:
+        words = ["import", str(BROKEN / "other-content" / "bundle"), "zoo/plain:1", "--via", via]
+        command = [sys.executable, "-m", "transfer", *words, "--store", str(tmp_path / "store")]
+        environment = {**os.environ, "DOCKER_HOST": daemon.host}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 13, done.stderr
+        assert "frame 0 at byte 16: a chunk is not what its name says" in done.stderr
+        assert not daemon.ids()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,6 +5,7 @@ A broken one is the golden one with exactly one thing wrong, and `expected.json`
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ from transfer.bundle import writer
 from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.chunks.frame import FrameHeader, encode_frame, put_varints
+from transfer.chunks.frame import FrameHeader, decode_frame, encode_frame, put_varints
 from transfer.chunks.name import Kind
 from transfer.chunks.pack import PACK_HEADER, PACK_SIZE, Placed, read_frame_header
 from transfer.engines.ocilayout import LayoutSource
+from transfer.errors import Damaged
 from transfer.events import silent
 from transfer.flows.export import export
 from transfer.flows.media import ToMedia
@@ -305,11 +308,18 @@ def _bomb(p: Patient) -> None:
 
 
 def _other_content(p: Patient) -> None:
-    """A sound frame of the right sizes with other bytes in it: only the chunks' names tell."""
+    """A sound frame of the right sizes with another byte in it: only the chunks' names tell."""
     path = p.packs[0]
     placed, data = first_frame(path), path.read_bytes()
-    h = placed.header
-    frame, packed = encode_frame(Kind(h.kind), b"x" * h.raw_size, h.sizes, 3)
+    packed = bytearray(data[placed.data_offset : placed.end])
+    sound = list(decode_frame(placed.header, bytes(packed), ""))
+    for at in range(len(packed)):
+        packed[at] ^= 1
+        with contextlib.suppress(Damaged):
+            if list(decode_frame(placed.header, bytes(packed), "")) != sound:
+                break
+        packed[at] ^= 1
+    frame = replace(placed.header, data_crc=zlib.crc32(packed))
     p.put(path, data[:16] + frame.encode() + packed + data[placed.end :])
     p.seal()
 
@@ -395,7 +405,7 @@ DEFECTS: dict[str, Defect] = {
     "unknown-codec": (_codec, 13, "unsupported", "codec 7"),
     "unknown-flags": (_flags, 13, "unsupported", "flags"),
     "bomb": (_bomb, 13, "damaged", "frame"),
-    "other-content": (_other_content, 13, "damaged", "images failed"),
+    "other-content": (_other_content, 13, "damaged", "not what its name says"),
     "lying-recipe": (_lying_recipe, 13, "malformed", "makes"),
     "unknown-encoding": (_unknown_encoding, 13, "unsupported", "encoding 9"),
     "unknown-record": (_unknown_record, 13, "malformed", "unknown record"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import tarfile
@@ -205,6 +207,57 @@ def test_a_docker_that_breaks_off_every_image_is_told(tmp_path: Path) -> None:
     assert code == 75, text
     assert "broke off" in text
     assert len(begun) >= 5
+
+
+def test_a_docker_that_wants_every_layer_gets_them_all(tmp_path: Path) -> None:
+    """What it listed is gone when the archive comes, as when somebody prunes meanwhile."""
+    layout = Layout()
+    held = layout.image([layer({"below": b"1"}), layer({"above": b"2"})])
+    layout.name(held, "app:1")
+    layout.write(tmp_path / "oci")
+    run("export", "--from", f"oci:{tmp_path}/oci", "-o", tmp_path / "b", "-q", "--no-store")
+    config = json.loads(layout.blobs[held["digest"]])["config"]["digest"]
+    layers = json.loads(layout.blobs[config])["rootfs"]["diff_ids"]
+    there = {"sha256:" + "1" * 64: layers[:1]}
+    brought: list[set[str]] = []
+
+    class Forgetful(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            images = [{"Id": each} for each in there]
+            known: dict[str, object] = {"/version": {}, "/info": {}, "/images/json": images}
+            known |= {f"/images/{id}/json": {"Id": id, "RootFS": {"Layers": has}} for id, has in there.items()}
+            self.answer(200 if path in known else 404, known.get(path, {}))
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if "/load" in self.path:
+                with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+                    blobs = [file.read() for each in archive if (file := archive.extractfile(each))]
+                brought.append({f"sha256:{hashlib.sha256(blob).hexdigest()}" for blob in blobs} & set(layers))
+                if brought[-1] != set(layers):
+                    return self.answer(200, {"error": "layer does not exist"})
+                there[config] = layers
+            return self.answer(200, {})
+
+        def answer(self, code: int, value: object) -> None:
+            data = json.dumps(value).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        env = {"DOCKER_HOST": f"tcp://127.0.0.1:{server.server_address[1]}"}
+        code, text = says("import", tmp_path / "b", "--no-store", "--via", "load", env=env)
+        server.shutdown()
+    assert code == 0, text
+    assert "wants every layer" in text
+    assert brought == [set(layers[1:]), set(layers)]
 
 
 @pytest.mark.parametrize(

@@ -150,12 +150,17 @@ class Assembly:
             raise FormatError(f"{self.owner(frame)[0].folder}: frames that build on each other without end")
         return steps
 
-    def decode(self, frame: int, wanted: Callable[[int], bool], prefix: bytes) -> dict[int, bytes]:
-        """The frame's wanted chunks by number, each checked."""
+    def decode(
+        self, frame: int, wanted: Callable[[int], bool], prefix: bytes, *, checked: bool = True
+    ) -> dict[int, bytes]:
+        """The frame's wanted chunks by number, each compared with its name if `checked`."""
         which = bisect_right(self._first_frame, frame) - 1
         first = self._first_chunk[which]
         found = self.bundles[which].decode(
-            frame - self._first_frame[which], (lambda number: wanted(first + number)) if first else wanted, prefix
+            frame - self._first_frame[which],
+            (lambda number: wanted(first + number)) if first else wanted,
+            prefix,
+            checked=checked,
         )
         return {first + number: data for number, data in found.items()} if first else found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from transfer.bundle.assembly import Assembly, assemble
 from transfer.bundle.reader import Bundle
@@ -17,11 +18,19 @@ from transfer.work import Pool
 class Rebuilding:
     """These blobs, in this order for preference, sharing one memory of decoded chunks.
 
-    MissingPart if they need chunks that neither the bundle nor its library has.
+    MissingPart if they need chunks that neither the bundle nor its library has. `checked=False` leaves out comparing chunks with their
+    names: the blob's digest tells as much, though not which frame is wrong.
     """
 
     def __init__(
-        self, bundle: Bundle, digests: Iterable[Digest], *, pool: Pool, jobs: int, budget: int | None = None
+        self,
+        bundle: Bundle,
+        digests: Iterable[Digest],
+        *,
+        pool: Pool,
+        jobs: int,
+        budget: int | None = None,
+        checked: bool = True,
     ) -> None:
         ordered = list(dict.fromkeys(digests))
         self._catalog = bundle.catalog()
@@ -40,7 +49,7 @@ class Rebuilding:
         if bundle.is_patched:
             uses, self._time, prefixes = with_prefixes(self._plan, assembly.frame_of, assembly.prefix_of)
         self.recall = Recall(
-            assembly.decode,
+            partial(assembly.decode, checked=checked),
             assembly.frame_of,
             assembly.size_of,
             uses,
@@ -51,6 +60,9 @@ class Rebuilding:
             budget=budget,
         )
         self.frames = len({assembly.frame_of[number] for number in uses})
+
+    def __contains__(self, digest: Digest) -> bool:
+        return digest in self._places
 
     def open(self, digest: Digest) -> IterReader:
         """The blob as a stream; it is checked against its digest by whoever reads it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -489,5 +490,17 @@ def main(argv: list[str] | None = None) -> Any:
     sys.exit(int(code) if isinstance(code, int) else 0)
 
 
+def run() -> None:
+    """`main` for a process of its own. It ends without taking its memory apart object by object, a fifth of a second after a large import."""
+    try:
+        main()
+    except SystemExit as end:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.flush()
+        os._exit(end.code if isinstance(end.code, int) else 0)
+
+
 if __name__ == "__main__":
-    main()
+    run()

@@ -158,7 +158,8 @@ class DockerSink:
         self._containerd = client.has_containerd_store()
         self._way, self._platform = way, platform
         self._publish = publish if way == "pull" or (client.local and not self._containerd) else None
-        self.traits = SinkTraits(keeps_digest=self._containerd, parallel=4, checks=True)
+        # the containerd store names an image also when a layer came that is another one, and so is not there
+        self.traits = SinkTraits(keeps_digest=self._containerd, parallel=4, checks=not self._containerd)
         self._lock = threading.Lock()
         self._sending = threading.Semaphore(SENDING)
         self._chains: set[tuple[str, ...]] | None = None

@@ -14,12 +14,15 @@ from transfer.bundle.rebuild import Rebuilding
 from transfer.engines.base import ImageSink, Landed, PlatformImage
 from transfer.engines.daemon import DockerClient
 from transfer.engines.docker import TEMPORARY, DockerSink, Way
-from transfer.errors import EngineError, MissingPart, TransferError, UsageError
+from transfer.errors import EngineError, MissingPart, OtherContent, TransferError, UsageError
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
 from transfer.model import Descriptor, Digest, Image, Platform
 from transfer.serve.registry import Registry
-from transfer.streams import verified
+from transfer.streams import BLOCK, IterReader, verified
 from transfer.work import Pool, ahead_of, default_jobs
+
+APART = 16 << 20
+"""Chunks kept for a layer that is rebuilt for itself (bytes): the import goes on beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ class BundleContent:
         self._bundle, self._observer, self._threaded = bundle, observer, threaded
         self.rebuilding: Rebuilding | None = None
         self.hashed = True
-        self._lock = threading.Lock()
+        self._lock, self._rechecking = threading.Lock(), threading.Lock()
+        self._sound: set[Digest] = set()
         self.bytes_unpacked = 0
 
     def document(self, digest: Digest) -> bytes:
@@ -69,12 +73,22 @@ class BundleContent:
         if self.rebuilding:
             self.rebuilding.forgo(digests)
 
+    def recheck(self, digests: Iterable[Digest]) -> None:
+        """Look whether these layers' chunks are what their names say, which is left out on their way. Damaged names the frame that is wrong."""
+        with self._rechecking:
+            for digest in [each for each in digests if each not in self._sound]:
+                stream = self._apart(digest, checked=True)
+                while stream.read(BLOCK):
+                    pass
+                self._sound.add(digest)
+
     def open(self, descriptor: Descriptor) -> Iterator[bytes]:
-        """Rebuilt by one thread, hashed and handed over by another."""
+        """Rebuilt by one thread, hashed and handed over by another, if it is hashed here."""
         if self.rebuilding is None:
             raise EngineError("a layer was asked for before the plan was made")
-        stream = self.rebuilding.open(descriptor.digest)
-        parts = ahead_of(iter(lambda: stream.read(1 << 30), b""), 8, threaded=self._threaded)
+        planned = descriptor.digest in self.rebuilding
+        stream = (self.rebuilding.open if planned else self._apart)(descriptor.digest)
+        parts = ahead_of(iter(lambda: stream.read(1 << 30), b""), 8, threaded=self._threaded and self.hashed)
         with contextlib.closing(parts):  # type: ignore[type-var]
             where = f"layer {descriptor.digest}"
             for block in verified(_Parts(parts), descriptor.digest, descriptor.size, where, hashed=self.hashed):
@@ -82,6 +96,11 @@ class BundleContent:
                     self.bytes_unpacked += len(block)
                     self._observer(Advanced("import", len(block)))
                 yield block
+
+    def _apart(self, digest: Digest, *, checked: bool = False) -> IterReader:
+        """A layer for itself, with little memory: one that is not in the plan, or once more."""
+        pool = Pool(0, "apart")
+        return Rebuilding(self._bundle, [digest], pool=pool, jobs=1, budget=APART, checked=checked).open(digest)
 
 
 class _Parts:
@@ -144,11 +163,11 @@ def load(
         content.hashed = not sink.traits.checks
         with Pool(threads, "unpack") as pool:
             try:
-                content.rebuilding = Rebuilding(bundle, plan, pool=pool, jobs=max(1, threads))
+                content.rebuilding = Rebuilding(bundle, plan, pool=pool, jobs=max(1, threads), checked=False)
             except MissingPart:
                 if not bundle.is_delta or not help_out():
                     raise
-                content.rebuilding = Rebuilding(bundle, plan, pool=pool, jobs=max(1, threads))
+                content.rebuilding = Rebuilding(bundle, plan, pool=pool, jobs=max(1, threads), checked=False)
             ready()
             with Pool(parallel if threads else 0, "land") as lanes:
                 landed, failed = _Landing(sink, content, observer, lanes, parallel).run(todo, turns)
@@ -260,7 +279,11 @@ class _Landing:
         return self._landed, self._failed
 
     def _one(self, job: _Job) -> Landed:
-        return self._sink.land(job.image, job.names, self._content)
+        try:
+            return self._sink.land(job.image, job.names, self._content)
+        except (OtherContent, EngineError):
+            self._content.recheck(layer.digest for layer in job.lacking())
+            raise
 
     def _settle(self, job: _Job, future: Future[Landed]) -> None:
         """Note how it went."""
