@@ -15,7 +15,11 @@ import pytest
 
 from tests.support.run import alone, files, run, says
 from tests.support.zoo import Layout, layer, noise, zoo
+from transfer.bundle.reader import Bundle
+from transfer.bundle.rebuild import Rebuilding
 from transfer.cli.demonstration import make_layout
+from transfer.errors import Damaged
+from transfer.work import Pool
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,26 @@ def test_damage_is_found_by_both_checkers(layout: Path, tmp_path: Path) -> None:
 
 def _is_pack(data: bytes) -> bool:
     return data[:4] == b"\x89TPK"
+
+
+def test_a_flipped_bit_is_found_before_it_goes_out(tmp_path: Path) -> None:
+    """In a stored frame nothing but the CRC tells, as long as chunks are not compared with their names."""
+    layout = Layout()
+    layout.name(layout.image([layer({"data": noise(1, 1 << 20)})]), "app:1")
+    layout.write(tmp_path / "oci")
+    run("export", "--from", f"oci:{tmp_path}/oci", "-o", tmp_path / "b", "-q", "--no-store")
+    with Bundle(tmp_path / "b") as bundle, Pool(0, "test") as pool:
+        digest = bundle.images[0].layers[0].digest
+        stream = Rebuilding(bundle, [digest], pool=pool, jobs=1, checked=False).open(digest)
+        path = bundle.path_of(bundle.header.packs[0])
+        with path.open("r+b") as file:
+            file.seek(path.stat().st_size // 2)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 16]))
+        with pytest.raises(Damaged, match=r"frame 0 at byte 16: the frame is damaged \(CRC\)"):
+            while stream.read(1 << 20):
+                pass
 
 
 def test_retag_and_choice(layout: Path, tmp_path: Path) -> None:

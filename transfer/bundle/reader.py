@@ -14,7 +14,7 @@ from transfer.bundle.catalog import Catalog, CatalogReader
 from transfer.bundle.library import EMPTY, Library, find_records
 from transfer.chunks.frame import FRAME_RAW_MAX, decode_frame
 from transfer.chunks.name import chunk_id
-from transfer.chunks.pack import BLOB_MAX, pack_version, read_frame_header, read_packed
+from transfer.chunks.pack import BLOB_MAX, pack_version, read_frame_header, read_packed, sound
 from transfer.errors import Damaged, FormatError, MediumError, MissingPart, NotFound, TransferError
 from transfer.model import Addressed, Descriptor, Digest, Image
 from transfer.streams import BLOCK, open_plain, parse_object, pread, read_small, sha256
@@ -183,7 +183,9 @@ class Bundle:
     def decode(
         self, frame: int, wanted: Callable[[int], bool], prefix: bytes = b"", *, checked: bool = True
     ) -> dict[int, bytes]:
-        """The frame's wanted chunks by number, each compared with its name if `checked`; `prefix` are the bytes of its prefix chunks.
+        """The frame's wanted chunks by number; `prefix` are the bytes of its prefix chunks.
+
+        Each chunk is compared with its name if `checked`, else only the frame with its CRC: that finds what went wrong on the way.
 
         Damaged names pack, frame and images.
         """
@@ -198,7 +200,10 @@ class Bundle:
             stated = (entry.packed_size, entry.raw_size, entry.sizes, entry.prefix)
             if (found.packed_size, found.raw_size, found.sizes, b"".join(found.prefix)) != stated:
                 raise Damaged(f"{where}: the frame is not the one the catalog means")
-            chunks = decode_frame(placed.header, read_packed(fd, placed, where), where, prefix)
+            packed = read_packed(fd, placed, where)
+            if not checked and not sound(found, packed):
+                raise Damaged(f"{where}: the frame is damaged (CRC)")
+            chunks = decode_frame(found, packed, where, prefix)
             first, out = catalog.first_of[frame], {}
             for index, data in enumerate(chunks):
                 if wanted(first + index):
