@@ -19,7 +19,7 @@ def _digest(text: str) -> Digest:
 
 
 def names(*jobs: _Job) -> str:
-    return " ".join(each.names[0] for each in _turns(jobs))
+    return " ".join(each.names[0] for each in _turns(jobs, lambda layer: layer.size))
 
 
 def test_the_order_of_the_bundle_stands() -> None:
@@ -46,3 +46,8 @@ def test_layers_that_are_there_do_not_count() -> None:
     there = job("big", base=10, own=600)
     there = _Job(there.image, there.names, frozenset())
     assert names(job("a", a=10), job("b", b=11), there) == "b a big"
+
+
+def test_what_is_work_decides_not_what_is_large() -> None:
+    jobs = [job("a", a=10), job("b", b=11), job("many", many=4)]
+    assert " ".join(each.names[0] for each in _turns(jobs, lambda layer: 600 if layer.size == 4 else 1)) == "many a b"
