@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import tarfile
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.support.run import alone, files, run, says
+from tests.support.specimens import flip
 from tests.support.zoo import Layout, layer, noise, zoo
 from transfer.bundle.reader import Bundle
 from transfer.bundle.rebuild import Rebuilding
@@ -91,11 +94,7 @@ def test_a_flipped_bit_is_found_before_it_goes_out(tmp_path: Path) -> None:
         digest = bundle.images[0].layers[0].digest
         stream = Rebuilding(bundle, [digest], pool=pool, jobs=1, checked=False).open(digest)
         path = bundle.path_of(bundle.header.packs[0])
-        with path.open("r+b") as file:
-            file.seek(path.stat().st_size // 2)
-            byte = file.read(1)[0]
-            file.seek(-1, os.SEEK_CUR)
-            file.write(bytes([byte ^ 16]))
+        flip(path, path.stat().st_size // 2)
         with pytest.raises(Damaged, match=r"frame 0 at byte 16: the frame is damaged \(CRC\)"):
             while stream.read(1 << 20):
                 pass
@@ -176,26 +175,39 @@ def test_an_image_that_lacks_something_is_listed_and_its_lack_told(tmp_path: Pat
     assert config in text
 
 
+class _Daemon(BaseHTTPRequestHandler):
+    """What is at a DOCKER_HOST here."""
+
+    def answer(self, data: bytes, code: int = 200) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent."""
+
+
+@contextlib.contextmanager
+def _serving(handler: type[_Daemon]) -> Iterator[dict[str, str]]:
+    """The environment in which it is the Docker."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield {"DOCKER_HOST": f"tcp://127.0.0.1:{server.server_address[1]}"}
+        server.shutdown()
+
+
 @pytest.mark.parametrize("answer", [b"nope", b"[1]", b"{}", b'{"Id":5}', b'{"ApiVersion":5}', b'"\x1b"', b"null"])
 def test_a_socket_that_is_no_docker_is_told(answer: bytes, tmp_path: Path) -> None:
-    class Nonsense(BaseHTTPRequestHandler):
+    class Nonsense(_Daemon):
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            self.answer(answer)
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Nonsense) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        env = {"DOCKER_HOST": f"tcp://127.0.0.1:{server.server_address[1]}"}
+    with _serving(Nonsense) as env:
         for words in (["images"], ["export", "x", "-o", tmp_path / "b"]):
             code, text = says(*words, env=env)
             assert code in (10, 20), text
             assert "internal error" not in text
-        server.shutdown()
 
 
 def test_a_docker_that_breaks_off_every_image_is_told(tmp_path: Path) -> None:
@@ -207,27 +219,18 @@ def test_a_docker_that_breaks_off_every_image_is_told(tmp_path: Path) -> None:
     run("export", "--from", f"oci:{tmp_path}/oci", "-o", tmp_path / "b", "-q", "--no-store", "--level", "1")
     begun = []
 
-    class Breaking(BaseHTTPRequestHandler):
+    class Breaking(_Daemon):
         def do_GET(self) -> None:
             answer = {"/version": b"{}", "/info": b"{}", "/images/json": b"[]"}.get(self.path.partition("?")[0])
-            self.send_response(200 if answer else 404)
-            self.send_header("Content-Length", str(len(answer or b"{}")))
-            self.end_headers()
-            self.wfile.write(answer or b"{}")
+            self.answer(answer or b"{}", 200 if answer else 404)
 
         def do_POST(self) -> None:
             begun.append(self.path)
             self.rfile.read(1 << 20)
             self.close_connection = True
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        env = {"DOCKER_HOST": f"tcp://127.0.0.1:{server.server_address[1]}"}
+    with _serving(Breaking) as env:
         code, text = says("import", tmp_path / "b", "--no-store", "--jobs", "2", env=env)
-        server.shutdown()
     assert code == 75, text
     assert "broke off" in text
     assert len(begun) >= 5
@@ -245,13 +248,13 @@ def test_a_docker_that_wants_every_layer_gets_them_all(tmp_path: Path) -> None:
     there = {"sha256:" + "1" * 64: layers[:1]}
     brought: list[set[str]] = []
 
-    class Forgetful(BaseHTTPRequestHandler):
+    class Forgetful(_Daemon):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             images = [{"Id": each} for each in there]
             known: dict[str, object] = {"/version": {}, "/info": {}, "/images/json": images}
             known |= {f"/images/{id}/json": {"Id": id, "RootFS": {"Layers": has}} for id, has in there.items()}
-            self.answer(200 if path in known else 404, known.get(path, {}))
+            self.answer(json.dumps(known.get(path, {})).encode(), 200 if path in known else 404)
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -260,25 +263,12 @@ def test_a_docker_that_wants_every_layer_gets_them_all(tmp_path: Path) -> None:
                     blobs = [file.read() for each in archive if (file := archive.extractfile(each))]
                 brought.append({f"sha256:{hashlib.sha256(blob).hexdigest()}" for blob in blobs} & set(layers))
                 if brought[-1] != set(layers):
-                    return self.answer(200, {"error": "layer does not exist"})
+                    return self.answer(b'{"error":"layer does not exist"}')
                 there[config] = layers
-            return self.answer(200, {})
+            return self.answer(b"{}")
 
-        def answer(self, code: int, value: object) -> None:
-            data = json.dumps(value).encode()
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        env = {"DOCKER_HOST": f"tcp://127.0.0.1:{server.server_address[1]}"}
+    with _serving(Forgetful) as env:
         code, text = says("import", tmp_path / "b", "--no-store", "--via", "load", env=env)
-        server.shutdown()
     assert code == 0, text
     assert "wants every layer" in text
     assert brought == [set(layers[1:]), set(layers)]

@@ -186,7 +186,6 @@ class Bundle:
         """The frame's wanted chunks by number; `prefix` are the bytes of its prefix chunks.
 
         Each chunk is compared with its name if `checked`, else only the frame with its CRC: that finds what went wrong on the way.
-
         Damaged names pack, frame and images.
         """
         catalog = self.catalog()
