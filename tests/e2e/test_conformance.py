@@ -134,8 +134,9 @@ class _Both:
         out = []
         for name in NAMES[1:]:
             image = self._content.image(name)
-            out.append(self._lanes.submit(self._sink.land, image, [name], self._content))
-            assert self._content.first.wait(30)
+            settled = threading.Event()
+            out.append(self._lanes.submit(self._sink.land, image, [name], self._content, settled.set))
+            assert settled.wait(30)
         return out
 
     def land(self) -> list[Landed]:

@@ -1,8 +1,18 @@
-"""In which order images land beside each other."""
+"""In which order images land beside each other, and that they begin in it."""
 
 from __future__ import annotations
 
-from transfer.flows.load import _Job, _turns
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.support.run import run
+from tests.support.zoo import zoo
+from transfer.bundle.reader import Bundle
+from transfer.engines.base import Content, Landed, SinkTraits, no_matter
+from transfer.engines.memory import MemoryImages, MemorySink
+from transfer.events import silent
+from transfer.flows.load import BundleContent, _Job, _turns, load
 from transfer.model import Descriptor, Digest, Image
 from transfer.streams import sha256
 
@@ -18,8 +28,8 @@ def _digest(text: str) -> Digest:
     return sha256(text.encode())
 
 
-def names(*jobs: _Job) -> str:
-    return " ".join(each.names[0] for each in _turns(jobs, lambda layer: layer.size))
+def names(*jobs: _Job, parallel: int = 2) -> str:
+    return " ".join(each.names[0] for each in _turns(jobs, lambda layer: layer.size, parallel))
 
 
 def test_the_order_of_the_bundle_stands() -> None:
@@ -32,6 +42,16 @@ def test_one_that_would_be_alone_in_the_end_goes_earlier() -> None:
     assert names(job("a", base=50), *(job(n, base=50, **{n: 30}) for n in "bcd"), job("big", base=50, own=40)) == (
         "a b big c d"
     )
+
+
+def test_the_more_lanes_the_earlier() -> None:
+    """One of several at once gets its share of the machine only."""
+    several = [*(job(n, **{n: 30}) for n in "abcde"), job("big", own=40)]
+    assert [names(*several, parallel=lanes) for lanes in (2, 3, 4)] == [
+        "a b c big d e",
+        "a b big c d e",
+        "big a b c d e",
+    ]
 
 
 def test_what_brings_its_layer_goes_before_it() -> None:
@@ -50,4 +70,44 @@ def test_layers_that_are_there_do_not_count() -> None:
 
 def test_what_is_work_decides_not_what_is_large() -> None:
     jobs = [job("a", a=10), job("b", b=11), job("many", many=4)]
-    assert " ".join(each.names[0] for each in _turns(jobs, lambda layer: 600 if layer.size == 4 else 1)) == "many a b"
+    assert (
+        " ".join(each.names[0] for each in _turns(jobs, lambda layer: 600 if layer.size == 4 else 1, 2)) == "many a b"
+    )
+
+
+class _Two(MemorySink):
+    """Takes two images at once, and is slow to settle what the first of them brings, or never says so."""
+
+    traits = SinkTraits(keeps_digest=True, parallel=2)
+
+    def __init__(self, *, says: bool) -> None:
+        super().__init__(MemoryImages())
+        self._says, self._second = says, threading.Event()
+        self.order: list[Image] = []
+        self.early = self.beside = False
+
+    def land(
+        self, image: Image, names: Sequence[str], content: Content, settled: Callable[[], None] = no_matter
+    ) -> Landed:
+        self.order.append(image)
+        if len(self.order) == 1:
+            self.early = self._second.wait(0.2)
+            if self._says:
+                settled()
+                self.beside = self._second.wait(10)
+        else:
+            self._second.set()
+            settled()
+        return super().land(image, names, content)
+
+
+def test_the_next_begins_when_it_is_settled_what_the_one_before_brings(tmp_path: Path) -> None:
+    """Or chance would say which of two brings the layer that both lack, and who waits for whom."""
+    zoo().write(tmp_path / "oci")
+    run("export", "--from", f"oci:{tmp_path}/oci", "-o", tmp_path / "b", "-q", "--no-store")
+    for says in (True, False):
+        with Bundle(tmp_path / "b") as bundle:
+            sink, content = _Two(says=says), BundleContent(bundle, silent, threaded=True)
+            done = load(bundle, bundle.images, tuple, sink, content, jobs=2, observer=silent)
+        assert len(done.landed) == len(sink.order) == len(bundle.images) > 1
+        assert (sink.early, sink.beside) == (False, says)

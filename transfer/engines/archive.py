@@ -10,7 +10,7 @@ import io
 import lzma
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -23,6 +23,7 @@ from transfer.engines.base import (
     SinkTraits,
     SourceTraits,
     diff_ids,
+    no_matter,
     platform_image,
 )
 from transfer.engines.ocilayout import LAYOUT, REF_NAME, RootedSource, Roots, name_annotations
@@ -274,7 +275,9 @@ class ArchiveSink:
     def lacking(self, image: Image, content: Content) -> list[Descriptor] | None:
         return [layer for layer in image.layers if layer.digest not in self._written]
 
-    def land(self, image: Image, names: Sequence[str], content: Content) -> Landed:
+    def land(
+        self, image: Image, names: Sequence[str], content: Content, settled: Callable[[], None] = no_matter
+    ) -> Landed:
         saved = self._saved_entry(image, names, content) if self._docker else None
         missing = self.lacking(image, content) or []
         for layer in missing:

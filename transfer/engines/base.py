@@ -45,6 +45,10 @@ class SinkTraits:
     checks: bool = False
 
 
+def no_matter() -> None:
+    """What is called when nobody waits for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """One image of an engine, for people: names, what the engine calls it, size in bytes, age, number of layers."""
@@ -148,8 +152,13 @@ class ImageSink(Protocol):
         """The layers it would need sent, in order; None if the image is there already."""
         ...
 
-    def land(self, image: Image, names: Sequence[str], content: Content) -> Landed:
-        """Take the image and give it its names. Doing it again is harmless."""
+    def land(
+        self, image: Image, names: Sequence[str], content: Content, settled: Callable[[], None] = no_matter
+    ) -> Landed:
+        """Take the image and give it its names. Doing it again is harmless.
+
+        A sink that takes several at once calls `settled` when it has noted which layers this one brings: the next begins after that.
+        """
         ...
 
     def close(self, *, failed: bool) -> None:

@@ -21,6 +21,7 @@ from transfer.engines.base import (
     ReadWay,
     SinkTraits,
     SourceTraits,
+    no_matter,
     platform_image,
 )
 from transfer.engines.daemon import DockerClient
@@ -208,12 +209,16 @@ class DockerSink:
         plan = self._plan(image, content)
         return None if plan.present else list(plan.missing)
 
-    def land(self, image: Image, names: Sequence[str], content: Content) -> Landed:
+    def land(
+        self, image: Image, names: Sequence[str], content: Content, settled: Callable[[], None] = no_matter
+    ) -> Landed:
         while True:
             mine: Future[bool] = Future()
             landed = None
             try:
-                landed = self._land(image, self._plan(image, content, mine), names, content)
+                plan = self._plan(image, content, mine)
+                settled()
+                landed = self._land(image, plan, names, content)
                 return landed
             except _Lost:
                 continue

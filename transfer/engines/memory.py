@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from transfer.engines.base import (
@@ -17,6 +17,7 @@ from transfer.engines.base import (
     Status,
     Tree,
     image_of,
+    no_matter,
     offers,
     walk,
 )
@@ -92,7 +93,9 @@ class MemorySink:
         missing = [layer for layer in image.layers if layer.digest not in self._held.blobs]
         return missing if missing or image.root.digest not in self._held.blobs else None
 
-    def land(self, image: Image, names: Sequence[str], content: Content) -> Landed:
+    def land(
+        self, image: Image, names: Sequence[str], content: Content, settled: Callable[[], None] = no_matter
+    ) -> Landed:
         missing = self.lacking(image, content)
         fresh = {layer.digest: b"".join(content.open(layer)) for layer in missing or ()}
         documents = {digest: content.document(digest) for digest in image.documents}

@@ -19,6 +19,7 @@ from transfer.engines.base import (
     Status,
     Tree,
     image_of,
+    no_matter,
     offers,
     walk,
 )
@@ -226,7 +227,9 @@ class LayoutSink:
         documents = all(self._path(digest).exists() for digest in image.documents)
         return None if documents and image.root.digest in there else []
 
-    def land(self, image: Image, names: Sequence[str], content: Content) -> Landed:
+    def land(
+        self, image: Image, names: Sequence[str], content: Content, settled: Callable[[], None] = no_matter
+    ) -> Landed:
         missing = self.lacking(image, content)
         for layer in missing or ():
             self._put(layer.digest, content.open(layer))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from functools import partial
 
 from transfer.bundle.reader import Bundle
 from transfer.bundle.rebuild import Rebuilding
@@ -159,7 +160,7 @@ def load(
         parallel = sink.traits.parallel if threads > 1 else 1
         turns = [job for job, error in todo if not error]
         if parallel > 1 and not bundle.is_delta:  # in another order a delta decodes more of its bases' frames twice
-            turns = _turns(turns, lambda layer: layer.size + PER_CHUNK * _chunks(bundle, layer))
+            turns = _turns(turns, lambda layer: layer.size + PER_CHUNK * _chunks(bundle, layer), parallel)
         plan = list(dict.fromkeys(layer.digest for job in turns for layer in job.lacking()))
         recipes = bundle.catalog().recipes
         observer(Planned("import", sum(recipes[digest].size for digest in plan if digest in recipes)))
@@ -232,11 +233,11 @@ def _chunks(bundle: Bundle, layer: Descriptor) -> int:
     return sum(len(part.payload) // ID_SIZE for part in recipe.parts) if recipe else 0
 
 
-def _turns(jobs: Sequence[_Job], work: Callable[[Descriptor], int]) -> list[_Job]:
+def _turns(jobs: Sequence[_Job], work: Callable[[Descriptor], int], parallel: int) -> list[_Job]:
     """In which order images that land beside each other begin: as they stand in the bundle, so that each frame is decoded once.
 
-    One that makes more `work` than half of what all others make that are left goes first, or in the end it would be alone; before it
-    whatever brings a layer that it lacks as well, or that one would have to wait for it.
+    One that makes more `work` than the others that are left make for each of the `parallel` lanes goes first, or in the end it would be
+    alone; before it whatever brings a layer that it lacks as well, or that one would have to wait for it.
     """
     owner: dict[Digest, int] = {}
     sizes = [0] * len(jobs)
@@ -250,7 +251,7 @@ def _turns(jobs: Sequence[_Job], work: Callable[[Descriptor], int]) -> list[_Job
     while left:
         while by_size[-1] not in left:
             by_size.pop()
-        turn = by_size[-1] if 3 * sizes[by_size[-1]] > rest else next(iter(left))
+        turn = by_size[-1] if (parallel + 1) * sizes[by_size[-1]] > rest else next(iter(left))
         for each in sorted({owner[layer.digest] for layer in jobs[turn].lacking()} | {turn}):
             if each in left:
                 del left[each]
@@ -277,8 +278,9 @@ class _Landing:
         running: dict[Future[Landed], _Job] = {}
         while waiting or running:
             if waiting and len(running) < self._parallel:
-                job = waiting.pop(0)
-                running[self._lanes.submit(lambda job=job: self._one(job))] = job  # type: ignore[misc]
+                job, settled = waiting.pop(0), threading.Event()
+                running[self._lanes.submit(partial(self._one, job, settled.set))] = job
+                settled.wait()
                 continue
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -287,12 +289,14 @@ class _Landing:
         self._landed.sort(key=lambda each: order[id(each.image)])
         return self._landed, self._failed
 
-    def _one(self, job: _Job) -> Landed:
+    def _one(self, job: _Job, settled: Callable[[], None]) -> Landed:
         try:
-            return self._sink.land(job.image, job.names, self._content)
+            return self._sink.land(job.image, job.names, self._content, settled)
         except (OtherContent, EngineError):
             self._content.recheck(layer.digest for layer in job.lacking())
             raise
+        finally:
+            settled()
 
     def _settle(self, job: _Job, future: Future[Landed]) -> None:
         """Note how it went."""
