@@ -46,13 +46,14 @@ def timed(command: Sequence[str] | str, env: dict[str, str] | None = None) -> Ra
     """Run it; it must succeed. A string goes through bash with pipefail."""
     words = ["bash", "-c", f"set -o pipefail; {command}"] if isinstance(command, str) else list(command)
     started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen(words, stdout=out, stderr=subprocess.DEVNULL, env={**os.environ, **(env or {})})
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(words, stdout=out, stderr=said, env={**os.environ, **(env or {})})
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            raise SystemExit(f"benchmark: {words} ended with {process.returncode}")
+            said.seek(0)
+            raise SystemExit(f"benchmark: {words} ended with {process.returncode}: {said.read()[-2000:]}")
         out.seek(0)
         return Ran(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000, out.read())
 

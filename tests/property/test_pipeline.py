@@ -101,11 +101,15 @@ def test_a_bundle_gives_back_every_blob(
     st.integers(0, 200),
     st.integers(0, 3),
     st.lists(st.lists(st.integers(0, 29), max_size=5), max_size=30),
+    st.integers(1, 9),
 )
 def test_recall_gives_every_use_its_chunk(
-    uses: list[int], width: int, budget: int, jobs: int, older: list[list[int]]
+    uses: list[int], width: int, budget: int, jobs: int, older: list[list[int]], together: int
 ) -> None:
-    """Thirty chunks in frames of `width`, some patched against chunks of earlier frames; any plan, any budget, any number of threads."""
+    """Thirty chunks in frames of `width`, some patched against chunks of earlier frames; any plan, any budget, any number of threads.
+
+    They are used so many `together`.
+    """
     chunks = [bytes([number]) * (number + 1) for number in range(30)]
     frame_of = [number // width for number in range(30)]
     prefixes = {frame: tuple(dict.fromkeys(n for n in names if n < frame * width)) for frame, names in enumerate(older)}
@@ -130,10 +134,11 @@ def test_recall_gives_every_use_its_chunk(
             prefix_of=lambda frame: prefixes.get(frame, ()),
             prefix_uses=begin,
         )
-        for position, number in enumerate(uses):
+        for position in range(0, len(uses), together):
             for ahead in uses[position : position + 3]:
                 recall.prepare(ahead)
-            assert recall.use(number, time[position]) == chunks[number]
+            numbers = uses[position : position + together]
+            assert recall.use_all(numbers, time[position : position + together]) == [chunks[n] for n in numbers]
         if not prefixes:
             assert recall.decodes <= max(len(uses), 1) * 3
 
@@ -169,9 +174,11 @@ def test_several_readers_of_one_plan_decode_each_frame_once(data: st.DataObject,
     del places[-1][len(places[-1]) // 2 :]
     used = set()
     while left := [each for each in places if each]:
-        position = data.draw(st.sampled_from(left)).pop(0)
-        used.add(plan[position])
-        assert recall.use(plan[position], position) == b"%d" % plan[position]
+        reader = data.draw(st.sampled_from(left))
+        positions = [reader.pop(0) for _ in range(min(data.draw(st.integers(1, 5)), len(reader)))]
+        numbers = [plan[position] for position in positions]
+        used |= set(numbers)
+        assert recall.use_all(numbers, positions) == [b"%d" % number for number in numbers]
     assert recall.decodes == len({frame_of[number] for number in used})
     for position in given_up:
         recall.forgo(plan[position], position)

@@ -11,7 +11,7 @@ from transfer.bundle.reader import Bundle
 from transfer.chunks.recall import AHEAD, BUDGET, BUDGET_DELTA, Recall, with_prefixes
 from transfer.errors import FormatError
 from transfer.model import Digest, Recipe
-from transfer.streams import IterReader, coalesced
+from transfer.streams import BLOCK, IterReader, coalesced
 from transfer.work import Pool
 
 
@@ -34,20 +34,21 @@ class Rebuilding:
     ) -> None:
         ordered = list(dict.fromkeys(digests))
         self._catalog = bundle.catalog()
-        self._assembly = assembly = assemble(bundle, ordered, bundle.library) if bundle.is_delta else Assembly([bundle])
+        assembly = assemble(bundle, ordered, bundle.library) if bundle.is_delta else Assembly([bundle])
         if budget is None:
             budget = BUDGET_DELTA if bundle.is_delta else BUDGET
+        self.frame_of, self.size_of = assembly.frame_of, assembly.size_of
         self._places: dict[Digest, range] = {}
-        self._plan: array[int] = array("I")
+        self.plan: array[int] = array("I")
         for digest in ordered:
-            begin = len(self._plan)
+            begin = len(self.plan)
             for part in self._catalog.recipe(digest).parts:
-                self._plan.extend(assembly.numbers(part.skeleton + part.payload))
-            self._places[digest] = range(begin, len(self._plan))
-        uses, prefixes = self._plan, dict[int, int]()
+                self.plan.extend(assembly.numbers(part.skeleton + part.payload))
+            self._places[digest] = range(begin, len(self.plan))
+        uses, prefixes = self.plan, dict[int, int]()
         self._time: array[int] | None = None
         if bundle.is_patched:
-            uses, self._time, prefixes = with_prefixes(self._plan, assembly.frame_of, assembly.prefix_of)
+            uses, self._time, prefixes = with_prefixes(self.plan, assembly.frame_of, assembly.prefix_of)
         self.recall = Recall(
             partial(assembly.decode, checked=checked),
             assembly.frame_of,
@@ -75,11 +76,12 @@ class Rebuilding:
             skeletons, payloads = len(part.skeleton) // 32, len(part.payload) // 32
             frame = _Skeleton(self, position, skeletons)
             scout = _Scout(self, position + skeletons, position + skeletons + payloads)
-            for index in range(payloads):
-                gap = part.gaps[index]
-                if gap:
-                    yield from frame.take(gap)
-                yield scout.use(position + skeletons + index)
+            gaps = iter(part.gaps)
+            for chunks in scout.batches():
+                for data, gap in zip(chunks, gaps, strict=False):
+                    if gap:
+                        yield from frame.take(gap)
+                    yield data
             yield from frame.take(part.gaps[-1])
             position += skeletons + payloads
 
@@ -87,21 +89,12 @@ class Rebuilding:
         """What is left of these blobs is not going to be read, so nothing is kept for it. Who reads one nevertheless gets it."""
         for digest in digests:
             for position in self._places.get(digest, ()):
-                self.recall.forgo(self._plan[position], self._at(position))
+                self.recall.forgo(self.plan[position], self._time[position] if self._time else position)
 
-    def number_at(self, position: int) -> int:
-        return self._plan[position]
-
-    def size_at(self, position: int) -> int:
-        return self._assembly.size_of[self._plan[position]]
-
-    def use(self, position: int) -> bytes:
-        """The chunk at this place of the plan."""
-        return self.recall.use(self._plan[position], self._at(position))
-
-    def _at(self, position: int) -> int:
-        """Where a place of the plan stands among all uses."""
-        return self._time[position] if self._time else position
+    def use(self, begin: int, end: int) -> list[bytes]:
+        """The chunks at these places of the plan."""
+        positions = self._time[begin:end] if self._time else range(begin, end)
+        return self.recall.use_all(self.plan[begin:end], positions)
 
 
 class _Skeleton:
@@ -116,7 +109,7 @@ class _Skeleton:
             if not self._rest:
                 if self._position >= self._end:
                     raise FormatError("a recipe takes more skeleton than there is")
-                self._rest = memoryview(self._owner.use(self._position))
+                self._rest = memoryview(self._owner.use(self._position, self._position + 1)[0])
                 self._position += 1
             piece = self._rest[:size]
             self._rest = self._rest[len(piece) :]
@@ -125,21 +118,34 @@ class _Skeleton:
 
 
 class _Scout:
-    """Uses payload chunks and has the frames ahead decoded in time."""
+    """Uses payload chunks, about a MiB at a time, and has the frames ahead decoded in time."""
 
-    def __init__(self, owner: Rebuilding, position: int, end: int) -> None:
-        self._owner, self._seen, self._end = owner, position, end
+    def __init__(self, owner: Rebuilding, begin: int, end: int) -> None:
+        self._owner, self._at, self._seen, self._end = owner, begin, begin, end
         self._lead = 0
 
-    def use(self, position: int) -> bytes:
-        owner = self._owner
+    def batches(self) -> Iterator[list[bytes]]:
+        plan, size_of = self._owner.plan, self._owner.size_of
+        while self._at < self._end:
+            begin, size = self._at, 0
+            while self._at < self._end and size < BLOCK:
+                size += size_of[plan[self._at]]
+                self._at += 1
+            self._look_ahead(size)
+            yield self._owner.use(begin, self._at)
+
+    def _look_ahead(self, size: int) -> None:
+        """Begin to decode what is used soon; `size` bytes of what was looked at are used now."""
+        plan, size_of, frame_of = self._owner.plan, self._owner.size_of, self._owner.frame_of
+        prepared: set[int] = set()
         while self._seen < self._end and self._lead < AHEAD:
-            if not owner.recall.prepare(owner.number_at(self._seen)):
+            number = plan[self._seen]
+            frame = frame_of[number]
+            if frame not in prepared and not self._owner.recall.prepare(number):
                 break
-            self._lead += owner.size_at(self._seen)
+            prepared.add(frame)
+            self._lead += size_of[number]
             self._seen += 1
-        self._lead -= owner.size_at(position)
-        if self._seen <= position:
-            self._seen = position + 1
-            self._lead = 0
-        return owner.use(position)
+        self._lead -= size
+        if self._seen < self._at:
+            self._seen, self._lead = self._at, 0

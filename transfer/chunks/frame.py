@@ -78,21 +78,26 @@ def put_varints(values: Sequence[int]) -> bytes:
 def get_varints(data: bytes | memoryview, at: int, count: int, where: str) -> tuple[list[int], int]:
     """`count` LEB128 values from `at` on and where they end. FormatError if they do not fit or exceed 63 bits."""
     out: list[int] = []
-    end = len(data)
-    if count > end - at:
+    if count > len(data) - at:
         raise FormatError(f"{where}: cut short")
-    for _ in range(count):
-        value = shift = 0
-        while True:
-            if at >= end or shift > 56:
-                raise FormatError(f"{where}: malformed number")
-            byte = data[at]
+    try:
+        for _ in range(count):
+            value = data[at]
             at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-            shift += 7
-        out.append(value)
+            if value >= 0x80:
+                shift = 7
+                while True:
+                    byte = data[at]
+                    at += 1
+                    value += byte - 1 << shift  # takes off the bit by which the byte before said that more comes
+                    if byte < 0x80:
+                        break
+                    shift += 7
+                    if shift > 56:
+                        raise FormatError(f"{where}: malformed number")
+            out.append(value)
+    except IndexError:
+        raise FormatError(f"{where}: malformed number") from None
     return out, at
 
 

@@ -1,7 +1,7 @@
 """Chunks on their way out. An import knows every chunk it will still use, so it drops the one used farthest from now.
 
-A frame decoded once serves all its uses if they fit the budget. On the reference corpus that takes 144 MiB for one layer after the other;
-with two at a time 192 MiB decode 221 to 234 frames for 217.
+A frame decoded once serves all its uses if they fit the budget. On the reference corpus that takes 144 MiB for one layer after the other
+in the bundle's order; four images at a time, the largest first, decode some 250 frames for 217 with 192 MiB.
 """
 
 from __future__ import annotations
@@ -56,14 +56,21 @@ class Recall:
 
     def use(self, number: int, position: int) -> bytes:
         """The chunk, for its use at `position` of the plan."""
+        return self.use_all((number,), (position,))[0]
+
+    def use_all(self, numbers: Sequence[int], positions: Sequence[int]) -> list[bytes]:
+        """The chunks, for their uses at these positions of the plan: much less work than one after the other."""
         with self._lock:
-            moved = self._pass(number, position)
-            data = self._held.get(number)
-            if data is not None:
-                if moved:
-                    self._settle(number)
-                return data
-        return self._obtain((number,))[number]
+            held = [self._held.get(number) for number in numbers]
+            lacking = [number for number, data in zip(numbers, held, strict=True) if data is None]
+            if not lacking:
+                self._spend(numbers, positions)
+        if not lacking:
+            return [data for data in held if data is not None]
+        found = self._obtain(list(dict.fromkeys(lacking)))
+        with self._lock:
+            self._spend(numbers, positions)
+        return [found[number] if data is None else data for number, data in zip(numbers, held, strict=True)]
 
     def _obtain(self, numbers: Sequence[int]) -> dict[int, bytes]:
         """These chunks, decoded if need be, each frame once. Waits for the frames, and first for those they are patched against."""
@@ -98,15 +105,18 @@ class Recall:
             return b""
         found = self._obtain(numbers)
         with self._lock:
-            self._spend(frame, numbers)
+            self._spend_prefix(frame, numbers)
         return b"".join([found[number] for number in numbers])
 
-    def _spend(self, frame: int, numbers: Sequence[int]) -> None:
+    def _spend_prefix(self, frame: int, numbers: Sequence[int]) -> None:
         """The uses the plan has for this prefix are over."""
         begin = self._prefix_uses.pop(frame, None)
-        if begin is None:
-            return
-        for position, number in enumerate(numbers, begin):
+        if begin is not None:
+            self._spend(numbers, range(begin, begin + len(numbers)))
+
+    def _spend(self, numbers: Sequence[int], positions: Sequence[int]) -> None:
+        """These uses are over."""
+        for number, position in zip(numbers, positions, strict=True):
             if self._pass(number, position) and number in self._held:
                 self._settle(number)
 
@@ -127,8 +137,7 @@ class Recall:
     def forgo(self, number: int, position: int) -> None:
         """This use will not be made after all: nothing is kept for it."""
         with self._lock:
-            if self._pass(number, position) and number in self._held:
-                self._settle(number)
+            self._spend((number,), (position,))
 
     def prepare(self, number: int) -> bool:
         """Begin to decode the chunk's frame if it is not at hand; False if enough are under way."""
@@ -148,7 +157,7 @@ class Recall:
                 if not self._gather(numbers):
                     return False
                 prefix = b"".join([self._held[each] for each in numbers])
-                self._spend(frame, numbers)
+                self._spend_prefix(frame, numbers)
             self._start(frame, (number,), prefix)
             return True
 
