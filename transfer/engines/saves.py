@@ -17,8 +17,8 @@ from transfer.model import Digest, Image
 from transfer.streams import IterReader
 from transfer.work import Pool
 
-PARTS = 5
-"""As many streams; more would send shared layers more often."""
+PARTS = 3
+"""Into about as many streams; each repeats the layers it shares with others (docs/decisions/0007)."""
 LEAST = 256 << 20
 """But none for images of less than so many bytes."""
 AHEAD = 2
