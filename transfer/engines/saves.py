@@ -18,7 +18,7 @@ from transfer.streams import IterReader
 from transfer.work import Pool
 
 PARTS = 3
-"""Into about as many streams; each repeats the layers it shares with others (docs/decisions/0007)."""
+"""About so many streams. Each repeats the layers it shares with others, which costs the daemon time (docs/decisions/0007)."""
 LEAST = 256 << 20
 """But none for images of less than so many bytes."""
 AHEAD = 2
