@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ LAYER_BLOCK = 4 << 20
 """Layers are read in larger blocks (bytes): each is handed from thread to thread, which costs more than the caches lose (docs/decisions/0002)."""
 MAX_DOCUMENT = 8 << 20
 """Largest manifest, index or config that is read (bytes). Registries stop at 4 MiB."""
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9]+\.[0-9a-f]{8}\.tmp", re.ASCII | re.DOTALL)
 
 
 class Readable(Protocol):
@@ -226,31 +229,63 @@ def create(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
+def begin(path: Path) -> tuple[int, Path]:
+    """A new temporary neighbour of `path`, to be given its name when it is whole: descriptor and name.
+
+    It is locked as long as it is open, so that `sweep` leaves it alone.
+    """
+    while True:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+        fd = create(temporary)
+        with contextlib.suppress(OSError):  # where nothing can be locked, nothing is swept either
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if temporary.exists():
+            return fd, temporary
+        os.close(fd)  # swept before it was locked
+
+
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove the temporary files here, all or those for `name`, whose writers were killed."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and name in ("", found[1]) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    _remove_unlocked(folder / entry.name)
+
+
+def _remove_unlocked(path: Path) -> None:
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    finally:
+        os.close(fd)
+
+
 @contextlib.contextmanager
-def publishing(path: Path, *, durable: bool = True) -> Iterator[Callable[[bytes | memoryview], None]]:
+def publishing(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
     """Write a file that appears whole or not at all: temporary neighbour, fsync, rename, folder fsync.
 
     Gives the write function. On any failure the temporary file is removed.
     """
     if not path.name or path.is_dir():
         raise UsageError(f"{path} is a folder", hint="name a file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
-        fd = create(temporary)
+        fd, temporary = begin(path)
         try:
             yield lambda data: write_all(fd, data)
-            if durable:
-                os.fsync(fd)
+            os.fsync(fd)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
         finally:
             os.close(fd)
-        os.replace(temporary, path)
-        if durable:
-            sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise from_os_error(error, f"writing {path}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def copy_verified(source: Path, target: Path, digest: Digest, size: int) -> None:

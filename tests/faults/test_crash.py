@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.support.faulty import KILLED, Fault, count, run_with
 from tests.support.run import files
 from tests.support.zoo import siblings, zoo
+from transfer.streams import begin, publishing, sweep
 
 CALLS = ("write", "fsync", "replace", "unlink")
 DISK = {"ENOSPC": 23, "EDQUOT": 23, "EFBIG": 23, "EIO": 13, "EROFS": 13}
@@ -82,13 +84,24 @@ def test_an_import_killed_anywhere_ends_right(whole: Path, tmp_path: Path, kind:
         ended = run_with(None, log, *importing(whole, target))
         assert ended.code == 0, (at, ended.said)
         if kind == "oci":
-            index = {name: data for name, data in files(place / "o").items() if not name.startswith(".")}
-            assert {n for n in index if n.startswith("blobs/") and "/." not in n} == {
-                n for n in files(sound) if n.startswith("blobs/")
-            }
+            assert files(place / "o").keys() == files(sound).keys(), at
             assert run_with(None, log, "export", "--from", target, "-o", place / "again", "-q").code == 0
         else:
-            assert (place / "o").read_bytes() == sound.read_bytes()
+            assert files(place) == {"o": sound.read_bytes()}, at
+
+
+def test_what_a_killed_run_left_is_swept_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    fd, dead = begin(tmp_path / "layer")
+    os.close(fd)
+    other = tmp_path / ".layer.7.tmp"
+    other.write_bytes(b"of somebody else")
+    with publishing(tmp_path / "layer") as write:
+        write(b"whole")
+        sweep(tmp_path, "image")
+        assert dead.exists()
+        sweep(tmp_path, "layer")
+        assert not dead.exists()
+    assert files(tmp_path) == {"layer": b"whole", other.name: b"of somebody else"}
 
 
 @pytest.mark.parametrize("error", DISK)

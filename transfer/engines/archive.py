@@ -34,11 +34,12 @@ from transfer.streams import (
     MAX_DOCUMENT,
     Readable,
     SliceReader,
+    begin,
     blocks,
     canonical_json,
-    create,
     open_plain,
     sha256,
+    sweep,
     sync_folder,
     write_all,
 )
@@ -261,11 +262,9 @@ class ArchiveSink:
         self._path, self._docker, self._platform = path, docker, platform or Platform("linux", "amd64")
         if not path.name or path.is_symlink() or (path.exists() and not path.is_file()):
             raise UsageError(f"{path} is not a plain file", hint="name a new file for the archive")
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        sweep(path.parent, path.name)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                self._temporary.unlink()
-            self._fd = create(self._temporary)
+            self._fd, self._temporary = begin(path)
         except OSError as error:
             raise from_os_error(error, f"writing {path}") from error
         self._written: set[Digest] = set()

@@ -35,6 +35,7 @@ from transfer.streams import (
     publishing,
     read_document,
     read_small,
+    sweep,
     verified,
 )
 
@@ -197,6 +198,8 @@ class LayoutSink:
             (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise from_os_error(error, f"making {folder}") from error
+        for place in (folder, *(folder / "blobs").iterdir()):
+            sweep(place)
         if not (folder / "oci-layout").exists():
             publish(folder / "oci-layout", LAYOUT)
         self._sound: set[Digest] = set()
