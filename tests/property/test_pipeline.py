@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import random
 from array import array
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -102,13 +104,24 @@ def test_a_bundle_gives_back_every_blob(
     st.integers(0, 3),
     st.lists(st.lists(st.integers(0, 29), max_size=5), max_size=30),
     st.integers(1, 9),
+    st.integers(0, 20),
+    st.lists(st.integers(0, 120), max_size=3),
+    st.randoms(use_true_random=False),
 )
 def test_recall_gives_every_use_its_chunk(
-    uses: list[int], width: int, budget: int, jobs: int, older: list[list[int]], together: int
+    uses: list[int],
+    width: int,
+    budget: int,
+    jobs: int,
+    older: list[list[int]],
+    together: int,
+    lead: int,
+    cuts: list[int],
+    chance: random.Random,
 ) -> None:
     """Thirty chunks in frames of `width`, some patched against chunks of earlier frames; any plan, any budget, any number of threads.
 
-    They are used so many `together`.
+    They are used so many `together`, with frames begun so far ahead as `lead`, by readers in any turn: one more than there are `cuts`.
     """
     chunks = [bytes([number]) * (number + 1) for number in range(30)]
     frame_of = [number // width for number in range(30)]
@@ -134,11 +147,15 @@ def test_recall_gives_every_use_its_chunk(
             prefix_of=lambda frame: prefixes.get(frame, ()),
             prefix_uses=begin,
         )
-        for position in range(0, len(uses), together):
-            for ahead in uses[position : position + 3]:
-                recall.prepare(ahead)
-            numbers = uses[position : position + together]
-            assert recall.use_all(numbers, time[position : position + together]) == [chunks[n] for n in numbers]
+        ends = sorted({min(cut, len(uses)) for cut in cuts} | {len(uses)})
+        readers = [range(begin, end) for begin, end in pairwise([0, *ends])]
+        while readers := [each for each in readers if each]:
+            which = chance.randrange(len(readers))
+            places, readers[which] = readers[which][:together], readers[which][together:]
+            for position in (*places, *readers[which])[:lead]:
+                recall.prepare(uses[position])
+            numbers = [uses[position] for position in places]
+            assert recall.use_all(numbers, [time[position] for position in places]) == [chunks[n] for n in numbers]
         if not prefixes:
             assert recall.decodes <= max(len(uses), 1) * 3
 
@@ -155,6 +172,32 @@ def test_recall_with_room_decodes_each_frame_once() -> None:
     for position, number in enumerate(plan):
         assert recall.use(number, position) == b"%d" % number
     assert recall.decodes == 10
+
+
+def test_what_is_taken_up_for_a_prefix_may_push_out_what_else_the_prefix_needs() -> None:
+    """With room for one chunk: chunk 1 is used before the prefix, chunk 0 not, so 0 goes when 1 comes."""
+    older = {2: (0, 1)}
+
+    def decode(frame: int, wanted: object, prefix: bytes) -> dict[int, bytes]:
+        assert prefix == (b"01" if frame in older else b"")
+        return {frame: b"%d" % frame}
+
+    plan, time, begin = with_prefixes(array("I", [0, 1, 2]), range(3), lambda frame: older.get(frame, ()))
+    recall = Recall(
+        decode,
+        range(3),
+        [1] * 3,
+        plan,
+        pool=Pool(0, "test"),
+        jobs=2,
+        budget=1,
+        prefix_of=lambda frame: older.get(frame, ()),
+        prefix_uses=begin,
+    )
+    assert recall.use(0, time[0]) == b"0"
+    assert recall.prepare(1)
+    recall.prepare(2)
+    assert [recall.use(1, time[1]), recall.use(2, time[2])] == [b"1", b"2"]
 
 
 @given(st.data(), st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=40), min_size=1, max_size=4))

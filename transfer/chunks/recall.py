@@ -152,27 +152,31 @@ class Recall:
             ):  # a delta has its prefixes in memory besides
                 return False
             numbers = self._prefix_of(frame) if self._prefix_of else ()
-            prefix = b""
-            if numbers:
-                if not self._gather(numbers):
-                    return False
-                prefix = b"".join([self._held[each] for each in numbers])
-                self._spend_prefix(frame, numbers)
+            prefix = self._gather(numbers)
+            if prefix is None:
+                return False
+            self._spend_prefix(frame, numbers)
             self._start(frame, (number,), prefix)
             return True
 
-    def _gather(self, numbers: Sequence[int]) -> bool:
-        """Whether all these chunks are held; if not, the first frame that is lacking is begun, where it is a plain one."""
+    def _gather(self, numbers: Sequence[int]) -> bytes | None:
+        """These chunks together, if all are held; if not, the first frame that is lacking is begun, where it is a plain one.
+
+        Each is taken as it is come by: the next one may push it out.
+        """
+        found: list[bytes] = []
         for number in numbers:
             frame = self._frame_of[number]
             running = self._running.get(frame)
             if number not in self._held and running and running.done() and not running.exception():
                 self._adopt(frame, running)
-            if number not in self._held:
+            data = self._held.get(number)
+            if data is None:
                 if frame not in self._running and not (self._prefix_of and self._prefix_of(frame)):
                     self._start(frame, (number,), b"")
-                return False
-        return True
+                return None
+            found.append(data)
+        return b"".join(found)
 
     def _start(self, frame: int, numbers: Collection[int], prefix: bytes) -> Future[dict[int, bytes]]:
         future = self._running.get(frame)
