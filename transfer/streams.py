@@ -229,13 +229,18 @@ def create(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
+def temporary_name(path: Path) -> Path:
+    """A new name beside `path` for what is to become it (`sweep` knows them by their form)."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+
+
 def begin(path: Path) -> tuple[int, Path]:
     """A new temporary neighbour of `path`, to be given its name when it is whole: descriptor and name.
 
     It is locked as long as it is open, so that `sweep` leaves it alone.
     """
     while True:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+        temporary = temporary_name(path)
         fd = create(temporary)
         with contextlib.suppress(OSError):  # where nothing can be locked, nothing is swept either
             fcntl.flock(fd, fcntl.LOCK_EX)

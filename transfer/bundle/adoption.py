@@ -15,7 +15,7 @@ from transfer.bundle.reader import Bundle, first_sound
 from transfer.bundle.store import Store
 from transfer.errors import Damaged, FormatError, MediumError, MissingPart, NotFound, from_os_error
 from transfer.model import Addressed
-from transfer.streams import SliceReader, open_plain, publishing, sync_folder, verified
+from transfer.streams import SliceReader, open_plain, publishing, sync_folder, temporary_name, verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _take(store: Store, source: Path, each: Addressed, *, copy: bool, written: b
         state = os.fstat(file.fileno())
         stream = SliceReader(file.fileno(), 0, state.st_size, str(source))
         blocks = verified(stream, each.digest, each.size, str(source))
-        temporary = store.blobs / f".{each.digest.hex[:16]}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+        temporary = temporary_name(final)
         how = _link(source, temporary, state)
         if how:
             try:

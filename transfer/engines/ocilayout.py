@@ -196,10 +196,10 @@ class LayoutSink:
             raise UsageError(f"{folder} is a bundle, not a place for images", hint="name another folder")
         try:
             (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+            for place in (folder, *(folder / "blobs").iterdir()):
+                sweep(place)
         except OSError as error:
             raise from_os_error(error, f"making {folder}") from error
-        for place in (folder, *(folder / "blobs").iterdir()):
-            sweep(place)
         if not (folder / "oci-layout").exists():
             publish(folder / "oci-layout", LAYOUT)
         self._sound: set[Digest] = set()
