@@ -107,6 +107,13 @@ class CutOff(LinkError):
     slug = "cut-off"
 
 
+class Nonsense(LinkError):
+    """What answers there does not speak as this program does."""
+
+    slug = "nonsense"
+    advice = "compare `transfer --version` on both sides; if they are the same, do not trust that host"
+
+
 class HostKeyError(TransferError):
     """The far host has not proved that it is the one that is meant."""
 
@@ -139,6 +146,22 @@ class MediumError(TransferError):
 
     slug, exit_code = "medium", 13
     advice = "check the medium and run the same command again"
+
+
+class Unexpected(TransferError):
+    """Something that this program did not expect: a bug, told as the failure of what it happened to."""
+
+    slug = "unexpected"
+    advice = "this is a bug; run again with TRANSFER_DEBUG=1 for the details"
+
+
+def one_failure(error: Exception, doing: str) -> TransferError:
+    """The failure of one image or bundle, whatever exception it is, so that its neighbours go on."""
+    if isinstance(error, TransferError):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error, doing)
+    return Unexpected(f"{doing}: unexpected {type(error).__name__}: {str(error)[:200]}")
 
 
 def named(slug: str) -> type[TransferError]:

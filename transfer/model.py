@@ -21,6 +21,7 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+CONFIG_TYPES = frozenset({OCI_CONFIG, "application/vnd.docker.container.image.v1+json"})
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII)
@@ -78,8 +79,25 @@ class Platform:
             return False
         return not self.variant or not other.variant or self.variant == other.variant
 
+    def rank(self, other: Platform) -> int:
+        """How well an image for `other` suits this platform: 0 not at all, the more the better. Variants as containerd takes them."""
+        if (self.os, self.architecture) != (other.os, other.architecture):
+            return 0
+        mine, theirs = (_VARIANTS.get((each.architecture, each.variant), each.variant) for each in (self, other))
+        if mine == theirs:
+            return 1000
+        if self.architecture == "arm" and re.fullmatch(r"v[5-8]", mine) and re.fullmatch(r"v[5-8]", theirs):
+            return int(theirs[1]) if theirs < mine else 0
+        if not self.variant:
+            return 1
+        return 2 if not theirs else 0
+
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+_VARIANTS = {("arm64", "v8"): "", ("amd64", "v1"): "", ("arm", ""): "v7"}
+"""Variants that mean what no variant means, or the other way round."""
 
 
 class Addressed(Protocol):

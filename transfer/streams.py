@@ -21,7 +21,9 @@ LAYER_BLOCK = 4 << 20
 """Layers are read in larger blocks (bytes): each is handed from thread to thread, which costs more than the caches lose (docs/decisions/0002)."""
 MAX_DOCUMENT = 8 << 20
 """Largest manifest, index or config that is read (bytes). Registries stop at 4 MiB."""
-_TEMPORARY = re.compile(r"\.(.+)\.[0-9]+\.[0-9a-f]{8}\.tmp", re.ASCII | re.DOTALL)
+JSON_WEIGHT = 256 << 20
+"""About the most memory that parsing JSON may cost (bytes): a few bytes of text can become many of objects."""
+TEMPORARY = re.compile(r"\.(.+)\.[0-9]+\.[0-9a-f]{8}\.tmp", re.ASCII | re.DOTALL)
 
 
 class Readable(Protocol):
@@ -157,10 +159,18 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _weight(data: bytes) -> int:
+    """An upper bound for the memory that this text and what it is parsed to take (bytes; CPython, measured)."""
+    text = len(data) * (2 if data.isascii() else 9)
+    return text + 256 * data.count(b"{") + 96 * data.count(b"[") + 72 * (data.count(b",") + data.count(b":"))
+
+
 def parse_json(data: bytes, where: str, limit: int = MAX_DOCUMENT) -> Any:
-    """Strict JSON: UTF-8 without BOM, no duplicate keys, no NaN, no lone surrogates, bounded size and depth."""
+    """Strict JSON: UTF-8 without BOM, no duplicate keys, no NaN, no lone surrogates, bounded size, depth and memory."""
     if len(data) > limit:
         raise FormatError(f"{where}: {len(data)} bytes of JSON are refused (limit {limit})")
+    if _weight(data) > JSON_WEIGHT:
+        raise FormatError(f"{where}: {len(data)} bytes of JSON with more members than this program accepts")
     try:
         text = data.decode("utf-8", "strict")
         value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_refuse_constant, parse_int=_whole)
@@ -224,9 +234,9 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def create(path: Path) -> int:
+def create(path: Path, mode: int = 0o666) -> int:
     """A new file, never an existing one and never through a link; the descriptor."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
 
 
 def temporary_name(path: Path) -> Path:
@@ -234,14 +244,14 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
 
 
-def begin(path: Path) -> tuple[int, Path]:
+def begin(path: Path, mode: int = 0o666) -> tuple[int, Path]:
     """A new temporary neighbour of `path`, to be given its name when it is whole: descriptor and name.
 
     It is locked as long as it is open, so that `sweep` leaves it alone.
     """
     while True:
         temporary = temporary_name(path)
-        fd = create(temporary)
+        fd = create(temporary, mode)
         with contextlib.suppress(OSError):  # where nothing can be locked, nothing is swept either
             fcntl.flock(fd, fcntl.LOCK_EX)
         if temporary.exists():
@@ -253,7 +263,7 @@ def sweep(folder: Path, name: str = "") -> None:
     """Remove the temporary files here, all or those for `name`, whose writers were killed."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            found = _TEMPORARY.fullmatch(entry.name)
+            found = TEMPORARY.fullmatch(entry.name)
             if found and name in ("", found[1]) and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError):
                     _remove_unlocked(folder / entry.name)
@@ -269,7 +279,7 @@ def _remove_unlocked(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def publishing(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
+def publishing(path: Path, mode: int = 0o666) -> Iterator[Callable[[bytes | memoryview], None]]:
     """Write a file that appears whole or not at all: temporary neighbour, fsync, rename, folder fsync.
 
     Gives the write function. On any failure the temporary file is removed.
@@ -277,7 +287,7 @@ def publishing(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
     if not path.name or path.is_dir():
         raise UsageError(f"{path} is a folder", hint="name a file")
     try:
-        fd, temporary = begin(path)
+        fd, temporary = begin(path, mode)
         try:
             yield lambda data: write_all(fd, data)
             os.fsync(fd)
@@ -300,7 +310,7 @@ def copy_verified(source: Path, target: Path, digest: Digest, size: int) -> None
             write(block)
 
 
-def publish(path: Path, data: bytes) -> None:
+def publish(path: Path, data: bytes, mode: int = 0o666) -> None:
     """A small file, whole and durable or not at all."""
-    with publishing(path) as write:
+    with publishing(path, mode) as write:
         write(data)

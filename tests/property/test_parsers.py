@@ -310,12 +310,14 @@ def test_references(text: str) -> None:
 
 @given(st.lists(st.integers(0, 300), max_size=60))
 def test_frame_lists_come_back(numbers: list[int]) -> None:
-    assert head.parse_ranges(head.format_ranges(numbers), "here") == tuple(sorted(set(numbers)))
+    written = head.Ranges.of(numbers)
+    assert tuple(head.Ranges.parse(str(written), "here")) == tuple(sorted(set(numbers)))
+    assert len(written) == len(set(numbers)) and head.Ranges.parse(str(written), "here") == written
 
 
 @given(st.text(alphabet="0123456789-,", max_size=30))
 def test_frame_lists(text: str) -> None:
-    tolerant(lambda: head.parse_ranges(text, "here"))
+    tolerant(lambda: head.Ranges.parse(text, "here"))
 
 
 @given(spoil=st.integers(0, 10_000), put=st.binary(min_size=1, max_size=5))

@@ -171,7 +171,7 @@ def test_who_needs_a_lost_pack_is_told_by_prefixes_too(tmp_path: Path, monkeypat
     bundle = write(siblings(), tmp_path)
     with Bundle(bundle) as opened:
         (number, older), *_ = patched(bundle).items()
-        users = set(opened.header.users([number]))
+        users = set(opened.header.users(range(number, number + 1)))
         pack = opened.path_of(opened.header.packs[opened.catalog().frames[min(older)].pack])
     assert users
     pack.unlink()

@@ -12,7 +12,7 @@ from pathlib import Path
 from transfer.bundle.entry import Entry, Role
 from transfer.bundle.header import Blob
 from transfer.bundle.reader import Bundle, first_sound
-from transfer.bundle.store import Store
+from transfer.bundle.store import PRIVATE, Store
 from transfer.errors import Damaged, FormatError, MediumError, MissingPart, NotFound, from_os_error
 from transfer.model import Addressed
 from transfer.streams import SliceReader, open_plain, publishing, sync_folder, temporary_name, verified
@@ -131,7 +131,7 @@ def _take(store: Store, source: Path, each: Addressed, *, copy: bool, written: b
                     temporary.unlink()
         elif copy:
             how = "copied"
-            with publishing(final) as write:
+            with publishing(final, PRIVATE) as write:
                 for block in blocks:
                     write(block)
         else:

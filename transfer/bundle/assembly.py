@@ -16,7 +16,7 @@ from transfer.bundle.library import Library, describe, import_first
 from transfer.bundle.reader import Bundle
 from transfer.chunks.frame import FRAME_RAW_MAX
 from transfer.chunks.name import ID_SIZE, split_names
-from transfer.errors import FormatError, MissingPart
+from transfer.errors import Damaged, FormatError, MissingPart
 from transfer.model import Digest
 
 UNREACHED = 1 << 30
@@ -194,7 +194,7 @@ def complete(out: Assembly, names: set[bytes], library: Library) -> set[bytes]:
         # another carrier, plain or nearer to it, may lie in a bundle that was not asked, as something was found before it
         wanted = {name for frame in unreached for name in split_names(out.prefix_names(frame))}
         for bundle in library.bundles():
-            with contextlib.suppress(MissingPart):
+            with contextlib.suppress(MissingPart, Damaged):
                 if not wanted.isdisjoint(bundle.catalog().numbers_of) and not bundle.missing_packs():
                     out.add(bundle)
         absent = _close(out, names, library)

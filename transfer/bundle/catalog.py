@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +10,17 @@ from dataclasses import dataclass, field
 from transfer.chunks.frame import get_varints, put_varints
 from transfer.chunks.name import CHUNK_MAX, ID_SIZE, split_names
 from transfer.chunks.pack import Placed
-from transfer.errors import FormatError, MissingPart, Unsupported
+from transfer.errors import Damaged, FormatError, MissingPart, Unsupported
 from transfer.model import Digest, Part, Recipe
+from transfer.streams import MAX_DOCUMENT
 
 DOCUMENT, RECIPE, FRAME = b"D", b"R", b"F"
 PLAIN, OPAQUE = 0, 1
 CATALOG_FRAME_RAW = 32 << 20
 """A catalog frame takes no further record that would make it larger than this (bytes)."""
+RECORD_MAX = 32 << 20
+_PER_RECORD, _PER_CHUNK = 512, 200
+"""What a record, and a chunk of a frame, cost in memory beside their own bytes (CPython, measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,24 +165,36 @@ class Catalog:
 class CatalogReader:
     """Takes records one by one; `finish` checks that they make sense together."""
 
-    def __init__(self, where: str) -> None:
-        self._where = where
+    def __init__(self, where: str, room: int = 1 << 40) -> None:
+        """`room`: about so much memory (bytes) may all that is taken cost."""
+        self._where, self._room = where, room
         self._catalog = Catalog()
         self._parts: dict[Digest, list[Part]] = {}
         self._heads: dict[Digest, tuple[int, int, int]] = {}
 
     def add(self, record: bytes) -> None:
-        """FormatError for an unknown or malformed record."""
+        """FormatError for an unknown or malformed record, one beyond the limits, or one too many; Damaged for a document that is another."""
         kind = record[:1]
+        self._room -= len(record) + _PER_RECORD
+        if self._room < 0 or len(record) > RECORD_MAX:
+            raise FormatError(f"{self._where}: it has more or larger records than a catalog of its size may have")
         if kind == DOCUMENT:
-            digest, at = _take_digest(record, self._where)
-            self._catalog.documents[digest] = record[at:]
+            self._add_document(record)
         elif kind == RECIPE:
             self._add_recipe(record)
         elif kind == FRAME:
             self._add_frame(record)
         else:
             raise FormatError(f"{self._where}: unknown record {kind!r}")
+
+    def _add_document(self, record: bytes) -> None:
+        digest, at = _take_digest(record, self._where)
+        data = record[at:]
+        if len(data) > MAX_DOCUMENT:
+            raise FormatError(f"{self._where}: a document of {len(data)} bytes is refused (limit {MAX_DOCUMENT})")
+        if hashlib.new(digest.algorithm, data).hexdigest() != digest.hex:
+            raise Damaged(f"{self._where}: the document {digest} is not what its digest says")
+        self._catalog.documents[digest] = data
 
     def _add_recipe(self, record: bytes) -> None:
         digest, at = _take_digest(record, self._where)
@@ -206,6 +223,9 @@ class CatalogReader:
         end = middle + prefixes * ID_SIZE
         if end > len(record):
             raise FormatError(f"{self._where}: a frame's entry is cut short")
+        self._room -= chunks * _PER_CHUNK
+        if self._room < 0:
+            raise FormatError(f"{self._where}: it has more chunks than a catalog of its size may have")
         sizes, rest = get_varints(record, end, chunks, self._where)
         limits = max(sizes, default=0) <= CHUNK_MAX and packed < 1 << 32 and header_size < 1 << 32
         if rest != len(record) or sum(sizes) != raw or not limits or (chunks and not min(sizes)):

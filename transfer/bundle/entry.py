@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from enum import StrEnum
 
+from transfer.bundle.header import parse_index
 from transfer.errors import FormatError
 from transfer.model import Digest
 from transfer.streams import parse_object
@@ -64,6 +65,8 @@ def parse_entry(data: bytes, where: str) -> Entry:
     if any(type(value.get(key)) is not kind for key, kind in kinds.items()) or value["role"] not in set(Role):
         raise FormatError(f"{where}: a malformed entry", hint="`transfer store check` says what is sound")
     digest = Digest.parse(value.get("digest"), where)
+    if parse_index(value["index"].encode(), where).digest != digest:
+        raise FormatError(f"{where}: its index is another bundle's", hint="import that bundle again")
     return Entry(
         digest, value["index"], Role(value["role"]), value["order"], value["when"], value["packs"], value["place"]
     )

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from transfer.errors import FormatError, Unsupported
@@ -17,6 +21,10 @@ CONFIG_TYPE = "application/vnd.transfer.bundle.config.v1+json"
 CATALOG_TYPE = "application/vnd.transfer.catalog.v1"
 PACK_TYPE = "application/vnd.transfer.pack.v1"
 HEADER_MAX = 64 << 20
+FRAMES_MAX = 1 << 22
+"""Frames in all packs of a bundle (FORMAT.md, section 9)."""
+BLOBS_MAX = 4096
+"""Documents and layers together of one image."""
 STATE = ".transfer"
 """The folder of an unfinished export's notes."""
 SIGNATURE = "index.json.sig"
@@ -29,6 +37,13 @@ OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
 def blob_path(digest: Digest) -> str:
     """Where a file named by its digest lies in a bundle's folder."""
     return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def own_digest(digest: Digest, where: str) -> Digest:
+    """The digest of one of a bundle's own files; FormatError for one that is no sha256."""
+    if digest.algorithm != "sha256":
+        raise FormatError(f"{where}: a bundle's own files are named by sha256, not {digest.algorithm}")
+    return digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +64,91 @@ class Blob:
         return {"digest": str(self.digest), "size": self.size, "frames": self.frames, "raw_size": self.raw_size}
 
 
-@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Rising numbers, kept as stretches: what it costs goes with how they are written (`0-3,7,9-12`), not with how many they are."""
+
+    __slots__ = ("_firsts", "_lasts")
+
+    def __init__(self, pairs: Iterable[tuple[int, int]] = ()) -> None:
+        """`pairs`: first and last number of each stretch, rising and apart."""
+        self._firsts, self._lasts = array("I"), array("I")
+        for first, last in pairs:
+            self._firsts.append(first)
+            self._lasts.append(last)
+
+    @staticmethod
+    def of(numbers: Iterable[int]) -> Ranges:
+        """From single numbers, in any order."""
+        out: list[list[int]] = []
+        for number in sorted(set(numbers)):
+            if out and number == out[-1][1] + 1:
+                out[-1][1] = number
+            else:
+                out.append([number, number])
+        return Ranges((first, last) for first, last in out)
+
+    @staticmethod
+    def parse(text: object, where: str, limit: int = FRAMES_MAX) -> Ranges:
+        """What `str` wrote; FormatError if it is malformed, not rising, or names a number that is not below `limit`."""
+        if not isinstance(text, str):
+            raise FormatError(f"{where}: a list of frames is a string")
+        out, before = Ranges(), -1
+        for part in _parts(text):
+            found = _RANGE.fullmatch(part)
+            low = int(found[1]) if found else -1
+            high = int(found[2] or found[1]) if found else -1
+            if not before < low <= high < limit:
+                raise FormatError(f"{where}: malformed frame list {part!r:.40}")
+            out._firsts.append(low)
+            out._lasts.append(high)
+            before = high
+        return out
+
+    def __str__(self) -> str:
+        return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in self.pairs())
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """First and last of each stretch."""
+        return zip(self._firsts, self._lasts, strict=True)
+
+    def __iter__(self) -> Iterator[int]:
+        for first, last in self.pairs():
+            yield from range(first, last + 1)
+
+    def __len__(self) -> int:
+        return sum(self._lasts) - sum(self._firsts) + len(self._firsts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ranges) and (self._firsts, self._lasts) == (other._firsts, other._lasts)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    @property
+    def end(self) -> int:
+        """One more than the last number; 0 for none."""
+        return self._lasts[-1] + 1 if self._lasts else 0
+
+    def meets(self, span: range) -> bool:
+        """Whether any number of `span` (a range of step 1) is among these."""
+        at = bisect_right(self._firsts, span.stop - 1) - 1
+        return len(span) > 0 and at >= 0 and self._lasts[at] >= span.start
+
+
+_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+
+
+def _parts(text: str) -> Iterator[str]:
+    """The text between commas, one at a time: a list of them would be many times as large."""
+    at = 0
+    while text and at <= len(text):
+        end = text.find(",", at)
+        end = len(text) if end < 0 else end
+        yield text[at:end]
+        at = end + 1
+
+
+@dataclass(frozen=True)
 class Header:
     """What a bundle says of itself. `needs` gives, image by image, the frames its layers are made of."""
 
@@ -57,7 +156,7 @@ class Header:
     tool: str
     level: int
     images: tuple[Image, ...]
-    needs: tuple[tuple[int, ...], ...]
+    needs: tuple[Ranges, ...]
     catalog: tuple[Blob, ...]
     packs: tuple[Blob, ...]
     totals: dict[str, int]
@@ -81,17 +180,23 @@ class Header:
             }
         )
 
+    @cached_property
+    def _spans(self) -> dict[Digest, range]:
+        out: dict[Digest, range] = {}
+        first = 0
+        for each in self.packs:
+            out.setdefault(each.digest, range(first, first + each.frames))
+            first += each.frames
+        return out
+
     def frames_in(self, pack: Blob) -> range:
         """The numbers of a pack's frames."""
-        number = self.packs.index(pack)
-        first = sum(each.frames for each in self.packs[:number])
-        return range(first, first + pack.frames)
+        return self._spans[pack.digest]
 
-    def users(self, frames: Iterable[int]) -> tuple[str, ...]:
+    def users(self, *spans: range) -> tuple[str, ...]:
         """The images that any of these frames is needed for."""
-        wanted = set(frames)
         pairs = zip(self.images, self.needs, strict=True)
-        return tuple(image.label for image, needs in pairs if not wanted.isdisjoint(needs))
+        return tuple(image.label for image, needs in pairs if any(map(needs.meets, spans)))
 
     def manifest(self, config: Descriptor) -> bytes:
         """The OCI manifest that lists every file of the bundle."""
@@ -125,6 +230,7 @@ def parse_index(data: bytes, where: str) -> Descriptor:
             f"{where}: not a bundle but {entries[0].get('artifactType') or 'an image'!s:.80}",
             hint="an OCI layout of images is read with --from oci:DIR",
         )
+    own_digest(descriptor.digest, where)
     return descriptor
 
 
@@ -141,8 +247,18 @@ def parse_manifest(data: bytes, where: str) -> tuple[Descriptor, list[Descriptor
         if each.media_type not in (CATALOG_TYPE, PACK_TYPE):
             raise Unsupported(f"{where}: a file of type {each.media_type}, which this version does not know")
     config = Descriptor.parse(value.get("config"), where)
+    own_digest(config.digest, where)
     catalogs = [each for each in found if each.media_type == CATALOG_TYPE]
     return config, catalogs, [each for each in found if each.media_type == PACK_TYPE]
+
+
+def agreed(header: Header, catalogs: Sequence[Descriptor], packs: Sequence[Descriptor], where: str) -> None:
+    """FormatError unless manifest and header list the same files, and no image needs a frame that no pack has."""
+    for listed, blobs in ((catalogs, header.catalog), (packs, header.packs)):
+        if [(d.digest, d.size) for d in listed] != [(b.digest, b.size) for b in blobs]:
+            raise FormatError(f"{where}: manifest and header name different files")
+    if max((each.end for each in header.needs), default=0) > sum(each.frames for each in header.packs):
+        raise FormatError(f"{where}: header: an image needs a frame that no pack has")
 
 
 def parse_header(data: bytes, where: str) -> Header:
@@ -161,14 +277,18 @@ def parse_header(data: bytes, where: str) -> Header:
             hint="use a newer version of transfer",
         )
     images = _list(value, "images", where)
+    packs = tuple(_parse_blob(each, where) for each in _list(value, "packs", where))
+    frames = sum(each.frames for each in packs)
+    if frames > FRAMES_MAX or len({each.digest for each in packs}) < len(packs):
+        raise FormatError(f"{where}: {frames} frames in all packs (limit {FRAMES_MAX}), or a pack that is listed twice")
     return Header(
         _number(value, "created", where),
         str(value.get("tool", ""))[:100],
         _number(value, "level", where),
         tuple(_parse_image(each, where) for each in images),
-        tuple(parse_ranges(each.get("frames"), where) for each in images),
+        tuple(Ranges.parse(each.get("frames"), where) for each in images),
         tuple(_parse_blob(each, where) for each in _list(value, "catalog", where)),
-        tuple(_parse_blob(each, where) for each in _list(value, "packs", where)),
+        packs,
         {key: _number(value["totals"], key, where) for key in _object(value, "totals", where)},
         _prerequisites(_object(value, "prerequisites", where), where),
         tuple(features),
@@ -205,7 +325,7 @@ def in_words(header: Header) -> str:
     return f"{', '.join(labels[:3])[:300]}{more}; {day}"
 
 
-def _image_json(image: Image, needs: Sequence[int]) -> dict[str, Any]:
+def _image_json(image: Image, needs: Ranges) -> dict[str, Any]:
     return {
         "names": list(image.names),
         "root": image.root.as_json(),
@@ -214,7 +334,7 @@ def _image_json(image: Image, needs: Sequence[int]) -> dict[str, Any]:
         "layers": [each.as_json() for each in image.layers],
         "platforms": [str(each) for each in image.platforms],
         "absent": [str(each) for each in image.absent],
-        "frames": format_ranges(needs),
+        "frames": str(needs),
     }
 
 
@@ -225,6 +345,8 @@ def _parse_image(value: object, where: str) -> Image:
     if any(len(name) > 1000 or not name.isprintable() or not name.strip() for name in names):
         raise FormatError(f"{where}: an image name with characters that do not belong there")
     config = value.get("config_digest")
+    if len(_list(value, "documents", where)) + len(_list(value, "layers", where)) > BLOBS_MAX:
+        raise FormatError(f"{where}: an image with more than {BLOBS_MAX} documents and layers")
     platforms = [each.split("/") for each in _strings(value, "platforms", where)]
     if any(not 2 <= len(each) <= 3 for each in platforms):
         raise FormatError(f"{where}: malformed platform")
@@ -242,35 +364,8 @@ def _parse_image(value: object, where: str) -> Image:
 def _parse_blob(value: object, where: str) -> Blob:
     if not isinstance(value, dict):
         raise FormatError(f"{where}: a pack's entry is an object")
-    digest = Digest.parse(value.get("digest"), where)
+    digest = own_digest(Digest.parse(value.get("digest"), where), where)
     return Blob(digest, *(_number(value, key, where) for key in ("size", "frames", "raw_size")))
-
-
-def format_ranges(numbers: Sequence[int]) -> str:
-    """Sorted numbers as `0-3,7,9-12`."""
-    out: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if out and number == out[-1][1] + 1:
-            out[-1][1] = number
-        else:
-            out.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in out)
-
-
-def parse_ranges(text: object, where: str, limit: int = 1 << 22) -> tuple[int, ...]:
-    """The numbers `format_ranges` wrote; FormatError if malformed or more than `limit`."""
-    if not isinstance(text, str):
-        raise FormatError(f"{where}: a list of frames is a string")
-    out: list[int] = []
-    for part in text.split(",") if text else []:
-        first, dash, last = part.partition("-")
-        if not first.isdecimal() or len(first) > 9 or (dash and (not last.isdecimal() or len(last) > 9)):
-            raise FormatError(f"{where}: malformed frame list {part!r:.40}")
-        low, high = int(first), int(last or first)
-        if high < low or high - low + len(out) >= limit:
-            raise FormatError(f"{where}: malformed frame list {part!r:.40}")
-        out.extend(range(low, high + 1))
-    return tuple(out)
 
 
 def _list(value: dict[str, Any], key: str, where: str) -> list[Any]:

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from transfer.chunks.name import ID_SIZE
 from transfer.errors import FormatError, from_os_error
+from transfer.folders import open_own
 from transfer.model import Digest
 from transfer.streams import publish, sync_folder
 
-VERSION = 1
+VERSION = 2
 _SCHEMA = """
 create table bundle(id integer primary key, digest text unique not null);
-create table chunk(key integer primary key, bundle integer not null, number integer not null);
+create table chunk(key integer not null, bundle integer not null, number integer not null, primary key (key, bundle)) without rowid;
 create table layer(digest text not null, bundle integer not null, primary key (digest, bundle)) without rowid;
 """
 _ASK = 500
@@ -54,6 +55,8 @@ class ChunkIndex:
 
     def _db(self) -> sqlite3.Connection:
         if self._open is None:
+            if self.path:
+                os.close(open_own(self.path, 0o600))
             self._open = sqlite3.connect(self.path or ":memory:", isolation_level=None, check_same_thread=False)
             for each in ("journal_mode=off", "synchronous=off", "cache_size=-131072", "temp_store=memory"):
                 self._open.execute(f"pragma {each}")
@@ -114,7 +117,7 @@ class ChunkIndex:
             self._flush()
 
     def _flush(self) -> None:
-        """Insert what waits by rising keys: many then fall on each page of the tree, however large it is. The earlier of two equal keys stays."""
+        """Insert what waits by rising keys: many then fall on each page of the tree, however large it is. Of a bundle's equal keys the earlier stays."""
         rows, self._waiting = self._waiting, []
         rows.sort()
         db = self._db()
@@ -123,7 +126,7 @@ class ChunkIndex:
         db.execute("commit")
 
     def find(self, names: Iterable[bytes]) -> list[tuple[bytes, Digest, int]]:
-        """(name, bundle, chunk number) of those it has. IndexSpoiled if it cannot be read."""
+        """(name, bundle, chunk number) of those it has, in each bundle that has it, the earliest first. IndexSpoiled if it cannot be read."""
         by_key = {_key(name): name for name in names}
         keys = list(by_key)
         out: list[tuple[bytes, Digest, int]] = []
@@ -132,7 +135,7 @@ class ChunkIndex:
             marks = ",".join("?" * len(part))
             with _spoiled():
                 rows = self._db().execute(
-                    f"select key, digest, number from chunk join bundle on bundle.id = chunk.bundle where key in ({marks})",
+                    f"select key, digest, number from chunk join bundle on bundle.id = chunk.bundle where key in ({marks}) order by bundle.id",
                     part,
                 )
                 out += [(by_key[key], Digest.parse(digest), int(number)) for key, digest, number in rows]
@@ -145,6 +148,9 @@ class ChunkIndex:
             (str(layer),),
         )
         return [Digest(text) for (text,) in rows]
+
+    def __del__(self) -> None:
+        self.close()
 
     def close(self) -> None:
         if self._open is not None:

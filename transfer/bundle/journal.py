@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import zlib
 from array import array
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 from transfer.chunks.name import Kind
 from transfer.errors import FormatError
+from transfer.folders import open_own
 from transfer.model import ChunkId, Digest, Part, Recipe
 
 
@@ -53,7 +55,9 @@ class Journal:
                 for line in lines:
                     seen = _parse(line)
                     self.seen[seen.recipe.digest] = seen
-        self._file: IO[bytes] = path.open("wb")
+        fd = open_own(path)
+        os.ftruncate(fd, 0)
+        self._file: IO[bytes] = os.fdopen(fd, "wb")
         self._write(options)
         for seen in self.seen.values():
             self._write(_encode(seen))
@@ -75,9 +79,9 @@ class Journal:
 
 def _sound_lines(path: Path) -> Iterator[Any]:
     """The parsed lines, up to the first that is not sound."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
-    with path.open("rb") as file:
+    with os.fdopen(open_own(path), "rb") as file:
         for line in file:
             try:
                 if not line.endswith(b"\n") or int(line[:8], 16) != zlib.crc32(line[9:-1]):

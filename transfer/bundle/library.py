@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 from transfer.chunks.name import chunk_id
 from transfer.errors import Damaged, MissingPart
 from transfer.model import Digest
+
+STEPS_MAX = 4
+"""Catalogs from a patched one to a plain one (FORMAT.md, section 3)."""
 
 if TYPE_CHECKING:
     from transfer.bundle.reader import Bundle
@@ -60,7 +64,10 @@ class Shelf:
         for bundle in self._bundles.values():
             if not wanted or bundle.missing_packs():
                 continue
-            hits = wanted & bundle.catalog().numbers_of.keys()
+            try:
+                hits = wanted & bundle.catalog().numbers_of.keys()
+            except MissingPart:
+                continue  # what it builds on is not here: what it carries cannot be told
             found.update(dict.fromkeys(hits, bundle))
             wanted -= hits
         for library in self._behind:
@@ -74,20 +81,59 @@ class Shelf:
 EMPTY = Shelf()
 
 
+class _Search(threading.local):
+    """What the search for records that is under way in this thread has found out so far."""
+
+    depth = 0
+    failed: dict[Digest, int] | None = None
+    """Bundles whose catalogs could not be read, and how far the search was from its start: from no farther they are tried again."""
+
+
+_SEARCH = _Search()
+
+
+@contextlib.contextmanager
+def one_search() -> Iterator[None]:
+    """Catalogs that are found to be unreadable in here are not tried again. Nothing may come into the libraries meanwhile."""
+    if _SEARCH.failed is not None:
+        yield
+        return
+    _SEARCH.failed = {}
+    try:
+        yield
+    finally:
+        _SEARCH.failed = None
+
+
 def find_records(
     library: Library, names: Sequence[bytes], likely: Sequence[Digest], about: Mapping[str, str], where: str
 ) -> tuple[dict[bytes, bytes], set[Digest]]:
     """Catalog records of other bundles by the BLAKE3 of their bytes, and the bundles they are in. MissingPart if one is not to be had."""
+    with one_search():
+        _SEARCH.depth += 1
+        try:
+            return _find_records(library, names, likely, about, where)
+        finally:
+            _SEARCH.depth -= 1
+
+
+def _find_records(
+    library: Library, names: Sequence[bytes], likely: Sequence[Digest], about: Mapping[str, str], where: str
+) -> tuple[dict[bytes, bytes], set[Digest]]:
     wanted: set[bytes] = set(names)
     found: dict[bytes, bytes] = {}
     suppliers: set[Digest] = set()
     broken: list[Damaged] = []
     seen: set[Digest] = set()
+    failed, depth = _SEARCH.failed, _SEARCH.depth
+    assert failed is not None
 
     def look(bundle: Bundle) -> None:
-        if not wanted or bundle.manifest.digest in seen or bundle.reading:
+        digest = bundle.manifest.digest
+        if not wanted or digest in seen or bundle.reading or depth > STEPS_MAX or failed.get(digest, 99) <= depth:
             return
-        seen.add(bundle.manifest.digest)
+        seen.add(digest)
+        failed[digest] = depth
         try:
             with contextlib.closing(bundle.records()) as records:
                 for record in records:
@@ -97,7 +143,8 @@ def find_records(
                         found[bytes(name)] = record
                         suppliers.add(bundle.manifest.digest)
                         if not wanted:
-                            return
+                            break
+            del failed[digest]
         except Damaged as error:
             broken.append(error)
         except MissingPart:

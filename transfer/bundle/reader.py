@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import os
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from transfer.bundle import header as head
 from transfer.bundle.catalog import Catalog, CatalogReader
-from transfer.bundle.library import EMPTY, Library, find_records
+from transfer.bundle.library import EMPTY, STEPS_MAX, Library, find_records
+from transfer.bundle.packs import OPEN
 from transfer.chunks.frame import FRAME_RAW_MAX, decode_frame
 from transfer.chunks.name import chunk_id
 from transfer.chunks.pack import BLOB_MAX, pack_version, read_frame_header, read_packed, sound
@@ -20,6 +22,9 @@ from transfer.model import Addressed, Descriptor, Digest, Image
 from transfer.streams import BLOCK, open_plain, parse_object, pread, read_small, sha256
 
 T = TypeVar("T")
+CATALOG_MEMORY, CATALOG_GROWTH = 64 << 20, 16
+"""What the catalogs of a bundle may cost in memory: so many bytes, and so many more for each byte of their files."""
+_OWNERS = itertools.count()
 
 
 class Bundle:
@@ -39,14 +44,13 @@ class Bundle:
         data = self._document(self.manifest, "manifest")
         self.config, catalogs, packs = head.parse_manifest(data, f"{folder}: manifest")
         self.header = head.parse_header(self._document(self.config, "header"), f"{folder}: header")
-        for listed, blobs in ((catalogs, self.header.catalog), (packs, self.header.packs)):
-            if [(d.digest, d.size) for d in listed] != [(b.digest, b.size) for b in blobs]:
-                raise FormatError(f"{folder}: manifest and header name different files")
+        head.agreed(self.header, catalogs, packs, str(folder))
         self._catalog: Catalog | None = None
-        self._files: dict[int, tuple[int, Path]] = {}
-        self._lock = threading.Lock()
+        self._owner = next(_OWNERS)
+        self._numbers: dict[Digest, int] | None = None
         self.reading = False
         self.suspect: Callable[[str], None] | None = None
+        self.disown: Callable[[], None] | None = None
         self.record_depth = 0
         self.record_suppliers: set[Digest] = set()
 
@@ -78,9 +82,11 @@ class Bundle:
         return self
 
     def __exit__(self, *args: object) -> None:
-        for fd, _ in self._files.values():
-            os.close(fd)
-        self._files.clear()
+        OPEN.forget(self._owner)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_owner"):
+            OPEN.gone.append(self._owner)
 
     @property
     def is_delta(self) -> bool:
@@ -103,7 +109,7 @@ class Bundle:
     def catalog(self) -> Catalog:
         """Documents, recipes and places of chunks; read and checked once."""
         if self._catalog is None:
-            reader = CatalogReader(f"{self.folder}: catalog")
+            reader = CatalogReader(f"{self.folder}: catalog", self._catalog_room())
             for record in self.records():
                 reader.add(record)
             catalog = reader.finish()
@@ -114,28 +120,38 @@ class Bundle:
     def records(self) -> Generator[bytes]:
         """The catalog's records as they are. MissingPart if it builds on a catalog that is not in the library."""
         self.reading = True
+        left = self._catalog_room()
         try:
             for blob in self.header.catalog:
-                yield from self._catalog_records(blob)
+                left = yield from self._catalog_records(blob, left)
         finally:
             self.reading = False
 
-    def _catalog_records(self, blob: head.Blob) -> Iterator[bytes]:
-        """The records of one catalog file, after its sha256 was found right."""
+    def _catalog_room(self) -> int:
+        return CATALOG_MEMORY + CATALOG_GROWTH * sum(blob.size for blob in self.header.catalog)
+
+    def _catalog_records(self, blob: head.Blob, left: int) -> Generator[bytes, None, int]:
+        """The records of one catalog file, after its sha256 was found right; what remains of `left` bytes uncompressed."""
         try:
-            path, data = first_sound(self.paths_of(blob), lambda path: (path, _catalog_file(path, blob)))
+            path = first_sound(self.paths_of(blob), lambda path: _sound_catalog(path, blob))
         except (Damaged, MissingPart) as error:
             raise type(error)(error.message, hint=self._cure(blob, error.hint)) from error
         with open_plain(path) as file:
             fd, at = file.fileno(), 16
-            pack_version(data[:16], str(path))
-            while at < len(data):
+            pack_version(pread(fd, 16, 0, str(path)), str(path))
+            while at < blob.size:
                 placed = read_frame_header(fd, at, str(path))
+                left -= placed.header.raw_size
+                if left < 0:
+                    raise FormatError(f"{path}: the catalog grows beyond the limits; refused")
                 prefix = self._record_prefix(placed.header.prefix, str(path))
                 if prefix:
                     self.record_depth = self._depth_behind() + 1
+                    if self.record_depth > STEPS_MAX:
+                        raise FormatError(f"{path}: catalogs that build on each other beyond the limit of {STEPS_MAX}")
                 yield from decode_frame(placed.header, read_packed(fd, placed, str(path)), str(path), prefix)
                 at = placed.end
+        return left
 
     def _depth_behind(self) -> int:
         found = [self.library.bundle(digest) for digest in self.record_suppliers]
@@ -155,19 +171,34 @@ class Bundle:
     def _check(self, catalog: Catalog) -> None:
         """What header and catalog say must fit together."""
         where = f"{self.folder}: catalog"
-        for digest, data in catalog.documents.items():
-            if hashlib.new(digest.algorithm, data).hexdigest() != digest.hex:
-                raise Damaged(f"{where}: the document {digest} is not what its digest says")
-        for entry in catalog.frames:
-            if entry.pack >= len(self.header.packs):
-                raise FormatError(f"{where}: a frame in a pack that is not listed")
+        self._check_frames(catalog, where)
         prefixed = any(entry.prefix for entry in catalog.frames)
         if (catalog.lacking and not self.is_delta) or (not self.is_patched and (self.is_delta or prefixed)):
             raise FormatError(f"{where}: it builds on chunks of other bundles and does not say so")
-        for image in self.images:
-            for layer in image.layers:
-                if layer.digest in catalog.recipes and catalog.recipe(layer.digest).size != layer.size:
-                    raise FormatError(f"{where}: two sizes for {layer.digest}")
+
+    def _check_frames(self, catalog: Catalog, where: str) -> None:
+        """The header's counts of frames and bytes are the catalog's, and frames stand in the order of the packs."""
+        packs = self.header.packs
+        found = [[0, 0] for _ in packs]
+        before = 0
+        for entry in catalog.frames:
+            if not before <= entry.pack < len(packs):
+                raise FormatError(f"{where}: a frame in a pack that is not listed, or out of order")
+            before = entry.pack
+            found[before][0] += 1
+            found[before][1] += entry.raw_size
+        for blob, (frames, raw) in zip(packs, found, strict=True):
+            if (blob.frames, blob.raw_size) != (frames, raw):
+                raise FormatError(
+                    f"{where}: {frames} frames of {raw} bytes in pack {blob.digest.short}, "
+                    f"where the header says {blob.frames} of {blob.raw_size}"
+                )
+
+    def number_of(self, pack: head.Blob) -> int:
+        """The place of a pack in the header's list."""
+        if self._numbers is None:
+            self._numbers = {each.digest: number for number, each in enumerate(self.header.packs)}
+        return self._numbers[pack.digest]
 
     def missing_packs(self) -> list[head.Blob]:
         """Packs that are not there, or not of their size."""
@@ -192,29 +223,45 @@ class Bundle:
         entry = catalog.frames[frame]
         blob = self.header.packs[entry.pack]
         try:
-            fd, path = self._open_pack(entry.pack)
-            where = f"{path}, frame {frame} at byte {entry.offset}"
-            placed = read_frame_header(fd, entry.offset, where)
-            found = placed.header
-            stated = (entry.packed_size, entry.raw_size, entry.sizes, entry.prefix)
-            if (found.packed_size, found.raw_size, found.sizes, b"".join(found.prefix)) != stated:
-                raise Damaged(f"{where}: the frame is not the one the catalog means")
-            packed = read_packed(fd, placed, where)
-            if not checked and not sound(found, packed):
-                raise Damaged(f"{where}: the frame is damaged (CRC)")
-            chunks = decode_frame(found, packed, where, prefix)
-            first, out = catalog.first_of[frame], {}
-            for index, data in enumerate(chunks):
-                if wanted(first + index):
-                    if checked and chunk_id(data) != entry.names[index * 32 : index * 32 + 32]:
-                        raise Damaged(f"{where}: a chunk is not what its name says")
-                    out[first + index] = data
+            with self._open_pack(entry.pack) as (fd, path):
+                return self._decode(catalog, frame, fd, path, wanted, prefix, checked=checked)
         except (Damaged, MissingPart) as error:
             raise self._blame(error, frame, blob) from error
+
+    def _decode(
+        self,
+        catalog: Catalog,
+        frame: int,
+        fd: int,
+        path: Path,
+        wanted: Callable[[int], bool],
+        prefix: bytes,
+        *,
+        checked: bool,
+    ) -> dict[int, bytes]:
+        entry = catalog.frames[frame]
+        where = f"{path}, frame {frame} at byte {entry.offset}"
+        placed = read_frame_header(fd, entry.offset, where)
+        found = placed.header
+        stated = (entry.packed_size, entry.raw_size, entry.sizes, entry.prefix)
+        if (found.packed_size, found.raw_size, found.sizes, b"".join(found.prefix)) != stated:
+            raise Damaged(f"{where}: the frame is not the one the catalog means")
+        packed = read_packed(fd, placed, where)
+        if not sound(found, packed):
+            raise Damaged(f"{where}: the frame is damaged (CRC)")
+        chunks = decode_frame(found, packed, where, prefix)
+        first, out = catalog.first_of[frame], {}
+        for index, data in enumerate(chunks):
+            if wanted(first + index):
+                if checked and chunk_id(data) != entry.names[index * 32 : index * 32 + 32]:
+                    if self.disown:
+                        self.disown()
+                    raise Damaged(f"{where}: a chunk is not what its name says")
+                out[first + index] = data
         return out
 
     def _blame(self, error: TransferError, frame: int, blob: head.Blob) -> TransferError:
-        users = self.header.users([frame])
+        users = self.header.users(range(frame, frame + 1))
         named = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
         hint = self._cure(blob, error.hint or "copy this pack from the bundle again")
         return type(error)(f"{error.message} (needed for {named})", hint=hint)
@@ -226,18 +273,19 @@ class Bundle:
         self.suspect(blob.digest.hex)
         return f"import bundle {self.manifest.digest.short} again: the store's copy of that file is replaced"
 
-    def _open_pack(self, number: int) -> tuple[int, Path]:
+    def _open_pack(self, number: int) -> contextlib.AbstractContextManager[tuple[int, Path]]:
         """A pack, opened once, and where it lies."""
-        with self._lock:
-            if number not in self._files:
-                path = self.path_of(self.header.packs[number])
-                try:
-                    with open_plain(path) as file:
-                        pack_version(pread(file.fileno(), 16, 0, str(path)), str(path))
-                        self._files[number] = os.dup(file.fileno()), path
-                except NotFound as error:
-                    raise MissingPart(f"{path} is missing", hint="copy this pack from the bundle") from error
-            return self._files[number]
+
+        def opener() -> tuple[int, Path]:
+            path = self.path_of(self.header.packs[number])
+            try:
+                with open_plain(path) as file:
+                    pack_version(pread(file.fileno(), 16, 0, str(path)), str(path))
+                    return os.dup(file.fileno()), path
+            except NotFound as error:
+                raise MissingPart(f"{path} is missing", hint="copy this pack from the bundle") from error
+
+        return OPEN.using((self._owner, number), opener)
 
 
 def _size(path: Path) -> int:
@@ -297,18 +345,14 @@ def _read_index(folder: Path) -> bytes:
     return read_small(path)
 
 
-def _catalog_file(path: Path, blob: head.Blob) -> bytes:
-    """A catalog file's bytes, after its sha256 was found right."""
+def _sound_catalog(path: Path, blob: head.Blob) -> Path:
+    """The path, after the file's size and sha256 were found right."""
     if blob.size > BLOB_MAX:
         raise FormatError(f"{path}: a catalog file of {blob.size} bytes is refused")
     try:
-        data = read_small(path, blob.size)
+        fault = file_fault(path, blob)
     except NotFound as error:
         raise MissingPart(f"{path}: the catalog is missing", hint="copy this file from the bundle") from error
-    except FormatError as error:
-        raise Damaged(
-            f"{path}: the catalog is damaged: {error.message}", hint="copy this file from the bundle again"
-        ) from error
-    if sha256(data) != blob.digest:
-        raise Damaged(f"{path}: the catalog is damaged", hint="copy this file from the bundle again")
-    return data
+    if fault:
+        raise Damaged(f"{path}: the catalog is damaged: {fault}", hint="copy this file from the bundle again")
+    return path

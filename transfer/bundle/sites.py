@@ -33,6 +33,10 @@ class Site:
         return [Digest(text) for text, state in self.states.items() if state == "confirmed"]
 
 
+JUMP_MAX = 1000
+"""How far a receipt's number may be ahead of the last one: it rises by one whenever a store has changed."""
+
+
 class Sites:
     """One small file a site, in the sender's store."""
 
@@ -89,12 +93,18 @@ class Sites:
             site.states[str(bundle)] = state
             self.put(site)
 
-    def accept(self, receipt: Receipt, confirmed: Iterable[Digest]) -> bool:
+    def accept(self, receipt: Receipt, confirmed: Iterable[Digest], *, anew: bool = False) -> bool:
         """Take a receipt: what it names is confirmed, what it names no longer is not. False if it is the one accepted before.
 
-        RolledBack for an older one, or for another with the same number: what the site holds now would be guessed wrong.
+        RolledBack for an older one, for another with the same number, or for one far ahead (unless `anew`): after that none of the site's own
+        would be taken any more.
         """
         site = self.known(receipt.site)
+        if receipt.serial > max(site.serial, 0) + JUMP_MAX and not anew:
+            raise RolledBack(
+                f"receipt {receipt.serial} of {receipt.site} is more than {JUMP_MAX} ahead of {site.serial}, the last one accepted",
+                hint="if the site says that it is its newest one: transfer receipt accept --anew FILE",
+            )
         there = {str(each) for each in confirmed}
         if receipt.serial < site.serial:
             raise RolledBack(

@@ -12,17 +12,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import stat
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from transfer.bundle import header as head
 from transfer.bundle.entry import ENTRY_MAX, Entry, Role, parse_entry
 from transfer.bundle.index import ChunkIndex, IndexSpoiled
+from transfer.bundle.library import one_search
 from transfer.bundle.reader import Bundle
 from transfer.errors import (
     Damaged,
@@ -35,11 +37,18 @@ from transfer.errors import (
     UsageError,
     from_os_error,
 )
+from transfer.folders import open_own, own_folder, remove_ours
 from transfer.model import Digest
-from transfer.streams import publish, read_small, sha256, sync_folder
+from transfer.streams import TEMPORARY, publish, read_small, sha256, sync_folder
 
+PRIVATE = 0o600
+"""What a store makes is for its owner alone: it has the content of images."""
 PATIENCE = 30.0
 """How long a run waits for another one's lock (seconds)."""
+
+
+OURS = re.compile(rf"[0-9a-f]{{64}}|{TEMPORARY.pattern}", re.ASCII | re.DOTALL)
+"""The names of files that a store makes among its blobs; nothing else is removed there."""
 
 
 class Store:
@@ -53,6 +62,18 @@ class Store:
         self._opened: dict[Digest, Bundle] = {}
         self._indexed = self._anew = False
         self._mine: set[tuple[str, int]] = set()
+        self.disowned_now: set[Digest] = set()
+        """Bundles that this process has disowned."""
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the index and of the bundles that are open."""
+        self.forget()
 
     def fresh(self) -> Store:
         """The same store with an index in memory, made from the catalogs: for work that must not trust the one on disk."""
@@ -76,6 +97,12 @@ class Store:
             except Damaged as error:
                 self.malformed.append(error)
         return sorted(found, key=lambda each: (each.order, str(each.digest)))
+
+    def unreadable(self) -> list[Digest]:
+        """The bundles whose entries cannot be read, by the names of their files."""
+        known = {entry.digest.hex for entry in self.entries()}
+        names = [path.stem for path in sorted(self._entries.glob("*.json"))] if self._entries.is_dir() else []
+        return [Digest(f"sha256:{name}") for name in names if name not in known and re.fullmatch(r"[0-9a-f]{64}", name)]
 
     def _is_one(self) -> None:
         """UsageError for what can be no store."""
@@ -123,6 +150,7 @@ class Store:
         """The bundle from the store's own files."""
         found = Bundle(self.root, index=entry.index.encode(), library=self)
         found.suspect = self.suspect
+        found.disown = lambda: self.disown(entry.digest)
         return found
 
     def bundles(self) -> Iterator[Bundle]:
@@ -150,8 +178,9 @@ class Store:
         except IndexSpoiled:
             self.refresh(anew=True)
             hits = self.index.find(wanted)
+        disowned = self.disowned()
         for name, digest, number in hits:
-            bundle = self.bundle(digest)
+            bundle = None if digest in disowned or name in found else self.bundle(digest)
             with contextlib.suppress(Damaged, MissingPart):
                 if bundle and number < bundle.catalog().chunks and bundle.catalog().name_of(number) == name:
                     found[name] = bundle
@@ -182,7 +211,7 @@ class Store:
             known = set()
         lacking = sorted(wanted - known)
         if lacking:
-            with self.index.writing():
+            with self.index.writing(), one_search():
                 for digest in lacking:
                     self._index(digest)
 
@@ -212,10 +241,13 @@ class Store:
             yield
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """While this is held, nothing is removed. A store that cannot be written needs no lock: nobody removes from it."""
+    def reading(self, *, adopting: bool = False) -> Iterator[None]:
+        """While this is held, nothing is removed. A store that cannot be written needs no lock: nobody removes from it.
+
+        `adopting`: a bundle is to come into it meanwhile, so that a store that is not there yet is made, and locked, now.
+        """
         self._is_one()
-        if not self.root.is_dir():
+        if not adopting and not self.root.is_dir():
             yield
             return
         with contextlib.ExitStack() as stack:
@@ -244,10 +276,8 @@ class Store:
             return
         self._is_one()
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._entries.mkdir(exist_ok=True)
-            self.blobs.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self.root / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            own_folder(self.root, "bundles", "blobs", "blobs/sha256", private=True)
+            fd = open_own(self.root / name, PRIVATE)
         except OSError as error:
             raise from_os_error(error, f"opening the store {self.root}") from error
         try:
@@ -274,7 +304,7 @@ class Store:
 
     def put(self, entry: Entry) -> None:
         """Publish an entry."""
-        publish(self._entries / f"{entry.digest.hex}.json", entry.encode())
+        publish(self._entries / f"{entry.digest.hex}.json", entry.encode(), PRIVATE)
 
     def change(self, digest: Digest, *, role: Role | None = None, packs: bool | None = None) -> None:
         """Publish the entry again with another role, or without its packs. One that becomes held is the newest."""
@@ -322,7 +352,29 @@ class Store:
     def mark_damaged(self, hexes: set[str]) -> None:
         """Remember what is wrong, and nothing else."""
         if hexes != self.damaged():
-            publish(self.root / "damaged", "".join(f"{each}\n" for each in sorted(hexes)).encode())
+            publish(self.root / "damaged", "".join(f"{each}\n" for each in sorted(hexes)).encode(), PRIVATE)
+
+    def disowned(self) -> set[Digest]:
+        """Bundles with chunks that are not what their names say: they supply nothing to others any more."""
+        try:
+            lines = (self.root / "disowned").read_text(encoding="ascii", errors="replace").split()
+        except OSError:
+            return set()
+        out = set()
+        for each in lines:
+            with contextlib.suppress(FormatError):
+                out.add(Digest.parse(each))
+        return out
+
+    def disown(self, digest: Digest) -> None:
+        """A chunk of this bundle was found to be another than its name says."""
+        with contextlib.suppress(TransferError):
+            known = self.disowned()
+            if digest not in known:
+                publish(
+                    self.root / "disowned", "".join(f"{each}\n" for each in sorted(known | {digest})).encode(), PRIVATE
+                )
+            self.disowned_now.add(digest)
 
     def suspect(self, blob: str) -> None:
         """A file was found wrong while it was used."""
@@ -342,6 +394,10 @@ class Store:
     def remove(self, digest: Digest) -> None:
         """Forget a bundle. Its files go with `sweep`."""
         (self._entries / f"{digest.hex}.json").unlink(missing_ok=True)
+        if digest in self.disowned():
+            publish(
+                self.root / "disowned", "".join(f"{d}\n" for d in sorted(self.disowned() - {digest})).encode(), PRIVATE
+            )
         sync_folder(self._entries)
 
     def incoming(self, digest: Digest) -> Path:
@@ -353,13 +409,7 @@ class Store:
 
         Damaged if an entry or a header cannot be read: what it names would go with the rest.
         """
-        keep = self.named()
-        freed = 0
-        for path in self.blobs.iterdir():
-            ours = len(path.name) == 64 or path.name.endswith(".tmp")
-            if path.name not in keep and ours and stat.S_ISREG(path.lstat().st_mode):
-                freed += path.lstat().st_size
-                path.unlink()
+        freed = remove_ours(self.root, "blobs/sha256", OURS, self.named())
         waiting = {entry.digest.hex for entry in self.entries() if not entry.packs}
         left = [path for path in self.root.glob("incoming/*") if path.name not in waiting]
         for path in (*self.root.glob(".transfer-base-*"), *self.root.glob("compacting"), *left):
@@ -367,10 +417,20 @@ class Store:
         sync_folder(self.blobs)
         return freed
 
-    def named(self) -> set[str]:
-        """The files that entries name (hex of their digests). Damaged if one cannot tell."""
+    def unnamed(self, without: Collection[Digest] = ()) -> int:
+        """Bytes of the files of ours that no entry names, but for those of some bundles that are to go."""
+        keep = self.named(without)
+        if not self.blobs.is_dir():
+            return 0
+        found = [path for path in self.blobs.iterdir() if OURS.fullmatch(path.name) and path.name not in keep]
+        return sum(path.lstat().st_size for path in found if stat.S_ISREG(path.lstat().st_mode))
+
+    def named(self, without: Collection[Digest] = ()) -> set[str]:
+        """The files that entries name (hex of their digests), but for those of some bundles. Damaged if one cannot tell."""
         keep: set[str] = set()
         for entry in self.entries():
+            if entry.digest in without:
+                continue
             try:
                 bundle = self.here(entry)
             except TransferError as error:

@@ -14,6 +14,7 @@ from transfer.bundle.assembly import Assembly, complete
 from transfer.bundle.base import Base, outside_names
 from transfer.bundle.entry import Role
 from transfer.bundle.header import Blob
+from transfer.bundle.library import one_search
 from transfer.bundle.reader import Bundle, file_fault
 from transfer.bundle.store import Store
 from transfer.bundle.writer import BundleWriter
@@ -117,9 +118,10 @@ def _wrong(path: Path, blob: Blob) -> str:
 
 
 def needed_by(store: Store, digest: Digest) -> set[Digest] | None:
-    """The other bundles of the store that this one is rebuilt or read with; None if that cannot be told.
+    """The other bundles of the store that this one is rebuilt or read with; None if that cannot be told, as it does not even open.
 
-    Of one that is not whole (what it builds on has not come, or is damaged) those count that have anything of what it names, and those it names.
+    Of one that is not whole (what it builds on has not come, or is damaged) those count that have anything of what it names, and those it names
+    with what those need.
     """
     bundle = store.bundle(digest)
     if bundle is None:
@@ -130,7 +132,7 @@ def needed_by(store: Store, digest: Digest) -> set[Digest] | None:
         assembly = Assembly([bundle])
         absent = complete(assembly, outside_names(bundle), store)
     except (MissingPart, Damaged):
-        return None
+        return _named_by(store, bundle) - {digest}
     needed = {each.manifest.digest for each in assembly.bundles} | bundle.record_suppliers
     if absent:
         needed |= {Digest.parse(text) for text in bundle.header.prerequisites["bundles"]}
@@ -144,6 +146,18 @@ def needed_by(store: Store, digest: Digest) -> set[Digest] | None:
             reach += sorted(behind.record_suppliers - needed)
             needed |= behind.record_suppliers
     return needed - {digest}
+
+
+def _named_by(store: Store, bundle: Bundle) -> set[Digest]:
+    """The bundles that a delta says it builds on, those that these say they build on, and so on."""
+    out: set[Digest] = set()
+    reach: list[Bundle | None] = [bundle]
+    while reach:
+        each = reach.pop()
+        new = {Digest.parse(text) for text in each.header.prerequisites["bundles"]} - out if each else set()
+        out |= new
+        reach += [store.bundle(digest) for digest in sorted(new)]
+    return out
 
 
 def prune(store: Store, keep_last: int, confirmed: set[Digest], *, dry_run: bool = False) -> Pruned:
@@ -160,12 +174,13 @@ def prune(store: Store, keep_last: int, confirmed: set[Digest], *, dry_run: bool
             kept |= {each.digest for each in [e for e in entries if e.role is role][-keep_last:] if keep_last}
         fresh = store.fresh()
         needed: set[Digest] = set()
-        for digest in sorted(kept):
-            behind = needed_by(fresh, digest)
-            needed |= {each.digest for each in entries} if behind is None else behind
+        with one_search():
+            for digest in sorted(kept):
+                behind = needed_by(fresh, digest)
+                needed |= {each.digest for each in entries} if behind is None else behind
         suppliers = {each.digest for each in entries if each.digest in needed and each.digest not in kept}
         gone = [each.digest for each in entries if each.digest not in kept and each.digest not in needed]
-        freed = 0
+        freed = store.unnamed(gone) if dry_run else 0
         if not dry_run:
             for digest in gone:
                 store.remove(digest)
@@ -179,24 +194,32 @@ def prune(store: Store, keep_last: int, confirmed: set[Digest], *, dry_run: bool
 
 
 def drop(store: Store, beginning: str) -> Digest:
-    """Forget one bundle that nothing needs: a staged one that will never be complete, say. UsageError if others need it."""
+    """Forget one bundle that nothing needs: a staged one that will never be complete, say. UsageError if a held one needs it.
+
+    One whose entry cannot be read goes by its file's name.
+    """
     with store.removing():
         entries = store.entries()
         plain = beginning.removeprefix("sha256:")
-        hits = [each.digest for each in entries if len(plain) >= MIN_NAME and each.digest.hex.startswith(plain)]
+        known = {each.digest: each for each in entries}
+        digests = [*known, *store.unreadable()]
+        hits = [each for each in digests if len(plain) >= MIN_NAME and each.hex.startswith(plain)]
         if len(hits) != 1:
             raise NotFound(
                 f"{len(hits)} bundles in {store.root} begin with {beginning!r:.80}",
                 hint="`transfer store ls` lists them",
             )
-        fresh = store.fresh()
+        fresh, staged = store.fresh(), hits[0] in known and known[hits[0]].role is Role.STAGED
         for each in entries:
-            needs = set() if each.digest == hits[0] or each.role in LOOSE else needed_by(fresh, each.digest)
-            if needs is None or hits[0] in needs:
+            loose = each.role in LOOSE or (staged and each.role is Role.STAGED)
+            with one_search():
+                needs = set() if each.digest == hits[0] or loose else needed_by(fresh, each.digest)
+            if hits[0] in known and (hits[0] in needs if needs is not None else not staged):
                 raise UsageError(f"bundle {each.digest.short} needs it", hint="drop that one first, or use prune")
         store.remove(hits[0])
         store.forget()
-        store.sweep()
+        with contextlib.suppress(Damaged):  # another one cannot say which files it names: they all stay
+            store.sweep()
         store.refresh()
         return hits[0]
 
@@ -259,7 +282,7 @@ def _repack(base: Base, numbers: array[int], work: Path, pool: Pool) -> Bundle:
             bundle, frame = base.assembly.owner(base.frame_of(number))
             kind = bundle.catalog().frames[frame].kind
             writer.add(ChunkId(base.name_of(number)), data, Kind(kind) if kind in _KINDS else Kind.OTHER)
-        writer.finish((), created=0, tool="transfer store compact", totals={"layer_bytes": 0})
+        writer.publish(writer.finish((), created=0, tool="transfer store compact", totals={"layer_bytes": 0}))
     finally:
         writer.close()
     return Bundle(work)

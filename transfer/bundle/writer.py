@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
+import re
+import stat
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -31,8 +32,9 @@ from transfer.chunks.pack import PACK_SIZE, PackFile, Placed
 from transfer.chunks.patch import BATCH_RAW, Change, frames_of
 from transfer.chunks.similar import Held, Recent, Siblings, eligible
 from transfer.errors import Locked, UsageError, from_os_error
+from transfer.folders import open_own, own_folder, remove_folder, remove_ours
 from transfer.model import OCI_MANIFEST, ChunkId, Descriptor, Digest, Image, Recipe
-from transfer.streams import publish, sha256, sync_folder
+from transfer.streams import TEMPORARY, publish, sha256, sync_folder
 from transfer.work import Lane, Pool
 
 README_NAME, VERIFY_NAME = "README.txt", "verify.py"
@@ -46,11 +48,13 @@ Packed: TypeAlias = tuple[FrameHeader, bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A finished bundle: where, its manifest's digest, and its header."""
+    """A bundle, whole but for its index: where, its manifest's digest, its header, its index.json, and its files (hex of their digests)."""
 
     folder: Path
     digest: Digest
     header: head.Header
+    index: bytes = b""
+    files: frozenset[str] = frozenset()
 
 
 class _Packs:
@@ -101,7 +105,6 @@ class BundleWriter:
         self._blobs, self._state = folder / "blobs" / "sha256", folder / head.STATE
         self._lock = _claim(folder, self._state)
         try:
-            self._blobs.mkdir(parents=True, exist_ok=True)
             self.journal = Journal(self._state / "journal", options)
             self.kept = FolderChunks(self._take_up(), pool, base.bytes_of if base else None)
         except OSError as error:
@@ -129,14 +132,13 @@ class BundleWriter:
 
     def _take_up(self) -> list[Path]:
         """The packs an earlier, unfinished run left; with other options they are of no use and go."""
-        for part in self._state.glob("*.part"):
+        for part in _named(self._state, _PART):
             part.rename(part.with_name(f"{part.stem}.{os.urandom(4).hex()}.old"))
-        found = sorted(self._blobs.iterdir()) + sorted(self._state.glob("pack-*.old"))
         if not self.journal.resumed:
-            for path in found:
-                path.unlink()
+            remove_ours(self.folder, "blobs/sha256", _BLOB)
+            remove_ours(self.folder, head.STATE, _OLD)
             return []
-        return found
+        return _named(self._blobs, _BLOB) + _named(self._state, _OLD)
 
     def __contains__(self, name: ChunkId) -> bool:
         return name in self._known or (self._base is not None and name in self._base)
@@ -327,7 +329,7 @@ class BundleWriter:
         self._frames.append((number, placed, names))
 
     def finish(self, images: Iterable[Image], *, created: int, tool: str, totals: dict[str, int]) -> Sealed:
-        """Write what is left, then the catalog, the header, the manifest and the index."""
+        """Write what is left, then the catalog, the header and the manifest. Only `publish` makes a bundle of it."""
         try:
             self._flush_changes()
             self._flush_siblings()
@@ -363,10 +365,16 @@ class BundleWriter:
         publish(self.folder / README_NAME, resources.files("transfer.bundle").joinpath("README.txt").read_bytes())
         publish(self.folder / VERIFY_NAME, resources.files("transfer.bundle").joinpath("standalone.py").read_bytes())
         sync_folder(self.folder)
-        publish(self.folder / "index.json", head.encode_index(manifest))
         keep = {blob.digest.hex for blob in (*packs, *catalog)} | {config.digest.hex, manifest.digest.hex}
-        clean_up(self.folder, keep)
-        return Sealed(self.folder, manifest.digest, header)
+        return Sealed(self.folder, manifest.digest, header, head.encode_index(manifest), frozenset(keep))
+
+    def publish(self, sealed: Sealed) -> None:
+        """The commit point: `index.json`, and after it whatever an export leaves beside its bundle goes."""
+        try:
+            publish(self.folder / "index.json", sealed.index)
+            clean_up(self.folder, sealed.files)
+        except OSError as error:
+            raise from_os_error(error, f"writing {self.folder}") from error
 
     def _put(self, data: bytes, media_type: str) -> Descriptor:
         digest = sha256(data)
@@ -394,7 +402,7 @@ class BundleWriter:
             "layers": sorted(map(str, layers)),
         }
 
-    def _needs(self, images: tuple[Image, ...]) -> tuple[tuple[int, ...], ...]:
+    def _needs(self, images: tuple[Image, ...]) -> tuple[head.Ranges, ...]:
         frame_of = {
             names[i : i + 32]: n for n, (_, _, names) in enumerate(self._frames) for i in range(0, len(names), 32)
         }
@@ -405,7 +413,7 @@ class BundleWriter:
             for digest in {layer.digest for image in images for layer in image.layers}
         }
         return tuple(
-            tuple(sorted(set().union(*(by_layer[layer.digest] for layer in image.layers)))) for image in images
+            head.Ranges.of(set().union(*(by_layer[layer.digest] for layer in image.layers))) for image in images
         )
 
     def _with_prefixes(self, frames: set[int], frame_of: dict[bytes, int]) -> set[int]:
@@ -473,8 +481,8 @@ def _claim(folder: Path, state: Path) -> int:
             raise UsageError(f"{folder} is not a folder", hint="name a new folder for the bundle")
         if folder.is_dir() and not state.is_dir() and any(folder.iterdir()):
             raise UsageError(f"{folder} is not empty and no unfinished bundle", hint="name a new folder for the bundle")
-        state.mkdir(parents=True, exist_ok=True)
-        lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        own_folder(folder, head.STATE, "blobs", "blobs/sha256")
+        lock = open_own(state / "lock")
     except OSError as error:
         raise from_os_error(error, f"making {folder}") from error
     try:
@@ -485,13 +493,29 @@ def _claim(folder: Path, state: Path) -> int:
     return lock
 
 
-def clean_up(folder: Path, keep: set[str]) -> None:
+def clean_up(folder: Path, keep: Collection[str]) -> None:
     """Remove what an export leaves beside a finished bundle: other blobs, the notes, the lock."""
-    with contextlib.suppress(FileNotFoundError):
-        for path in (folder / "blobs" / "sha256").iterdir():
-            if path.name not in keep:
-                path.unlink()
-    for path in folder.glob(".*.tmp"):
-        path.unlink()
-    shutil.rmtree(folder / head.STATE, ignore_errors=True)
+    for inner, names, kept in (
+        ("blobs/sha256", _BLOB, frozenset(keep)),
+        ("", TEMPORARY, frozenset()),
+        (head.STATE, _NOTE, frozenset()),
+    ):
+        remove_ours(folder, inner, names, kept)
+    remove_folder(folder, head.STATE)
     sync_folder(folder)
+
+
+_BLOB = re.compile(rf"[0-9a-f]{{64}}|{TEMPORARY.pattern}", re.ASCII | re.DOTALL)
+_PART, _OLD = (
+    re.compile(r"(?:pack|catalog)-[0-9]+\.part", re.ASCII),
+    re.compile(r"pack-[0-9]+\.[0-9a-f]{8}\.old", re.ASCII),
+)
+_NOTE = re.compile(r"lock|journal|(?:pack|catalog)-[0-9]+(?:\.[0-9a-f]{8})?\.(?:part|old)", re.ASCII)
+"""What an export leaves beside its bundle. Nothing else is ever removed there."""
+
+
+def _named(folder: Path, names: re.Pattern[str]) -> list[Path]:
+    """The regular files of ours in a folder, in the order of their names."""
+    return sorted(
+        path for path in folder.iterdir() if names.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode)
+    )

@@ -14,12 +14,13 @@ from transfer.bundle.sites import Sites
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress, event_of
 from transfer.cli.render import amount, print_json
-from transfer.errors import NotFound, UsageError
+from transfer.errors import CredentialsError, NotFound, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows import receiving, stores
 from transfer.flows.reach import Reach, Way
 from transfer.flows.ship import Shipment, Shipped, files_of, name_of
 from transfer.ship.address import SPOOL, Address, Options, parse_address, parse_pin, spool_folder
+from transfer.ship.receiver import IMPORT_THERE, ONLY_RECEIVES
 from transfer.work import keep_memory
 
 
@@ -133,6 +134,8 @@ def _to_host(bundle: Bundle, reach: Reach, after: After, manner: Manner, observe
     if manner.dry_run:
         _say_plan(shipment, manner.json)
         return
+    if after.import_:
+        _may_import(reach)  # before anything is sent
     done = shipment.run(bundle.manifest.digest)
     _note(bundle, after, observer)
     landed = _import_there(reach, name, after, observer) if after.import_ else None
@@ -183,6 +186,17 @@ def _note(bundle: Bundle, after: After, observer: Observer) -> None:
     observer(Noted(f"noted as shipped to the site {names[0]}"))
 
 
+def _may_import(reach: Reach) -> None:
+    """CredentialsError or NotFound if nothing will be imported there."""
+    try:
+        depot = reach.receiver()
+    except NotFound as error:
+        raise receiving.nothing_there(reach.way.address.where) from error
+    depot.close()
+    if "import" not in depot.features:
+        raise CredentialsError(f"{reach.way.address.where}: {ONLY_RECEIVES}", hint=IMPORT_THERE)
+
+
 def _import_there(reach: Reach, name: str, after: After, observer: Observer) -> dict[str, Any]:
     try:
         depot = reach.receiver()
@@ -229,7 +243,16 @@ def _say(done: Shipped, by: str, landed: dict[str, Any] | None, manner: Manner) 
             rate = f", {amount(int(done.sent / done.seconds))}/s" if done.seconds > 0.1 else ""
             how = "written, nothing is heard back" if by == "spool" else "sent, verified there"
             print(f"{printable(done.where)}: {amount(done.sent)} {how}, {done.seconds:.1f} s{rate} ({by})")
-        result = landed and landed.get("result")
-        if result:
-            new = sum(each["status"] == "imported" for each in result["images"])
-            print(f"{new} images imported there, {len(result['images']) - new} were there already")
+        images = _landed_there(landed)
+        if images is not None:
+            new = images.count("imported")
+            print(f"{new} images imported there, {len(images) - new} were there already")
+
+
+def _landed_there(landed: dict[str, Any] | None) -> list[str] | None:
+    """What became of each image, as the far side says; None where it says nothing."""
+    result = landed.get("result") if landed else None
+    images = result.get("images") if isinstance(result, dict) else None
+    if not isinstance(images, list):
+        return None
+    return [str(each.get("status")) for each in images if isinstance(each, dict)]

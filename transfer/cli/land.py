@@ -47,11 +47,12 @@ def wish(
     stage: bool,
     jobs: int | None,
     dry: bool,
+    keep_tags: bool,
 ) -> Wish:
     """The options of `import`; UsageError for what they cannot be."""
     if via not in ("auto", "pull", "load"):
         raise UsageError(f"--via {via!r}: auto, pull or load")
-    target = arriving.Target(to, Platform.parse(platform) if platform else None, cast(Way, via), jobs)
+    target = arriving.Target(to, Platform.parse(platform) if platform else None, cast(Way, via), jobs, keep_tags)
     return Wish(tuple(patterns), tuple(retag), target, stage, dry)
 
 
@@ -162,12 +163,25 @@ def _arrive(found: Gathering, wished: Wish, shelf: Shelf, choice: stores.StoreCh
             found.bundle, chosen, rename, wished.target, shelf=shelf, choice=choice, observer=observer
         )
 
+    def mended() -> bool:
+        """Whether what was met is not met again: a bundle in the store that gave false chunks gives none any more, or packs were made anew."""
+        false = choice.store.disowned_now if choice.store else set()
+        for digest in sorted(false):
+            observer(
+                Noted(
+                    f"bundle {digest.short} in the store has chunks that are not what their names say; it is not used"
+                )
+            )
+        again = bool(false)
+        false.clear()
+        return again or found.mend()
+
     try:
         arrival = once()
         spoiled = any(isinstance(each.error, Damaged) for each in arrival.loaded.failed)
-        return once() if spoiled and found.mend() else arrival
+        return once() if spoiled and mended() else arrival
     except Damaged:
-        if not found.mend():
+        if not mended():
             raise
         return once()
 

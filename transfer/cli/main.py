@@ -214,6 +214,9 @@ def import_(
     ] = "",
     via: Annotated[str, typer.Option("--via", help="How a Docker daemon takes it: auto, pull or load.")] = "auto",
     seed: Seeds = None,
+    keep_tags: Annotated[
+        bool, typer.Option("--keep-tags", help="A name that another image has there stays with that one.")
+    ] = False,
     stage: Annotated[
         bool,
         typer.Option("--stage", help="If what it builds on is not here yet, keep it; it is imported when that comes."),
@@ -231,7 +234,7 @@ def import_(
     from transfer.cli import land, wiring
 
     behind = wiring.Behind((), tuple(seed or ()), store, no_store, "")
-    wished = land.wish(patterns or [], to, retag or [], platform, via, stage, jobs, dry_run)
+    wished = land.wish(patterns or [], to, retag or [], platform, via, stage, jobs, dry_run, keep_tags)
     land.import_(bundle, wished, behind, json, quiet)
 
 
@@ -301,13 +304,26 @@ def receive(
     allow_import: Annotated[
         bool, typer.Option("--allow-import", help="With --inbox: also import what arrived.")
     ] = False,
+    import_to: Annotated[
+        str, typer.Option("--import-to", help="With --allow-import: where to, as `import --to` (default: the Docker).")
+    ] = "",
+    allow_move: Annotated[
+        bool, typer.Option("--allow-move", help="With --allow-import: a name that another image has may move.")
+    ] = False,
+    site: Annotated[str, typer.Option("--site", help="With --inbox: this key's own folder in it.")] = "",
+    max_bytes: Annotated[str, typer.Option("--max-bytes", help="With --inbox: how much may lie there, e.g. 50G.")] = "",
     store: StoreOption = None,
     no_store: NoStore = False,
 ) -> None:
-    """The other end of `ship`: started over SSH, also as a forced command."""
-    from transfer.cli import receive
+    """The other end of `ship`: started over SSH, also as a forced command.
 
-    receive.receive(stdio, inbox, allow_import, store, no_store)
+    In authorized_keys, on one line: restrict,command="transfer receive --stdio --inbox /srv/inbox" ssh-ed25519 AAAA... sender
+    """
+    from transfer.cli import receive
+    from transfer.cli.render import parse_size
+
+    rules = receive.Rules(inbox, allow_import, import_to, allow_move, site, parse_size("--max-bytes", max_bytes))
+    receive.receive(stdio, rules, store, no_store)
 
 
 receipt_app = typer.Typer(invoke_without_command=True, help="What this site holds, for the sender to build on.")

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from transfer.cli.main import printable
@@ -90,7 +90,9 @@ class Progress:
 def event_of(value: dict[str, Any]) -> Event | None:
     """The event that `TRANSFER_EVENTS` made this line of; None if it is none."""
     kind = _KINDS.get(str(value.get("event")))
-    try:
-        return kind(**{key: each for key, each in value.items() if key != "event"}) if kind else None
-    except TypeError:
+    words = {key: each for key, each in value.items() if key != "event"}
+    if kind is None or words.keys() != {each.name for each in fields(kind)}:
         return None
+    sound = all(type(each) is (int if key in ("total", "count") else str) for key, each in words.items())
+    small = all(each.bit_length() < 62 for each in words.values() if isinstance(each, int))
+    return kind(**words) if sound and small else None

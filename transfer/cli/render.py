@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json as jsonlib
+import re
 import time
+
+from transfer.errors import UsageError
 
 
 def amount(size: int) -> str:
@@ -14,6 +17,14 @@ def amount(size: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def parse_size(option: str, text: str) -> int:
+    """Bytes: `50G`, `500M`, `100000`; 0 for none. UsageError for anything else."""
+    found = re.fullmatch(r"(\d{1,15})([KMGT]?)B?", text, re.IGNORECASE | re.ASCII)
+    if text and not found:
+        raise UsageError(f"{option} {text!r:.40}", hint="write bytes: 500M, 50G, 2T")
+    return int(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ") if found else 0
 
 
 def age(created: int) -> str:
@@ -27,4 +38,6 @@ def age(created: int) -> str:
 
 
 def print_json(value: object) -> None:
-    print(jsonlib.dumps(value, ensure_ascii=False))
+    """One line that is JSON in any terminal: control characters, and bytes of a path that are no text, as escapes."""
+    text = jsonlib.dumps(value, ensure_ascii=False)
+    print(text if text.isprintable() else "".join(c if c.isprintable() else jsonlib.dumps(c)[1:-1] for c in text))

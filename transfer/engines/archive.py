@@ -10,7 +10,7 @@ import io
 import lzma
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -267,9 +267,15 @@ class ArchiveSink:
             self._fd, self._temporary = begin(path)
         except OSError as error:
             raise from_os_error(error, f"writing {path}") from error
+        self.platform = self._platform if docker else None
         self._written: set[Digest] = set()
         self._entries: list[dict[str, object]] = []
         self._saved: list[dict[str, object]] = []
+
+    def taken(
+        self, image: Image, names: Sequence[str], content: Content, beside: Collection[Digest]
+    ) -> dict[str, Digest]:
+        return {}
 
     def lacking(self, image: Image, content: Content) -> list[Descriptor] | None:
         return [layer for layer in image.layers if layer.digest not in self._written]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, Protocol
 
-from transfer.errors import FormatError, NotFound
-from transfer.model import Descriptor, Digest, Image, Platform
+from transfer.errors import FormatError, MissingPart, NotFound
+from transfer.model import CONFIG_TYPES, Descriptor, Digest, Image, Platform
 from transfer.streams import Readable, parse_object
 
 Status = Literal["imported", "present"]
@@ -100,6 +100,8 @@ class Landed:
     layers_sent: int = 0
     layers_present: int = 0
     note: str = ""
+    moved: tuple[tuple[str, Digest], ...] = ()
+    """Names it took from another image, and what that one is called there."""
 
 
 class ImageSource(Protocol):
@@ -148,6 +150,17 @@ class ImageSink(Protocol):
     traits: SinkTraits
     where: str
 
+    @property
+    def platform(self) -> Platform | None:
+        """What runs there. None: it keeps images of all platforms, and several may have one name."""
+        ...
+
+    def taken(
+        self, image: Image, names: Sequence[str], content: Content, beside: Collection[Digest]
+    ) -> dict[str, Digest]:
+        """Those of the names that another image has there, and which (as it calls images). Roots in `beside` may share them."""
+        ...
+
     def lacking(self, image: Image, content: Content) -> list[Descriptor] | None:
         """The layers it would need sent, in order; None if the image is there already."""
         ...
@@ -175,6 +188,17 @@ class Tree:
     absent: list[Digest] = field(default_factory=list)
     configs: list[Descriptor] = field(default_factory=list)
     platforms: list[Platform] = field(default_factory=list)
+    manifests: list[Manifest] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One manifest of a tree: its config and its layers as they stand there, in order, each as often as it is named."""
+
+    descriptor: Descriptor
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    platform: Platform
 
 
 def walk(root: Descriptor, get: Callable[[Descriptor], bytes | None], platform: Platform | None = None) -> Tree:
@@ -201,10 +225,13 @@ def walk(root: Descriptor, get: Callable[[Descriptor], bytes | None], platform: 
             tree.absent.append(descriptor.digest)
             return
         where = f"{descriptor.digest}"
+        _sized(descriptor, data)
         value = parse_object(data, where)
         if "manifests" in value and "layers" in value:
             raise FormatError(f"{where}: both an index and a manifest; refused as ambiguous")
         tree.documents.append(descriptor)
+        if depth == 0:
+            _called_right(descriptor, "manifests" in value)
         if "manifests" in value:
             children = [Descriptor.parse(each, where) for each in _listing(value, "manifests", where)]
             for child in _chosen(children, platform, where):
@@ -217,19 +244,26 @@ def walk(root: Descriptor, get: Callable[[Descriptor], bytes | None], platform: 
                     hint="convert it where it comes from: skopeo copy --format v2s2",
                 )
             raise FormatError(f"{where}: neither an index nor a manifest")
-        _visit_manifest(value, where)
+        _visit_manifest(descriptor, value, where)
+        if len(tree.documents) + len(tree.layers) > MAX_NODES:
+            raise FormatError(f"{root.digest}: over {MAX_NODES} documents and layers")
 
-    def _visit_manifest(value: dict[str, object], where: str) -> None:
+    def _visit_manifest(descriptor: Descriptor, value: dict[str, object], where: str) -> None:
         config = Descriptor.parse(value["config"], where)
         layers = [Descriptor.parse(each, where) for each in _listing(value, "layers", where)]
+        data = get(config)
+        if data is None:
+            raise NotFound(
+                f"{where}: its config {config.digest} is not there",
+                hint="the image is incomplete where it is; --platform takes one that is whole",
+            )
+        _sized(config, data)
         if config.digest not in seen:
             seen.add(config.digest)
-            data = get(config)
-            if data is None:
-                raise NotFound(f"{where}: its config {config.digest} is not there")
             tree.documents.append(config)
         tree.configs.append(config)
-        tree.platforms.append(_config_platform(get(config)))
+        tree.platforms.append(_config_platform(data))
+        tree.manifests.append(Manifest(descriptor, config, tuple(layers), tree.platforms[-1]))
         for layer in layers:
             if layer.digest not in seen:
                 seen.add(layer.digest)
@@ -250,10 +284,26 @@ def offers(trees: Sequence[Tree], opener: Callable[[Descriptor], Readable]) -> I
                     yield Offer(document, partial(opener, each), each.digest, each.size)
 
 
+def _sized(descriptor: Descriptor, data: bytes) -> None:
+    if len(data) != descriptor.size:
+        raise FormatError(f"{descriptor.digest}: {len(data)} bytes where its descriptor says {descriptor.size}")
+
+
+def _called_right(root: Descriptor, is_index: bool) -> None:
+    """Whoever reads a root goes by its media type."""
+    if not (root.is_index if is_index else root.is_manifest):
+        kind = "an index" if is_index else "a manifest"
+        raise FormatError(f"{root.digest}: its descriptor says {root.media_type}, and it is {kind}")
+
+
 def _listing(value: dict[str, object], key: str, where: str) -> list[object]:
     found = value[key]
-    if not isinstance(found, list) or len(found) > MAX_NODES:
-        raise FormatError(f"{where}: {key} is not a list, or has over {MAX_NODES} entries")
+    if found is None:
+        return []  # as Go writes an empty list
+    if not isinstance(found, list):
+        raise FormatError(f"{where}: {key} is not a list")
+    if len(found) > MAX_NODES:
+        raise FormatError(f"{where}: {key} has over {MAX_NODES} entries")
     return found
 
 
@@ -298,12 +348,35 @@ def image_of(names: Sequence[str], root: Descriptor, tree: Tree) -> Image:
 
 
 def diff_ids(config: bytes, where: str) -> list[Digest]:
-    """The uncompressed layers' digests a config names."""
-    rootfs = parse_object(config, where).get("rootfs")
-    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    """The uncompressed layers' digests a config names; none where it leaves them out, as Go does with an empty list."""
+    rootfs = parse_object(config, where).get("rootfs") or {}
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else rootfs
+    if found is None:
+        return []
     if not isinstance(found, list):
-        raise FormatError(f"{where}: a config without rootfs.diff_ids")
+        raise FormatError(f"{where}: rootfs.diff_ids of a config is not a list")
     return [Digest.parse(each, where) for each in found]
+
+
+def agrees(manifest: Manifest, config: bytes, plain: Callable[[Digest], bool]) -> None:
+    """FormatError if a manifest's layers are not those its config names: an engine would refuse them, on the far side.
+
+    `plain`: whether a layer is known to be uncompressed, so that its digest is the diffID. Artifacts, whose layers are no tars, are no matter.
+    """
+    where = str(manifest.descriptor.digest)
+    if manifest.config.media_type not in CONFIG_TYPES or not all("tar" in each.media_type for each in manifest.layers):
+        return
+    ids = diff_ids(config, where)
+    if not ids and (not manifest.layers or b"diff_ids" not in config):
+        return
+    if len(ids) != len(manifest.layers):
+        raise FormatError(f"{where}: {len(manifest.layers)} layers where its config names {len(ids)}", hint=REMAKE)
+    for layer, diff_id in zip(manifest.layers, ids, strict=True):
+        if plain(layer.digest) and layer.digest != diff_id and layer.digest.algorithm == diff_id.algorithm:
+            raise FormatError(f"{where}: layer {layer.digest} where its config names {diff_id}", hint=REMAKE)
+
+
+REMAKE = "the image is broken where it is: save, pull or build it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,25 +389,52 @@ class PlatformImage:
     diff_ids: tuple[Digest, ...]
 
 
+def tree_of(image: Image, document: Callable[[Digest], bytes]) -> Tree:
+    """What an image of a bundle reaches, by its documents. FormatError if they are no image."""
+    listed = set(image.documents)
+    try:
+        return walk(image.root, lambda each: document(each.digest) if each.digest in listed else None)
+    except (NotFound, MissingPart) as error:
+        raise FormatError(f"{image.label}: {error.message}") from error
+
+
+def true_to(image: Image, document: Callable[[Digest], bytes]) -> None:
+    """FormatError if what a bundle's header says of an image is not what its documents say."""
+    tree = tree_of(image, document)
+    found = image_of(image.names, image.root, tree)
+    for what, said, is_so in (
+        ("documents", sorted(image.documents), sorted(found.documents)),
+        ("layers", sorted(map(_key, image.layers)), sorted(map(_key, found.layers))),
+        ("config", image.config_digest, found.config_digest),
+        ("platforms", sorted(map(str, image.platforms)), sorted(map(str, found.platforms))),
+        ("absent children", set(image.absent) - set(found.absent), set()),
+    ):
+        if said != is_so:
+            raise FormatError(f"{image.label}: the header names other {what} than the image's manifest")
+
+
+def _key(layer: Descriptor) -> tuple[str, str, int]:
+    return (str(layer.digest), layer.media_type, layer.size)
+
+
 def platform_image(image: Image, document: Callable[[Digest], bytes], platform: Platform) -> PlatformImage:
-    """The image's manifest for a platform: the only one it has, or the one that fits. NotFound otherwise."""
+    """The image's manifest for a platform: the only one it has, or the one that fits best. NotFound otherwise.
 
-    def of(descriptor: Descriptor) -> PlatformImage | None:
-        data = parse_object(document(descriptor.digest), str(descriptor.digest))
-        if "manifests" in data:
-            children = [Descriptor.parse(each, str(descriptor.digest)) for each in data["manifests"]]
-            there = [c for c in children if c.digest not in image.absent and c.digest in image.documents]
-            fit = [c for c in there if platform.accepts(c.platform)] or [c for c in there if c.is_index]
-            return next((found for child in fit if (found := of(child))), None)
-        config = Descriptor.parse(data["config"], str(descriptor.digest))
-        layers = tuple(Descriptor.parse(each, str(descriptor.digest)) for each in data["layers"])
-        ids = tuple(diff_ids(document(config.digest), str(config.digest)))
-        if len(ids) != len(layers):
-            raise FormatError(f"{image.label}: {len(layers)} layers but {len(ids)} diffIDs")
-        return PlatformImage(descriptor, config, layers, ids)
-
-    found = of(image.root)
-    if found is None:
+    An index's word on a platform counts; where it says nothing, the config's does.
+    """
+    tree = tree_of(image, document)
+    alone = len(tree.manifests) == 1 and tree.manifests[0].descriptor.digest == image.root.digest
+    ranked = [
+        (1 if alone else platform.rank(each.descriptor.platform or each.platform), each) for each in tree.manifests
+    ]
+    best, chosen = max(ranked, key=lambda pair: pair[0], default=(0, None))
+    if not best or chosen is None:
         have = ", ".join(map(str, image.platforms)) or "no platform"
-        raise NotFound(f"{image.label}: holds {have}, nothing for {platform}")
-    return found
+        raise NotFound(f"{image.label}: holds {have}, nothing for {platform}", hint="--platform names one it holds")
+    ids = tuple(diff_ids(document(chosen.config.digest), str(chosen.config.digest)))
+    if len(ids) != len(chosen.layers):
+        raise FormatError(
+            f"{image.label}: {len(chosen.layers)} layers where its config names {len(ids)}",
+            hint="if it is an artifact and no image, no engine runs it: --to oci:DIR takes it as it is",
+        )
+    return PlatformImage(chosen.descriptor, chosen.config, chosen.layers, ids)

@@ -55,7 +55,9 @@ class DockerClient:
         if reply.status_code >= 300:
             raise EngineError(f"{self.where}: {_message(reply.content)} (HTTP {reply.status_code})")
         with self._failing():
-            return json.loads(reply.content) if reply.content else None
+            return (
+                json.loads(reply.content) if reply.content.strip() else None
+            )  # podman ends an empty answer with a line end
 
     def ask(self, path: str, **params: Any) -> dict[str, Any]:
         """A GET's object, empty for 404. EngineError for anything else: this is no Docker."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import stat
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from transfer.engines.base import (
@@ -23,6 +25,7 @@ from transfer.engines.base import (
     SourceTraits,
     no_matter,
     platform_image,
+    tree_of,
 )
 from transfer.engines.daemon import DockerClient
 from transfer.engines.ocilayout import LAYOUT, name_annotations
@@ -167,12 +170,61 @@ class DockerSink:
         self._layers: set[str] = set()
         self._coming: dict[tuple[str, ...], Future[bool]] = {}
 
+    @property
+    def platform(self) -> Platform | None:
+        return self._platform or self._client.platform
+
+    def taken(
+        self, image: Image, names: Sequence[str], content: Content, beside: Collection[Digest]
+    ) -> dict[str, Digest]:
+        mine = self._id(image, self._chosen(image, content))
+        out = {}
+        for name in names:
+            reference = Reference.parse(name)
+            there = self._client.inspect(f"{reference.repository}:{reference.tag}") if reference.tag else None
+            if there and there["Id"] != str(mine):
+                out[name] = Digest.parse(there["Id"], self.where)
+        return out
+
+    def _chosen(self, image: Image, content: Content) -> PlatformImage:
+        return platform_image(image, content.document, self._platform or self._client.platform)
+
+    def _id(self, image: Image, chosen: PlatformImage) -> Digest:
+        """What the daemon calls the image."""
+        return image.root.digest if self._containerd else chosen.config.digest
+
     def _present_layers(self) -> None:
         """Learn the layer chains the daemon has, once; what lands later is added."""
         if self._chains is None:
             self._chains = set()
+            if self._containerd:
+                return  # a layer is there if a blob of its own digest is; the same content as gzip is another blob
             for each in self._client.images(all="1"):
                 self._remember((self._client.inspect(each["Id"]) or {}).get("RootFS", {}).get("Layers") or [])
+
+    def _has_blob(self, digest: Digest) -> bool:
+        """Whether a containerd store has this blob, as far as can be told: what landed before, or what lies in its folder."""
+        if str(digest) in self._layers:
+            return True
+        root = str(self._client.info.get("DockerRootDir", ""))
+        if not self._client.local or not root:
+            return False
+        for place in (Path(root) / "containerd/daemon", Path("/var/lib/containerd")):
+            path = place / "io.containerd.content.v1.content/blobs" / digest.algorithm / digest.hex
+            with contextlib.suppress(OSError):
+                if stat.S_ISREG(path.lstat().st_mode):
+                    return True
+        return False
+
+    def _available(self, image: Image, id: Digest, content: Content) -> bool:
+        """Whether all content of the image is there. A classic store has it; a containerd store may have the name alone."""
+        if not self._containerd:
+            return True
+        told = (self._client.ask(f"/images/{id}/json", manifests="1")).get("Manifests")
+        if not isinstance(told, list):
+            return True  # before API 1.48 nothing tells; what the load says is heeded
+        there = {str(each.get("ID")) for each in told if isinstance(each, dict) and each.get("Available") is True}
+        return all(str(each.descriptor.digest) in there for each in tree_of(image, content.document).manifests)
 
     def _remember(self, ids: Sequence[str]) -> None:
         if self._chains is not None:
@@ -181,11 +233,11 @@ class DockerSink:
 
     def _plan(self, image: Image, content: Content, mine: Future[bool] | None = None) -> _Plan:
         """What the image lacks. With `mine` it is noted that this image brings that, but for what others are bringing already."""
-        chosen = platform_image(image, content.document, self._platform or self._client.platform)
-        digest = image.root.digest if self._containerd else chosen.config.digest
+        chosen = self._chosen(image, content)
+        digest = self._id(image, chosen)
         layers = image.layers if self._containerd else chosen.layers
         there = self._client.inspect(str(digest))
-        if there and there.get("Id") == str(digest):
+        if there and there.get("Id") == str(digest) and self._available(image, digest, content):
             return _Plan(chosen, digest, layers, (), True)
         with self._lock:
             self._present_layers()
@@ -199,7 +251,7 @@ class DockerSink:
     def _lacking(self, chosen: PlatformImage, layers: Sequence[Descriptor]) -> dict[tuple[str, ...], Descriptor]:
         """The layers the daemon lacks: by digest in a containerd store, else by the chain of diffIDs up to each."""
         if self._containerd:
-            return {(str(each.digest),): each for each in layers if str(each.digest) not in self._layers}
+            return {(str(each.digest),): each for each in layers if not self._has_blob(each.digest)}
         ids = tuple(str(each) for each in chosen.diff_ids)
         chains = self._chains or set()
         have = next((n for n in range(len(ids), 0, -1) if ids[:n] in chains), 0)
@@ -231,21 +283,51 @@ class DockerSink:
         if plan.present:
             self._name(plan.id, names)
             self._drop_temporary(plan.id)
-            return Landed(image, "present", plan.id, tuple(names), 0, len(set(plan.layers)))
-        sent = self._bring(image, plan, names, content)
-        self._check(image, plan)
+            return Landed(image, "present", plan.id, tuple(names), 0, len(set(plan.layers)), _nameless(names))
+        before = self._named_now(names)
+        try:
+            sent = self._bring(image, plan, _tags(names), content)
+            self._check(image, plan, content)
+        except TransferError:
+            self._take_back(plan, names, before)
+            raise
         self._name(plan.id, names)
         self._drop_temporary(plan.id)
         with self._lock:
-            self._remember([str(each) for each in plan.chosen.diff_ids])
-        return Landed(image, "imported", plan.id, tuple(names), sent, len(set(plan.layers)) - sent)
+            if self._containerd:
+                self._layers.update(str(each.digest) for each in plan.layers)
+            else:
+                self._remember([str(each) for each in plan.chosen.diff_ids])
+        return Landed(image, "imported", plan.id, tuple(names), sent, len(set(plan.layers)) - sent, _nameless(names))
+
+    def _named_now(self, names: Sequence[str]) -> dict[str, str]:
+        """Which image has each of these names (its ID; "" for none)."""
+        return {name: (self._client.inspect(name) or {}).get("Id", "") for name in _tags(names)}
+
+    def _take_back(self, plan: _Plan, names: Sequence[str], before: Mapping[str, str]) -> None:
+        """A containerd store gives names before it has the content: after a failure they go back to whom they were before."""
+        if not self._containerd:
+            return
+        for name, old in before.items():
+            with contextlib.suppress(TransferError):
+                now = (self._client.inspect(name) or {}).get("Id", "")
+                if now == old or now not in ("", str(plan.id)):
+                    continue
+                if old:
+                    reference = Reference.parse(name)
+                    self._client.do("POST", f"/images/{old}/tag", repo=reference.repository, tag=reference.tag)
+                else:
+                    self._client.do("DELETE", f"/images/{name}", force="1")
 
     def _bring(self, image: Image, plan: _Plan, names: Sequence[str], content: Content) -> int:
         """Get the image into the daemon, the preferred way first; how many layers were sent."""
         if self._way == "pull":
             return self._pull(plan)
         try:
-            return self._load(image, plan, names, content, plan.missing)
+            sent = self._load(image, plan, names, content, plan.missing)
+            if self._containerd:
+                self._check(image, plan, content)
+            return sent
         except (EngineError, TryAgain) as error:
             if isinstance(error, TryAgain) and not self._client.answers():
                 raise
@@ -313,31 +395,43 @@ class DockerSink:
             value = json.loads(line) if line.strip() else {}
         except ValueError:
             return
-        if not isinstance(value, dict) or not (value.get("error") or value.get("errorDetail")):
+        if not isinstance(value, dict):
             return
-        text = str(value.get("error") or value["errorDetail"])[:500]
+        text = str(value.get("error") or value.get("errorDetail") or "")[:500]
+        said = " ".join(str(value.get(key) or "") for key in ("stream", "status"))
+        if not text and "rror unpacking image" in said:  # Docker 28 and 29 tell it like a success
+            text = " ".join(said.split())[:500]
+        if not text:
+            return
         if "no space left on device" in text:
             root = self._client.info.get("DockerRootDir", "its data folder")
             raise NoSpace(f"{self.where}: {text}", hint=f"free space under {root} and run the same command again")
         raise EngineError(f"{self.where}: {text}")
 
-    def _check(self, image: Image, plan: _Plan) -> None:
+    def _check(self, image: Image, plan: _Plan, content: Content) -> None:
         """Ask the daemon what it made of it."""
         there = self._client.inspect(str(plan.id))
-        if not there or there.get("Id") != str(plan.id):
+        if not there or there.get("Id") != str(plan.id) or not self._available(image, plan.id, content):
             raise EngineError(
-                f"{self.where} says it took {image.label}, but has no image {plan.id}", hint="see the daemon's log"
+                f"{self.where} says it took {image.label}, but has no image {plan.id} with all its content",
+                hint="see the daemon's log",
             )
         ids = [str(each) for each in plan.chosen.diff_ids]
         if (there.get("RootFS") or {}).get("Layers") != ids:
             raise Damaged(f"{self.where}: {image.label} arrived with other layers than were sent")
 
     def _name(self, digest: Digest, names: Sequence[str]) -> None:
+        """Give the image its names, and ask for each of them afterwards."""
         there = self._client.inspect(str(digest)) or {}
-        for name in names:
+        for name in _tags(names):
             reference = Reference.parse(name)
-            if reference.tag and reference.familiar not in (there.get("RepoTags") or []):
+            if name not in (there.get("RepoTags") or []):
                 self._client.do("POST", f"/images/{digest}/tag", repo=reference.repository, tag=reference.tag)
+            found = (self._client.inspect(name) or {}).get("Id", "nothing")
+            if found != str(digest):
+                raise EngineError(
+                    f"{self.where}: {name} is {found:.80} there and not {digest}", hint="run the same command again"
+                )
 
     def _drop_temporary(self, digest: Digest) -> None:
         """Take away the name the pull gave it, also one that a killed run left; never an image's last name."""
@@ -350,6 +444,20 @@ class DockerSink:
 
     def close(self, *, failed: bool) -> None:
         self._client.close()
+
+
+def _tags(names: Sequence[str]) -> list[str]:
+    """Names as Docker keeps them: with a tag, and without a digest; one that has only a digest is none."""
+    found = [Reference.parse(name) for name in names]
+    return list(dict.fromkeys(f"{each.repository}:{each.tag}" for each in found if each.tag))
+
+
+def _nameless(names: Sequence[str]) -> str:
+    """What is to be said of an image that gets no name."""
+    if _tags(names):
+        return ""
+    why = f"Docker keeps no name like {names[0]!r:.100}" if names else "it has none in the bundle"
+    return f"it has no name there, as {why}; --retag gives it one"
 
 
 class _Archive:
@@ -376,7 +484,7 @@ class _Archive:
         entries = [{**entry, "annotations": name_annotations(name)} for name in names] or [entry]
         saved = {
             "Config": _blob_name(chosen.config.digest),
-            "RepoTags": [Reference.parse(name).familiar for name in names] or None,
+            "RepoTags": list(names) or None,
             "Layers": [_blob_name(each.digest) for each in chosen.layers],
         }
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}

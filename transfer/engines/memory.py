@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from transfer.engines.base import (
@@ -85,9 +85,16 @@ class MemorySink:
 
     traits = SinkTraits(keeps_digest=True)
     where = "memory"
+    platform: Platform | None = None
 
     def __init__(self, held: MemoryImages) -> None:
         self._held = held
+
+    def taken(
+        self, image: Image, names: Sequence[str], content: Content, beside: Collection[Digest]
+    ) -> dict[str, Digest]:
+        roots = self._held.roots
+        return {n: roots[n].digest for n in names if n in roots and roots[n].digest not in {image.root.digest, *beside}}
 
     def lacking(self, image: Image, content: Content) -> list[Descriptor] | None:
         missing = [layer for layer in image.layers if layer.digest not in self._held.blobs]

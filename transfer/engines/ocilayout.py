@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from transfer.engines.base import (
@@ -24,6 +24,7 @@ from transfer.engines.base import (
     walk,
 )
 from transfer.errors import Damaged, FormatError, NotFound, TransferError, UsageError, from_os_error
+from transfer.folders import real_folders
 from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
 from transfer.streams import (
     Readable,
@@ -50,7 +51,7 @@ def entry_names(descriptor: Descriptor) -> tuple[str, ...]:
     if full and is_name(full):
         return (Reference.parse(full).familiar,)
     name = descriptor.annotations.get(REF_NAME, "")
-    return (name,) if name and name.isprintable() and len(name) < 600 else ()
+    return (name,) if name.strip() and name.isprintable() and len(name) < 600 else ()
 
 
 def name_annotations(name: str) -> dict[str, str]:
@@ -188,6 +189,7 @@ class LayoutSink:
     """An OCI layout folder to fill. Blobs appear by rename once verified; index.json last."""
 
     traits = SinkTraits(keeps_digest=True)
+    platform: Platform | None = None
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -195,7 +197,7 @@ class LayoutSink:
         if _is_bundle(folder):
             raise UsageError(f"{folder} is a bundle, not a place for images", hint="name another folder")
         try:
-            (folder / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+            real_folders(folder, "blobs", "blobs/sha256")
             for place in (folder, *(folder / "blobs").iterdir()):
                 sweep(place)
         except OSError as error:
@@ -203,6 +205,17 @@ class LayoutSink:
         if not (folder / "oci-layout").exists():
             publish(folder / "oci-layout", LAYOUT)
         self._sound: set[Digest] = set()
+        self._together: dict[str, set[Digest]] = {}
+
+    def taken(
+        self, image: Image, names: Sequence[str], content: Content, beside: Collection[Digest]
+    ) -> dict[str, Digest]:
+        """What several images of one import share as a name stays with all of them, as an index.json may have it."""
+        for name in names:
+            self._together.setdefault(name, set()).update(beside)
+        mine = {image.root.digest, *beside}
+        held = {name: each.digest for each in self._entries() if each.digest not in mine for name in entry_names(each)}
+        return {name: held[name] for name in names if name in held}
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / "blobs" / digest.algorithm / digest.hex
@@ -247,7 +260,7 @@ class LayoutSink:
 
     def _put(self, digest: Digest, blocks: Iterator[bytes]) -> None:
         path = self._path(digest)
-        path.parent.mkdir(exist_ok=True)
+        real_folders(self._folder, f"blobs/{digest.algorithm}")
         with publishing(path) as write:
             for block in blocks:
                 write(block)
@@ -264,14 +277,19 @@ class LayoutSink:
             value = parse_object(read_small(path), str(path)) if path.exists() else {}
             entries = value.get("manifests") or []
             before = canonical_json(entries)
-            moved = set(names)
-            entries = [e for e in entries if not moved & set(entry_names(Descriptor.parse(e, str(path))))]
+            entries = [e for e in entries if not self._yields(Descriptor.parse(e, str(path)), root, set(names))]
             entries += [{**root.as_json(), "annotations": name_annotations(name)} for name in names]
             if not names and all(e["digest"] != str(root.digest) for e in entries):
                 entries.append(root.as_json())
             if canonical_json(entries) != before:
                 value |= {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
                 publish(path, canonical_json(value))
+
+    def _yields(self, entry: Descriptor, root: Descriptor, names: set[str]) -> bool:
+        """Whether an entry goes, as its name is given anew. One whose image shares the name stays."""
+        hit = names & set(entry_names(entry))
+        shares = entry.digest != root.digest and any(entry.digest in self._together.get(name, ()) for name in hit)
+        return bool(hit) and not shares
 
     def close(self, *, failed: bool) -> None:
         """Every image was published as it came."""

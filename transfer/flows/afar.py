@@ -47,18 +47,19 @@ def check(reach: Reach, name: str, observer: Observer) -> FarChecked:
         index = _read(depot, f"{name}/{INDEX}", MAX_DOCUMENT, where)
         manifest = head.parse_index(index, f"{where}/{INDEX}")
         data = _document(depot, name, manifest.digest, where)
-        config, _, _ = head.parse_manifest(data, f"{where}: manifest")
+        config, catalogs, packs = head.parse_manifest(data, f"{where}: manifest")
         header = head.parse_header(_document(depot, name, config.digest, where), f"{where}: header")
+        head.agreed(header, catalogs, packs, where)
         blobs = [*header.catalog, *header.packs]
         observer(Planned("verify", sum(blob.size for blob in blobs)))
         found = []
         held = depot.stat([f"{name}/{blob.path}" for blob in blobs])
-        for blob, there in zip(blobs, held, strict=True):
+        for number, (blob, there) in enumerate(zip(blobs, held, strict=True)):
             fault = GONE
             if there and there.finished:
                 fault = depot.check(f"{name}/{blob.path}", blob.digest, blob.size)
             if fault:
-                packed = blob in header.packs
+                packed = number >= len(header.catalog)
                 users = header.users(header.frames_in(blob)) if packed else tuple(i.label for i in header.images)
                 found.append(Damage(blob.path, None, fault, users))
             observer(Advanced("verify", blob.size))

@@ -22,12 +22,11 @@ from transfer.engines.ocilayout import LayoutSource
 from transfer.errors import MissingPart, TransferError
 from transfer.events import Noted, Observer
 from transfer.flows.load import BundleContent, Loaded, load, load_into_docker
+from transfer.flows.naming import Rename
 from transfer.flows.select import open_file_sink, split_transport
 from transfer.flows.stores import StoreChoice, reading, remember, spacious
 from transfer.model import Digest, Image, Platform
 from transfer.work import Pool
-
-Rename = Callable[[Sequence[str]], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,7 @@ class Target:
     platform: Platform | None = None
     way: Way = "auto"
     jobs: int | None = None
+    keep_tags: bool = False
 
 
 @dataclass
@@ -62,7 +62,7 @@ def arrive(
 ) -> Arrival:
     """Import the images; take the bundle into the store meanwhile; then import what was staged and is complete now."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(reading(choice))
+        stack.enter_context(reading(choice, adopting=True))
         side = stack.enter_context(Pool(1, "adopt"))
         taking: list[Future[tuple[Adopted | None, TransferError | None]]] = []
 
@@ -123,10 +123,20 @@ def land(
                 observer=observer,
                 help_out=help_out,
                 ready=ready,
+                keep_tags=target.keep_tags,
             )
         content = BundleContent(bundle, observer, threaded=target.jobs != 0)
         return load(
-            bundle, images, rename, sink, content, jobs=target.jobs, observer=observer, help_out=help_out, ready=ready
+            bundle,
+            images,
+            rename,
+            sink,
+            content,
+            jobs=target.jobs,
+            observer=observer,
+            help_out=help_out,
+            ready=ready,
+            keep_tags=target.keep_tags,
         )
 
 

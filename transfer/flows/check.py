@@ -19,6 +19,7 @@ from transfer.errors import Damaged, MissingPart, NotFound, TransferError
 from transfer.events import Advanced, Done, Observer, Planned
 from transfer.flows.load import BundleContent
 from transfer.flows.parity import recovery_at
+from transfer.flows.vouching import vouch
 from transfer.model import Digest
 from transfer.streams import open_plain, read_small
 from transfer.work import Pool, default_jobs, ordered_map
@@ -70,6 +71,7 @@ def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, lib
         recovery, spoiled = _recovery(bundle, observer)
         found += spoiled
         observer(Done("verify"))
+        found += _catalog(bundle, {each.file for each in found})
         rebuilt, elsewhere = 0, len(bundle.header.packs) - len(packs)
         if deep and elsewhere:
             raise MissingPart(
@@ -90,6 +92,30 @@ def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, lib
             time.monotonic() - started,
             elsewhere,
         )
+
+
+def _catalog(bundle: Bundle, wrong: set[str]) -> list[Damage]:
+    """What an import would refuse of the catalog, or of what the header says of the images.
+
+    A delta's catalog cannot be read without what it builds on; where that is not here, nothing is said of it.
+    """
+    if any(blob.path in wrong for blob in bundle.header.catalog):
+        return []
+    everyone = tuple(image.label for image in bundle.images)
+    name = bundle.header.catalog[0].path if bundle.header.catalog else "catalog"
+    try:
+        bundle.catalog()
+    except MissingPart as error:
+        return [] if bundle.is_delta else [Damage(name, None, error.message, everyone)]
+    except Damaged as error:
+        return [Damage(name, None, error.message, everyone)]
+    found = []
+    for image in bundle.images:
+        try:
+            vouch(bundle, image)
+        except (Damaged, MissingPart) as error:
+            found.append(Damage(f"image {image.label}", None, error.message, (image.label,)))
+    return found
 
 
 def _expected(bundle: Bundle) -> list[head.Blob]:
@@ -150,7 +176,7 @@ def _explain(bundle: Bundle, blob: head.Blob, problem: str) -> list[Damage]:
     everyone = tuple(image.label for image in bundle.images)
     if blob in bundle.header.catalog:
         return [Damage(blob.path, None, problem, everyone)]
-    number, frames = bundle.header.packs.index(blob), bundle.header.frames_in(blob)
+    number, frames = bundle.number_of(blob), bundle.header.frames_in(blob)
     if problem == GONE:
         return [Damage(blob.path, None, problem, bundle.header.users(frames))]
     try:
@@ -161,7 +187,7 @@ def _explain(bundle: Bundle, blob: head.Blob, problem: str) -> list[Damage]:
     lost = sorted(set(offsets.values()) - {offsets[at] for at in sound if at in offsets})
     if not lost:
         return [Damage(blob.path, None, f"{problem}, but every frame in it is sound", ())]
-    return [Damage(blob.path, frame, problem, bundle.header.users([frame])) for frame in lost]
+    return [Damage(blob.path, frame, problem, bundle.header.users(range(frame, frame + 1))) for frame in lost]
 
 
 def _sound_offsets(path: Path) -> list[int]:

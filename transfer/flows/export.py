@@ -15,6 +15,7 @@ from pathlib import Path
 from transfer import __version__
 from transfer.bundle.base import Base
 from transfer.bundle.catalog import OPAQUE, PLAIN
+from transfer.bundle.library import EMPTY, Shelf
 from transfer.bundle.reader import Bundle
 from transfer.bundle.writer import BundleWriter, Sealed, clean_up
 from transfer.chunks.cut import Cutter
@@ -22,6 +23,7 @@ from transfer.chunks.layer import raw, split
 from transfer.engines.base import Found, ImageSource, Offer
 from transfer.errors import Damaged, NotFound, UsageError
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
+from transfer.flows.vouching import vouch
 from transfer.model import Digest, Image, Recipe
 from transfer.streams import LAYER_BLOCK, MAX_DOCUMENT, IterReader, blocks, parse_object
 from transfer.work import Pool, ahead_of, aside, default_jobs
@@ -101,6 +103,9 @@ def export(
                 observer(Noted(f"taking up the unfinished export in {folder}: {len(writer.kept)} chunks are packed"))
             run = _Run(source, writer, observer, built, jobs=threads)
             sealed = run.all(found)
+            if not weigh:
+                _look_at(sealed, base)
+                writer.publish(sealed)
         finally:
             writer.close()
     packed = sealed.header.totals["packed_bytes"]
@@ -230,6 +235,18 @@ class _Run:
                     )
                 parts = Cutter(self._writer).cut(raw(IterReader(iter([data]))))
                 self._writer.end_blob(Recipe(layer.digest, len(data), PLAIN, parts))
+
+
+def _look_at(sealed: Sealed, base: Sequence[Bundle]) -> None:
+    """Open the bundle as an importer would, before it is one. What cannot be imported is no finished export.
+
+    FormatError if it is not sound: that is a bug of this program, told here and not on the far side.
+    """
+    library = base[0].library if base else EMPTY
+    with Bundle(sealed.folder, index=sealed.index, library=Shelf(base, [library])) as bundle:
+        bundle.catalog()
+        for image in bundle.images:
+            vouch(bundle, image)
 
 
 def _merged(images: Sequence[Image]) -> list[Image]:

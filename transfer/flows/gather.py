@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,7 +19,9 @@ from transfer.bundle.store import Store
 from transfer.errors import Damaged, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows import parity
+from transfer.flows.recut import SCRATCH
 from transfer.flows.stores import StoreChoice, reading, spacious
+from transfer.folders import scratch
 from transfer.model import Digest, Image
 from transfer.streams import copy_verified, parse_object, publish, read_small
 from transfer.work import default_jobs
@@ -61,6 +62,7 @@ class Gathering:
         self._shelf, self._observer = shelf, observer
         self._store: Store | None = choice.store
         self._scratch: list[Path] = []
+        self._stack = contextlib.ExitStack()
         self._folders = [each for folder in folders for each in (folder, folder / AGAIN) if each.is_dir()] or list(
             folders
         )
@@ -85,8 +87,7 @@ class Gathering:
 
     def close(self) -> None:
         self.bundle.__exit__()
-        for each in self._scratch:
-            shutil.rmtree(each, ignore_errors=True)
+        self._stack.close()
 
     @property
     def several(self) -> bool:
@@ -122,7 +123,7 @@ class Gathering:
     def _users(self) -> tuple[str, ...]:
         """The images that need a pack which is not here."""
         header = self.bundle.header
-        return header.users(frame for blob in self.bundle.missing_packs() for frame in header.frames_in(blob))
+        return header.users(*(header.frames_in(blob) for blob in self.bundle.missing_packs()))
 
     def _lack(self, images: Sequence[Image]) -> bool:
         users = set(self._users())
@@ -142,9 +143,9 @@ class Gathering:
 
     def _restore(self, found: rec.Recovery, lost: Sequence[rec.Part]) -> None:
         where = self._store.root if self._store and os.access(self._store.root, os.W_OK) else spacious()
-        scratch = Path(tempfile.mkdtemp(prefix=".transfer-base-", dir=where))
-        self._scratch.append(scratch)
-        parity.restore(self.bundle, found, lost, scratch, self._observer, default_jobs())
+        made = self._stack.enter_context(scratch(where, SCRATCH))
+        self._scratch.append(made)
+        parity.restore(self.bundle, found, lost, made, self._observer, default_jobs())
         self._again()
 
     def _again(self) -> None:

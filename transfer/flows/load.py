@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from transfer.bundle.reader import Bundle
@@ -16,8 +16,10 @@ from transfer.chunks.name import ID_SIZE
 from transfer.engines.base import ImageSink, Landed, PlatformImage
 from transfer.engines.daemon import DockerClient
 from transfer.engines.docker import TEMPORARY, DockerSink, Way
-from transfer.errors import EngineError, MissingPart, OtherContent, TransferError, UsageError
+from transfer.errors import EngineError, MissingPart, OtherContent, TransferError, one_failure
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
+from transfer.flows.naming import Move, Named, Rename, name_all
+from transfer.flows.vouching import vouch
 from transfer.model import Descriptor, Digest, Image, Platform
 from transfer.serve.registry import Registry
 from transfer.streams import BLOCK, IterReader, verified
@@ -72,6 +74,10 @@ class BundleContent:
     def document(self, digest: Digest) -> bytes:
         return self._bundle.document(digest)
 
+    def vouch(self, image: Image) -> None:
+        """FormatError if the header does not say of the image what its documents say, or a layer has no recipe of its size."""
+        vouch(self._bundle, image)
+
     def forgo(self, digests: Iterable[Digest]) -> None:
         """Whoever was to have these layers failed."""
         if self.rebuilding:
@@ -122,6 +128,7 @@ class _Job:
     image: Image
     names: tuple[str, ...]
     missing: frozenset[Digest]
+    moves: tuple[Move, ...] = ()
 
     def lacking(self) -> list[Descriptor]:
         """The layers that are to be sent, in order."""
@@ -131,7 +138,7 @@ class _Job:
 def load(
     bundle: Bundle,
     images: Sequence[Image],
-    rename: Callable[[Sequence[str]], tuple[str, ...]],
+    rename: Rename,
     sink: ImageSink,
     content: BundleContent,
     *,
@@ -139,8 +146,11 @@ def load(
     observer: Observer,
     help_out: Callable[[], bool] = lambda: False,
     ready: Callable[[], None] = lambda: None,
+    keep_tags: bool = False,
 ) -> Loaded:
     """Bring the images in. One that fails does not stop the others; if all fail, the first failure is raised.
+
+    With `keep_tags` a name that another image has stays with that one.
 
     Where a delta lacks what it builds on, `help_out` is asked once for more bundles in its library. `ready` is called when all that is
     needed is at hand and before anything is changed.
@@ -151,12 +161,8 @@ def load(
     done = False
     try:
         require(bundle, ordered)
-        names = [rename(image.names) for image in ordered]
-        taken = [name for each in names for name in each]
-        twice = sorted({name for name in taken if taken.count(name) > 1})
-        if twice:
-            raise UsageError(f"two images would be called {twice[0]}", hint="give each a name of its own with --retag")
-        todo = [_job(image, each, sink, content, observer) for image, each in zip(ordered, names, strict=True)]
+        named = name_all(ordered, rename, sink, content, keep_tags=keep_tags)
+        todo = [_job(each, sink, content, observer) for each in named]
         parallel = sink.traits.parallel if threads > 1 else 1
         turns = [job for job, error in todo if not error]
         if parallel > 1 and not bundle.is_delta:  # in another order a delta decodes more of its bases' frames twice
@@ -199,10 +205,10 @@ def require(bundle: Bundle, images: Sequence[Image]) -> None:
         return
     catalog, packs = bundle.catalog(), bundle.header.packs
     for image in images:
-        frames = catalog.frames_for((layer.digest for layer in image.layers), carried=bundle.is_delta)
-        lost = sorted(
-            {packs[catalog.frames[f].pack].path for f in frames} & {b.path for b in packs if b.digest in gone}
-        )
+        known = [layer.digest for layer in image.layers if layer.digest in catalog.recipes]
+        frames = catalog.frames_for(known, carried=bundle.is_delta)
+        needed = {packs[catalog.frames[frame].pack] for frame in frames}
+        lost = sorted(each.path for each in needed if each.digest in gone)
         if lost:
             raise MissingPart(
                 f"{bundle.folder}: {image.label} needs {', '.join(lost[:3])}"
@@ -213,18 +219,22 @@ def require(bundle: Bundle, images: Sequence[Image]) -> None:
 
 
 def _job(
-    image: Image, names: tuple[str, ...], sink: ImageSink, content: BundleContent, observer: Observer
+    named: Named, sink: ImageSink, content: BundleContent, observer: Observer
 ) -> tuple[_Job, TransferError | None]:
-    """What the image lacks. A failure here is that image's own."""
+    """What the image lacks. A failure here is that image's own, and before it nothing of the image is touched."""
+    image, names = named.image, named.names
+    if named.error:
+        return _Job(image, names, frozenset()), named.error
     try:
+        content.vouch(image)
         missing = sink.lacking(image, content)
-    except TransferError as error:
-        return _Job(image, names, frozenset()), error
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this image's, and the others go on
+        return _Job(image, names, frozenset()), one_failure(error, image.label)
     if missing is None:
         observer(Skipped(image.label, "already there"))
     elif len(missing) < len(image.layers):
         observer(Skipped(image.label, f"{len(image.layers) - len(missing)} of {len(image.layers)} layers are there"))
-    return _Job(image, names, frozenset(layer.digest for layer in missing or ())), None
+    return _Job(image, names, frozenset(layer.digest for layer in missing or ()), named.moves), None
 
 
 def _chunks(bundle: Bundle, layer: Descriptor) -> int:
@@ -291,7 +301,8 @@ class _Landing:
 
     def _one(self, job: _Job, settled: Callable[[], None]) -> Landed:
         try:
-            return self._sink.land(job.image, job.names, self._content, settled)
+            landed = self._sink.land(job.image, job.names, self._content, settled)
+            return replace(landed, moved=tuple((each.name, each.holder) for each in job.moves))
         except (OtherContent, EngineError):
             self._content.recheck(layer.digest for layer in job.lacking())
             raise
@@ -302,20 +313,25 @@ class _Landing:
         """Note how it went."""
         try:
             landed = future.result()
-        except TransferError as error:
+        except Exception as unknown:  # noqa: BLE001 - whatever it is, it is this image's, and the others go on
+            error = one_failure(unknown, job.image.label)
             self._failed.append(Failed(job.image, job.names, error))
             self._content.forgo(job.missing)
             self._observer(Noted(f"{job.image.label} failed: {error.message}"))
             return
         self._landed.append(landed)
         verb = "is in place" if landed.status == "imported" else "was there already"
-        self._observer(Noted(f"{job.image.label} {verb} ({landed.id.short})"))
+        self._observer(
+            Noted(f"{job.image.label} {verb} ({landed.id.short})" + (f"; {landed.note}" if landed.note else ""))
+        )
+        for name, holder in landed.moved:
+            self._observer(Noted(f"the name {name} was image {holder.short}'s, and is image {landed.id.short}'s now"))
 
 
 def load_into_docker(
     bundle: Bundle,
     images: Sequence[Image],
-    rename: Callable[[Sequence[str]], tuple[str, ...]],
+    rename: Rename,
     *,
     way: Way,
     platform: Platform | None = None,
@@ -323,6 +339,7 @@ def load_into_docker(
     observer: Observer,
     help_out: Callable[[], bool] = lambda: False,
     ready: Callable[[], None] = lambda: None,
+    keep_tags: bool = False,
 ) -> Loaded:
     """`load` into the Docker found here, with a registry beside it for daemons that would rather pull."""
     content = BundleContent(bundle, observer, threaded=jobs != 0)
@@ -343,6 +360,7 @@ def load_into_docker(
                 observer=observer,
                 help_out=help_out,
                 ready=ready,
+                keep_tags=keep_tags,
             )
         except EngineError:
             if registry.failures:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from transfer.chunks.erasure import decode, encode
 from transfer.errors import Damaged, FormatError, MissingPart, NoSpace, NotFound, TransferError, from_os_error
 from transfer.events import Advanced, Done, Noted, Observer, Planned
 from transfer.flows.ship import File, files_of, in_memory
+from transfer.folders import own_folder, remove_folder, remove_ours
 from transfer.model import Digest
 from transfer.streams import (
     IterReader,
@@ -61,6 +63,10 @@ def read_recovery(bundle: Bundle) -> Recovery | None:
     return None
 
 
+_FILES = re.compile(r"[0-9a-f]{64}|\.[0-9]+\.tmp", re.ASCII)
+"""The files of ours in a bundle's folder for recovery files."""
+
+
 def make(bundle: Bundle, share: int, observer: Observer) -> Recovery:
     """Recovery files in the bundle's own folder, unless they are there. Each pack is checked while it is read."""
     made = read_recovery(bundle)
@@ -71,14 +77,13 @@ def make(bundle: Bundle, share: int, observer: Observer) -> Recovery:
     folder = bundle.folder / rec.FOLDER
     try:
         (bundle.folder / rec.NAME).unlink(missing_ok=True)
-        folder.mkdir(exist_ok=True)
-        for left in folder.iterdir():
-            left.unlink()
+        own_folder(bundle.folder, rec.FOLDER)
+        remove_ours(bundle.folder, rec.FOLDER, _FILES)
         free = os.statvfs(folder)
     except OSError as error:
         raise from_os_error(error, f"writing {folder}") from error
     if needed > free.f_bavail * free.f_frsize:
-        folder.rmdir()
+        remove_folder(bundle.folder, rec.FOLDER)
         raise NoSpace(f"{folder}: the recovery files need {needed / 1e6:.1f} MB", hint="free some space there")
     observer(Planned("parity", sum(blob.size for blob in bundle.header.packs)))
     made = replace(planned, groups=tuple(_encode(bundle, group, observer) for group in planned.groups))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,11 +11,11 @@ from transfer.engines.base import Found, ImageSource
 from transfer.errors import TransferError
 from transfer.events import Event, Noted, Observer, Planned
 from transfer.flows.export import export
+from transfer.folders import scratch
 from transfer.model import Digest
 
 _LEVEL = 1
-_STALE = 86400
-"""A folder that a killed run left is removed after so long (seconds)."""
+SCRATCH = ".transfer-base-"
 
 
 @contextlib.contextmanager
@@ -30,14 +27,9 @@ def recut(
     if not found:
         yield None
         return
-    for left in place.glob(".transfer-base-*"):
-        if time.time() - left.stat().st_mtime > _STALE:
-            shutil.rmtree(left, ignore_errors=True)
     observer(Noted(f"reading {len(found)} images of {source.where} again: the delta builds on their layers"))
-    with tempfile.TemporaryDirectory(prefix=".transfer-base-", dir=place) as folder:
-        yield Bundle(
-            export(source, found, Path(folder) / "b", level=_LEVEL, jobs=jobs, observer=_quieter(observer)).bundle
-        )
+    with scratch(place, SCRATCH) as folder:
+        yield Bundle(export(source, found, folder / "b", level=_LEVEL, jobs=jobs, observer=_quieter(observer)).bundle)
 
 
 def holding(source: ImageSource, layers: set[Digest]) -> list[Found]:

@@ -61,12 +61,12 @@ def need_store(choice: StoreChoice) -> Store:
 
 
 @contextlib.contextmanager
-def reading(choice: StoreChoice) -> Iterator[None]:
-    """Nothing is removed from the store meanwhile; where there can be no store, that is no matter."""
+def reading(choice: StoreChoice, *, adopting: bool = False) -> Iterator[None]:
+    """Nothing is removed from the store meanwhile (`adopting`: it is made if need be); where there can be no store, that is no matter."""
     with contextlib.ExitStack() as stack:
         if choice.store:
             try:
-                stack.enter_context(choice.store.reading())
+                stack.enter_context(choice.store.reading(adopting=adopting))
             except TransferError:
                 if choice.explicit:
                     raise
@@ -223,7 +223,7 @@ def accept(store: Store, data: bytes, where: str, *, anew: bool) -> Accepted:
             if given.serial <= site.serial:
                 site.serial = -1
                 sites.put(site)
-        new = sites.accept(given, found)
+        new = sites.accept(given, found, anew=anew)
     return Accepted(given, tuple(found), tuple(unknown), new)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from transfer.chunks.name import chunk_id
 from transfer.errors import FormatError, Locked, MediumError, NotFound, TransferError, from_os_error
+from transfer.folders import plain
 from transfer.model import Digest
 from transfer.ship.base import (
     PART,
@@ -35,6 +36,7 @@ SYNC_EVERY = 64 << 20
 PATIENCE = 30.0
 """Seconds to wait for another one's lock."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass
@@ -97,7 +99,12 @@ class FolderDepot:
         with self._within(f"{folder}/{LOCK}", create=True) as (at, base):
             until = time.monotonic() + self._patience
             while True:
-                fd = os.open(base, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=at)
+                fd = os.open(base, _LOCK, 0o666, dir_fd=at)
+                if not plain(fd):
+                    os.close(fd)
+                    raise MediumError(
+                        f"{self.where}/{folder}/{LOCK} is no plain file of this program's", hint="remove it"
+                    )
                 if _share(fd, token) and _same(fd, base, at):
                     break
                 os.close(fd)
@@ -191,11 +198,11 @@ class FolderDepot:
         """The unfinished file, cut to `offset`, with the hash of what stays."""
         self._let_go()
         with self._within(name, create=True) as (at, base):
-            fd = os.open(unfinished(base), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=at)
+            fd = os.open(unfinished(base), _LOCK, 0o666, dir_fd=at)
             file = _Growing(name, fd, offset, hashlib.sha256() if self._hashed else None, offset)
             self._growing = file
             there = os.fstat(fd)
-            if not stat.S_ISREG(there.st_mode) or there.st_nlink > 1:
+            if not plain(fd):
                 raise MediumError(f"{self.where}/{name}: its unfinished file is no plain file", hint="remove it")
             if offset > there.st_size:
                 raise FormatError(f"{self.where}/{name}: bytes at {offset}, beyond its end at {there.st_size}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pwd
 import select
+import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from transfer.errors import CutOff, FormatError, MediumError, TransferError, Usa
 from transfer.model import Digest
 from transfer.ship import wire
 from transfer.ship.base import Depot, split_name
+from transfer.ship.confined import Confined, one_folder
 from transfer.ship.folder import PATIENCE, FolderDepot
 from transfer.ship.wire import Channel, Ended, Talk
 
@@ -68,8 +71,10 @@ class Receiver:
         supply: Supply | None = None,
         import_: Import | None = None,
         patience: float = PATIENCE,
+        most: int = 0,
     ) -> None:
-        self._channel, self._inbox, self._patience = channel, inbox, patience
+        """`most`: bytes that may lie in the inbox (0: no limit)."""
+        self._channel, self._inbox, self._patience, self._most = channel, inbox, patience, most
         self._supply, self._import = supply, import_
         self._talk = Talk(channel, "the sender")
         self._depot: Depot | None = None
@@ -101,7 +106,8 @@ class Receiver:
                 raise FormatError("the sender does not say hello")
             wire.meet(hello, "the sender")
             self._root = choose_root(str(hello.get("folder", "")), self._inbox)
-            self._depot = FolderDepot(self._root, patience=self._patience)
+            depot = FolderDepot(self._root, patience=self._patience)
+            self._depot = Confined(depot, str(self._root), self._most) if self._inbox else depot
         except TransferError as error:
             self._fail(0, error)
             return False
@@ -205,19 +211,28 @@ class Receiver:
         split_name(folder)
         return {"bytes": self._place.free(folder)}
 
-    def _take_supply(self, call: dict[str, Any]) -> dict[str, Any]:
-        folder, files = _text(call["folder"]), _pairs(call["files"])
+    def _one_folder(self, call: dict[str, Any]) -> str:
+        """The folder of a bundle, which is no link."""
+        folder = _text(call["folder"])
+        if self._inbox:
+            one_folder(folder)
         split_name(folder)
+        self._place.list(folder)
+        return folder
+
+    def _take_supply(self, call: dict[str, Any]) -> dict[str, Any]:
+        folder, files = self._one_folder(call), _pairs(call["files"])
         count = 0
         for name, digest, size in files:
             split_name(f"{folder}/{name}")
+            if name != f"blobs/{Digest.parse(digest).algorithm}/{Digest.parse(digest).hex}":
+                continue  # what is named by its content can be supplied, and nothing else
             if self._supply and self._place.stat([f"{folder}/{name}"]) == [None]:
                 count += self._supply(self._root / folder / name, Digest.parse(digest), _whole(size))
         return {"count": count}
 
     def _run_import(self, call: dict[str, Any]) -> dict[str, Any]:
-        folder = _text(call["folder"])
-        split_name(folder)
+        folder = self._one_folder(call)
         if self._import is None:
             raise UsageError(
                 "this receiver only takes files in", hint="import there by hand, or let it: receive --allow-import"
@@ -252,18 +267,45 @@ def choose_root(folder: str, inbox: Path | None) -> Path:
         folder = folder[2:]
     base = inbox.resolve() if inbox else Path.home()
     root = Path(os.path.normpath(base / folder))
-    if inbox and root != base and base not in root.parents:
+    if inbox and root != base:
         raise UsageError(
-            f"{folder} is outside the inbox of this receiver", hint=f"ship to {base}, or to a folder in it"
+            f"{folder} is not the inbox of this receiver", hint=f"ship to {base}, or name no folder: HOST: alone"
         )
     if inbox and not base.is_dir():
         raise MediumError(f"the inbox {base} is no folder", hint="make it, or name another: receive --inbox DIR")
-    here = base
-    for part in root.relative_to(base).parts if inbox else ():
-        here /= part
-        if os.path.islink(here):  # noqa: PTH114 - Path.is_symlink raises for a name that is too long
-            raise UsageError(f"{here} is a link, which may lead out of the inbox", hint="name another folder")
     return root
+
+
+def sound_inbox(inbox: Path, site: str = "") -> Path:
+    """The folder a sender is confined to: the inbox, or the site's own in it, which is made. UsageError for one that gives more away than bundles."""
+    base = inbox.resolve()
+    if base == Path(base.anchor) or base in _homes() or (base / ".ssh").exists():
+        raise UsageError(
+            f"the inbox {base} is a home, or holds .ssh: a sender could write there what is no bundle",
+            hint="make a folder for bundles alone: receive --inbox /srv/inbox",
+        )
+    if not site or not base.is_dir():
+        return base
+    place = base / site
+    try:
+        with contextlib.suppress(FileExistsError):
+            place.mkdir(mode=0o700)
+        if not stat.S_ISDIR(place.lstat().st_mode):
+            raise UsageError(f"{place} is no folder", hint="remove it, or name another site")
+    except OSError as error:
+        raise from_os_error(error, f"making {place}") from error
+    return place
+
+
+def _homes() -> set[Path]:
+    """The homes of this host's users, as far as they are known."""
+    mine = set()
+    with contextlib.suppress(RuntimeError):
+        mine.add(Path.home().resolve())
+    return mine | {Path(each.pw_dir) for each in pwd.getpwall() if each.pw_dir not in _NO_HOMES}
+
+
+_NO_HOMES = {"", "/", "/nonexistent", "/dev/null"}
 
 
 def _text(value: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from transfer import __version__
-from transfer.errors import CutOff, FormatError, TransferError
+from transfer.errors import CredentialsError, CutOff, FormatError, Nonsense
 from transfer.model import Digest
 from transfer.ship import wire
 from transfer.ship.base import WINDOW, Held, Traits
@@ -16,6 +16,16 @@ from transfer.ship.wire import Channel, Ended, Talk
 from transfer.work import background
 
 R = TypeVar("R")
+ONLY_RECEIVES = "the key there may only receive (it has no --allow-import)"
+IMPORT_THERE = "ship without --import, and import over there: transfer import FOLDER"
+
+
+def _held(said: Any) -> Held:
+    """What a far side says of a file. TypeError or ValueError for nonsense."""
+    size, finished = said
+    if type(size) is not int or size < 0 or type(finished) is not bool:
+        raise ValueError("no size")
+    return Held(size, finished)
 
 
 class NoReceiver(Exception):
@@ -58,9 +68,9 @@ class ReceiverDepot:
             greeted.set()
         self._talk.begin()
         kind, body = self._hear()
-        hello = wire.body_of(body, where)
+        hello = self._body(body)
         if kind != wire.HELLO:
-            raise FormatError(f"{where}: it does not say hello", hint="that is no transfer program")
+            raise Nonsense(f"{where}: it does not say hello")
         wire.meet(hello, where)
         self.features = self._sound(lambda: frozenset(str(each) for each in hello.get("features", [])))
         self._wait(0)
@@ -70,8 +80,16 @@ class ReceiverDepot:
     def _hear(self) -> tuple[int, bytes]:
         try:
             return self._talk.hear()
+        except FormatError as error:
+            raise Nonsense(error.message) from error
         except Ended as end:
             raise CutOff(f"{self.where}: the connection ended") from end
+
+    def _body(self, body: bytes) -> dict[str, Any]:
+        try:
+            return wire.body_of(body, self.where)
+        except FormatError as error:
+            raise Nonsense(error.message) from error
 
     def _call(self, op: str, **words: Any) -> int:
         self._number += 1
@@ -91,7 +109,7 @@ class ReceiverDepot:
                 if block:
                     block(body)
                 continue
-            value = wire.body_of(body, self.where)
+            value = self._body(body)
             if kind == wire.EVENT:
                 event(value)
             elif kind == wire.FAIL and (
@@ -111,7 +129,7 @@ class ReceiverDepot:
         try:
             return read()
         except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
-            raise FormatError(f"{self.where}: a malformed answer") from error
+            raise Nonsense(f"{self.where}: a malformed answer") from error
 
     def hold(self, folder: str, token: str) -> None:
         self._ask("hold", folder=folder, token=token)
@@ -121,8 +139,8 @@ class ReceiverDepot:
         for at in range(0, len(names), 1000):
             found = self._ask("stat", names=list(names[at : at + 1000])).get("held")
             if not isinstance(found, list) or len(found) != len(names[at : at + 1000]):
-                raise FormatError(f"{self.where}: a malformed answer")
-            out += self._sound(lambda found=found: [each and Held(int(each[0]), bool(each[1])) for each in found])  # type: ignore[misc]
+                raise Nonsense(f"{self.where}: a malformed answer")
+            out += self._sound(lambda found=found: [None if each is None else _held(each) for each in found])  # type: ignore[misc]
         return out
 
     def list(self, folder: str) -> dict[str, int]:
@@ -137,7 +155,7 @@ class ReceiverDepot:
             if kind == wire.BLOCK:
                 yield body
                 continue
-            value = wire.body_of(body, self.where)
+            value = self._body(body)
             if value.get("n") == number:
                 if kind == wire.FAIL:
                     raise wire.failure(value)
@@ -183,7 +201,7 @@ class ReceiverDepot:
         if not self._talk.waiting():
             return
         kind, body = self._hear()
-        said = wire.body_of(body, self.where)
+        said = self._body(body)
         if kind == wire.FAIL and self._growing and said.get("n") == self._growing[2]:
             self._growing = None
             raise wire.failure(said)
@@ -220,7 +238,7 @@ class ReceiverDepot:
     ) -> dict[str, Any]:
         """Import over there what was shipped; its progress goes to `event`. The failure is the import's own."""
         if "import" not in self.features:
-            raise TransferError(f"{self.where} does not import")
+            raise CredentialsError(f"{self.where}: {ONLY_RECEIVES}", hint=IMPORT_THERE)
         self._settle()
         return self._wait(self._call("import", folder=folder, options=options), event=event)
 

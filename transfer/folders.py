@@ -1,0 +1,180 @@
+"""Folders that somebody else may have prepared: what lies in them is opened, made and removed by descriptor, never through a link.
+
+Anyone may have made a folder in a shared place before we came: with links in it that lead to our user's files, with hard links to them,
+or owned by him, so that he changes it while we are at work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from transfer.errors import UsageError, from_os_error
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ELSEWHERE = "name a new folder, in one that belongs to you"
+
+
+def own_folder(path: Path, *inner: str, private: bool = False) -> None:
+    """Make the folder and these below it (`a`, `a/b`), or see that they are real folders of ours. UsageError otherwise.
+
+    `path` itself may be given through links by whoever names it; below it no link is followed. `private`: for nobody else to read.
+    """
+    try:
+        path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
+        with _opened(path) as top:
+            _is_ours(top, path)
+            if private and stat.S_IMODE(os.fstat(top).st_mode) & 0o077:
+                os.fchmod(top, 0o700)
+            for name in inner:
+                with _below(top, name, path, make=0o700 if private else 0o777) as fd:
+                    _is_ours(fd, path / name)
+    except OSError as error:
+        raise from_os_error(error, f"making {path}") from error
+
+
+def real_folders(path: Path, *inner: str) -> None:
+    """The same, whoever they belong to: only links on the way are refused."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with _opened(path) as top:
+            for name in inner:
+                with _below(top, name, path, make=0o777):
+                    pass
+    except OSError as error:
+        raise from_os_error(error, f"making {path}") from error
+
+
+def open_own(path: Path, mode: int = 0o666) -> int:
+    """A file of ours for reading and writing, made if it is not there. UsageError for a link, another name of another file, or no file."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise from_os_error(error, f"opening {path}") from error
+    if not plain(fd):
+        os.close(fd)
+        raise UsageError(f"{path} is no plain file of this program's", hint=_ELSEWHERE)
+    return fd
+
+
+def plain(fd: int) -> bool:
+    """Whether an open file is a regular one that has no other name: what is written to it is written nowhere else."""
+    found = os.fstat(fd)
+    return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
+
+
+def remove_ours(path: Path, inner: str, ours: re.Pattern[str], keep: frozenset[str] | set[str] = frozenset()) -> int:
+    """Remove the regular files in a folder below `path` that bear a name of ours and are not to be kept; how many bytes those were.
+
+    Nothing is removed through a link; a folder that is not there, or is none, has nothing to remove.
+    """
+    freed = 0
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError, UsageError),
+        _opened(path) as top,
+        _below(top, inner, path) as fd,
+    ):
+        for name in os.listdir(fd):
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if name not in keep and ours.fullmatch(name) and stat.S_ISREG(found.st_mode):
+                os.unlink(name, dir_fd=fd)
+                freed += found.st_size
+    return freed
+
+
+def remove_folder(path: Path, inner: str) -> None:
+    """Remove an empty folder below `path`; one that holds anything stays."""
+    with contextlib.suppress(OSError), _opened(path) as top:
+        os.rmdir(inner, dir_fd=top)
+
+
+@contextlib.contextmanager
+def scratch(place: Path, prefix: str) -> Iterator[Path]:
+    """A new folder for temporary files, locked while it is in use, so that `clear_scratch` leaves it alone. It is removed at the end."""
+    import tempfile
+
+    clear_scratch(place, prefix)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=place) as folder:
+        fd = os.open(folder, _OPEN)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_SH)
+            yield Path(folder)
+        finally:
+            os.close(fd)
+
+
+def clear_scratch(place: Path, prefix: str, age: float = 86400) -> None:
+    """Remove the temporary folders of ours in a shared place that a killed run left, once they are so old (seconds)."""
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if not entry.name.startswith(prefix) or not entry.is_dir(follow_symlinks=False):
+                    continue
+                found = entry.stat(follow_symlinks=False)
+                if found.st_uid != os.geteuid() or time.time() - found.st_mtime <= age:
+                    continue
+                fd = os.open(entry.path, _OPEN)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                finally:
+                    os.close(fd)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _below(top: int, name: str, path: Path, *, make: int | None = None) -> Iterator[int]:
+    """The folder `name` (`a/b`) below an open one, each step opened on its own. UsageError for a link or a file on the way."""
+    at = os.dup(top)
+    try:
+        for step in name.split("/"):
+            if step in ("", "."):
+                continue
+            if make is not None:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(step, make, dir_fd=at)
+            try:
+                inner = os.open(step, _OPEN, dir_fd=at)
+            except NotADirectoryError as error:
+                raise UsageError(f"{path / name} is a link or no folder", hint=_ELSEWHERE) from error
+            except OSError as error:
+                if (path / name).is_symlink():
+                    raise UsageError(f"{path / name} is a link", hint=_ELSEWHERE) from error
+                raise
+            os.close(at)
+            at = inner
+        yield at
+    finally:
+        os.close(at)
+
+
+def _is_ours(fd: int, path: Path) -> None:
+    """UsageError unless a folder belongs to whom the files belong that this process makes in it (on FAT or NFS that is not always itself)."""
+    owner = os.fstat(fd).st_uid
+    if owner == os.geteuid() or not os.access(path, os.W_OK):
+        return
+    name = f".transfer-{os.getpid()}-{os.urandom(4).hex()}.tmp"
+    probe = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd)
+    try:
+        mine = os.fstat(probe).st_uid
+    finally:
+        os.close(probe)
+        os.unlink(name, dir_fd=fd)
+    if mine != owner:
+        raise UsageError(f"{path} belongs to another user", hint=_ELSEWHERE)

@@ -1,0 +1,144 @@
+"""What a receiver with an inbox lets a sender do: the files of bundles, each in a folder of its own, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from transfer.errors import FormatError, NoSpace, UsageError
+from transfer.model import Digest
+from transfer.ship.base import Depot, Held, Traits, split_name
+
+INDEX = "index.json"
+_NAMED_BY_CONTENT = re.compile(r"(?:again/)?(?:blobs/sha256|recovery)/([0-9a-f]{64})", re.ASCII)
+_OTHERS = re.compile(
+    r"(?:again/)?(?:index\.json|index\.json\.sig|oci-layout|README\.txt|verify\.py|medium\.json|media\.json|recovery\.json)"
+)
+LEAST = 4096
+"""What a file counts at least against the limit (bytes): empty ones take room too."""
+
+
+def one_folder(name: str) -> str:
+    """The folder of a bundle in an inbox: one plain component. FormatError otherwise."""
+    if len(split_name(name)) != 1 or name.startswith("."):
+        raise FormatError(f"{name!r:.200} is no folder for a bundle", hint="one name, without a dot in front")
+    return name
+
+
+def bundle_file(name: str) -> tuple[str, str]:
+    """The folder and the name in it. FormatError for anything but a file that a bundle can have."""
+    folder, _, rest = name.partition("/")
+    one_folder(folder)
+    if not _NAMED_BY_CONTENT.fullmatch(rest) and not _OTHERS.fullmatch(rest):
+        raise FormatError(
+            f"{name!r:.200} is no file of a bundle", hint="this receiver takes bundles in, and nothing else"
+        )
+    return folder, rest
+
+
+class Confined:
+    """A depot of which only bundles' files can be seen and written, up to so many bytes in all (`most`; 0: no limit).
+
+    A bundle's finished `index.json` stays as it is, and so does every file that is what its name says.
+    """
+
+    def __init__(self, inner: Depot, root: str, most: int = 0) -> None:
+        self._inner, self._root, self._most = inner, root, most
+        self._used: int | None = None
+
+    @property
+    def where(self) -> str:
+        return self._inner.where
+
+    @property
+    def traits(self) -> Traits:
+        return self._inner.traits
+
+    def hold(self, folder: str, token: str) -> None:
+        self._inner.hold(one_folder(folder), token)
+
+    def stat(self, names: Sequence[str]) -> list[Held | None]:
+        for name in names:
+            bundle_file(name)
+        return self._inner.stat(names)
+
+    def list(self, folder: str) -> dict[str, int]:
+        found = self._inner.list(one_folder(folder))
+        return {n: size for n, size in found.items() if _NAMED_BY_CONTENT.fullmatch(n) or _OTHERS.fullmatch(n)}
+
+    def read(self, name: str, offset: int = 0) -> Iterator[bytes]:
+        bundle_file(name)
+        return self._inner.read(name, offset)
+
+    def parts(self, name: str) -> Sequence[bytes]:
+        bundle_file(name)
+        return self._inner.parts(name)
+
+    def append(self, name: str, data: bytes | memoryview, offset: int) -> None:
+        bundle_file(name)
+        self._count(len(data) + (LEAST if offset == 0 else 0))
+        self._inner.append(name, data, offset)
+
+    def finish(self, name: str, digest: Digest, size: int) -> None:
+        _, rest = bundle_file(name)
+        content = _NAMED_BY_CONTENT.fullmatch(rest)
+        if content and content[1] != digest.hex:
+            raise FormatError(f"{name!r:.200}: its name is not its digest, {digest}")
+        if rest == INDEX and self._is_finished(name) and self._inner.check(name, digest, size):
+            raise UsageError(f"{self.where}/{name} is another bundle's", hint="ship under another name")
+        self._inner.finish(name, digest, size)
+
+    def check(self, name: str, digest: Digest, size: int) -> str:
+        bundle_file(name)
+        return self._inner.check(name, digest, size)
+
+    def discard(self, name: str) -> None:
+        """Only what is not what its name says, or is not finished: a sender cannot take away what another one brought."""
+        _, rest = bundle_file(name)
+        content = _NAMED_BY_CONTENT.fullmatch(rest)
+        held = self._inner.stat([name])[0]
+        if held and held.finished:
+            if rest == INDEX:
+                raise UsageError(f"{self.where}/{name} is a bundle's, and stays", hint="ship under another name")
+            if content and not self._inner.check(name, Digest(f"sha256:{content[1]}"), held.size):
+                return
+        self._inner.discard(name)
+        self._used = None
+
+    def _is_finished(self, name: str) -> bool:
+        held = self._inner.stat([name])[0]
+        return bool(held and held.finished)
+
+    def free(self, folder: str) -> int | None:
+        found = self._inner.free(one_folder(folder))
+        if not self._most:
+            return found
+        left = max(0, self._most - self._all())
+        return left if found is None else min(found, left)
+
+    def supply(self, folder: str, files: Sequence[tuple[str, Digest, int]]) -> int:
+        return self._inner.supply(one_folder(folder), files)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def _count(self, size: int) -> None:
+        if not self._most:
+            return
+        used = self._all() + size
+        if used > self._most:
+            raise NoSpace(
+                f"{self.where}: the limit of {self._most} bytes for what is sent here is reached",
+                hint="the administrator there removes what was imported, or raises --max-bytes",
+            )
+        self._used = used
+
+    def _all(self) -> int:
+        """Bytes of all files here, counted when first asked for."""
+        if self._used is None:
+            self._used = 0
+            for folder, _, names in os.walk(self._root):
+                for name in names:
+                    self._used += max(LEAST, os.lstat(os.path.join(folder, name)).st_size)
+        return self._used
