@@ -276,6 +276,13 @@ class Reference:
         return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
 
+def is_label(text: object) -> bool:
+    """Whether a string from a file may stand for an image at all, be it a name an engine takes or not (`latest`, `Site/App:1`)."""
+    return (
+        isinstance(text, str) and bool(text.strip()) and text.isprintable() and len(text) < 600 and "<none>" not in text
+    )
+
+
 def is_name(text: object) -> bool:
     """Whether a string from a file may be used as an image name."""
     try:

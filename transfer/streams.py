@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -194,11 +195,13 @@ def canonical_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
-def open_plain(path: Path) -> BinaryIO:
-    """Open a regular file for reading without following a link or blocking on a FIFO. Errors name the file."""
+def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
+    """Open a regular file for reading without blocking on a FIFO, nor following a link unless told to. Errors name the file."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | (0 if follow else os.O_NOFOLLOW) | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Damaged(f"{path} is a link, which is not followed here", hint="copy the file itself there") from error
         raise from_os_error(error, f"opening {path}") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)

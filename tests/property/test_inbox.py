@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +15,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.property.test_wire import JSON, ODD, ODD_WORDS, WAYS, Message, frame, meet, messages, said
-from transfer.errors import FormatError, TransferError
+from transfer.errors import FormatError, TransferError, UsageError
+from transfer.flows.receiving import Landing, run_import
 from transfer.model import Digest
 from transfer.ship import wire
-from transfer.ship.base import split_name
-from transfer.ship.receive import Receiver
+from transfer.ship.confined import bundle_file, one_folder
+from transfer.ship.receive import Receiver, sound_inbox
 from transfer.streams import sha256
 
 X, Z = sha256(b"x"), sha256(b"z")
@@ -42,18 +43,18 @@ COMPONENTS = [
 ]
 NAMES = st.text(max_size=12) | st.lists(st.sampled_from(COMPONENTS), min_size=1, max_size=9).map("/".join)
 SOUND: dict[str, dict[str, Any]] = {
-    "append": {"name": "b/x", "offset": 0},
-    "check": {"name": "b/x", "digest": str(X), "size": 1},
-    "discard": {"name": "b/x"},
-    "finish": {"name": "b/x", "digest": str(X), "size": 1},
+    "append": {"name": "b/README.txt", "offset": 0},
+    "check": {"name": "b/README.txt", "digest": str(X), "size": 1},
+    "discard": {"name": "b/README.txt"},
+    "finish": {"name": "b/README.txt", "digest": str(X), "size": 1},
     "free": {"folder": "b"},
     "hold": {"folder": "b", "token": "t"},
     "import": {"folder": "b", "options": {}},
     "list": {"folder": "b"},
-    "parts": {"name": "b/x"},
-    "read": {"name": "b/x", "offset": 0},
-    "stat": {"names": ["b/x", "b/y"]},
-    "supply": {"folder": "b", "files": [["z", str(Z), 1]]},
+    "parts": {"name": "b/README.txt"},
+    "read": {"name": "b/README.txt", "offset": 0},
+    "stat": {"names": ["b/README.txt", "b/verify.py"]},
+    "supply": {"folder": "b", "files": [[f"blobs/sha256/{Z.hex}", str(Z), 1]]},
 }
 
 
@@ -124,7 +125,7 @@ def test_a_receiver_answers_every_odd_word(op: str) -> None:
 
 def test_what_the_system_refuses_is_told() -> None:
     with inboxes() as inbox:
-        (inbox / "b" / "z").mkdir(parents=True)
+        (inbox / "b" / "blobs" / "sha256" / Z.hex).mkdir(parents=True)
         answers = receive(inbox, hello(), said(wire.CALL, n=1, op="supply", **SOUND["supply"]))
         assert [kind for kind, _ in answers] == [wire.ANSWER, wire.FAIL]
         assert "directory" in json.loads(answers[1][1])["message"]
@@ -167,14 +168,14 @@ def test_what_is_new_and_optional_is_passed_over(new: dict[str, Any], op: str) -
         with inboxes() as inbox:
             greeting = said(wire.HELLO, **(more | {"wire": 1, "mandatory": [], "folder": ""}))
             kinds.append([kind for kind, _ in receive(inbox, greeting, data)])
-            assert op in ("discard", "append") or (inbox / "b" / "x").read_bytes() == b"x"
+            assert op in ("discard", "append") or (inbox / "b" / "README.txt").read_bytes() == b"x"
     assert kinds[0] == kinds[1]
 
 
 @WAYS
 @given(st.integers(0, 1 << 20), st.binary(max_size=6), st.booleans())
 def test_a_spoiled_stream_never_makes_a_wrong_file(at: int, put: bytes, cut: bool) -> None:
-    files = {str(n): bytes([n]) * 100 * n for n in range(1, 4)}
+    files = {name: bytes([n]) * 100 * n for n, name in enumerate(("README.txt", "oci-layout", "verify.py"), 1)}
     sound = b"".join(
         said(wire.CALL, n=1, op="append", name=f"b/{name}", offset=0)
         + frame(wire.DATA, data)
@@ -191,54 +192,138 @@ def test_a_spoiled_stream_never_makes_a_wrong_file(at: int, put: bytes, cut: boo
             assert path.name in LINKS or path.is_dir() or path.read_bytes() in files.values()
 
 
-def sound_name(name: str) -> bool:
+FILES = [
+    "index.json",
+    "README.txt",
+    "medium.json",
+    f"blobs/sha256/{X.hex}",
+    f"again/blobs/sha256/{X.hex}",
+    f"recovery/{X.hex}",
+]
+NO_FILES = [
+    f"blobs/sha256/{Z.hex[:-1]}",
+    f"blobs/sha512/{X.hex}",
+    ".ssh/authorized_keys",
+    "x",
+    "README.txt/x",
+    "../b/README.txt",
+]
+OF_A_FOLDER = {"supply", "list", "free", "hold"}
+FOLDERS = st.sampled_from(["b", "night.bundle", ".ssh", ".b", "link", "b/c"]) | NAMES
+
+
+def taken(op: str, name: str) -> bool:
+    """Whether a call with this name is for a bundle's file or folder, and not through a link."""
     try:
-        split_name(name)
+        one_folder(name) if op in OF_A_FOLDER else bundle_file(name)
     except FormatError:
         return False
-    return True
+    return not LINKS & {*name.split("/")}
 
 
 @WAYS
-@given(NAMES, NAMES)
-@example("", "link/secret")
-@example("", "link")
-@example("", "leak")
-@example("", "trap")
-@example("link", "secret")
-@example("a", "../../secret")
-@example("~/b", "a")
-def test_a_receiver_stays_in_its_inbox(root: str, name: str) -> None:
-    """Every call, with this name and root; what is sound is done, so that the refusals mean something."""
+@given(st.builds("{}/{}".format, FOLDERS, st.sampled_from([*FILES, *NO_FILES])) | FOLDERS)
+@example("b/README.txt")
+@example(f"b/blobs/sha256/{X.hex}")
+@example(".ssh/README.txt")
+@example("link/README.txt")
+@example("b")
+def test_a_receiver_takes_files_of_bundles_and_nothing_else(name: str) -> None:
+    """Every call, with this name; what is sound is done, so that the refusals mean something."""
     words = {"name": name, "folder": name, "names": [name], "token": "t", "offset": 0, "size": 1}
-    words |= {"digest": str(X), "files": [[name, str(Z), 1]]}
+    words |= {"digest": str(X), "files": [[f"blobs/sha256/{Z.hex}", str(Z), 1]]}
     looks = ["supply", "read", "check", "parts", "stat", "list", "free", "hold", "finish", "discard"]
     writing = said(wire.CALL, n=1, op="append", **words) + frame(wire.DATA, b"x")
-    for before, writes in itertools.product(("", "{inbox}/", "{inbox}/../", "/{inbox}/"), (True, False)):
-        ops = ["finish", "check", "read", "discard"] if writes else looks
+    for writes in (True, False):
+        ops = ["finish", "check", "read", "stat"] if writes else looks
         calls = b"".join(said(wire.CALL, n=n, op=op, **words) for n, op in enumerate(ops, 2))
         with inboxes() as inbox:
-            answers = receive(inbox, hello(before.format(inbox=inbox) + root), writing * writes + calls)
+            answers = receive(inbox, hello(), writing * writes + calls)
             told = {json.loads(body)["n"]: kind for kind, body in answers if kind in (wire.ANSWER, wire.FAIL)}
-            if told.pop(0) == wire.FAIL:
-                assert len(answers) == 1
-                assert {each.name for each in inbox.iterdir()} == LYING
-                continue
-            assert {*told} - {1} == {*range(2, 2 + len(ops))}
-            if not sound_name(name):
-                assert {*told.values()} == {wire.FAIL}
-            elif writes and not LINKS & {*name.split("/")}:
-                assert {*told.values()} == {wire.ANSWER}
-                assert (wire.BLOCK, b"x") in answers
+            for number, op in enumerate(ops, 2):
+                if not taken(op, name):
+                    assert told[number] == wire.FAIL or LINKS & {*name.split("/")}, op
+                elif writes or op not in ("read", "finish"):
+                    assert told[number] == wire.ANSWER, op
+            assert ((wire.BLOCK, b"x") in answers) == (writes and taken("read", name))
+            for path in inbox.rglob("*"):
+                inside = str(path.relative_to(inbox))
+                there = path.is_dir() or path.name.endswith((".part", ".lock")) or inside.split("/")[0] in LYING
+                assert there or inside == name or path.read_bytes() == b"z"
 
 
 @WAYS
 @given(NAMES)
-def test_a_sound_root_is_taken(root: str) -> None:
-    """Below the inbox, without .. and links: anything else is refused."""
+@example("~")
+@example("./b/..")
+@example("b")
+def test_a_sender_gets_the_inbox_and_no_other_folder(root: str) -> None:
+    """It may be named, or nothing; anything else is refused, also what lies in it."""
+    for before in ("", "{inbox}/", "{inbox}/../", "/{inbox}/"):
+        with inboxes() as inbox:
+            asked = before.format(inbox=inbox) + root
+            rest = "" if asked == "~" else asked.removeprefix("~/")
+            sound = "\0" not in asked and ".." not in asked.split("/")
+            sound = sound and os.path.normpath(inbox.resolve() / rest) == str(inbox.resolve())
+            answers = receive(inbox, hello(asked), b"")
+            assert [kind for kind, _ in answers] == [wire.ANSWER if sound else wire.FAIL]
+
+
+def put(name: str, data: bytes, number: int = 1) -> bytes:
+    """A file that is sent whole."""
+    words = {"n": number + 1, "op": "finish", "name": name, "digest": str(sha256(data)), "size": len(data)}
+    return (
+        said(wire.CALL, n=number, op="append", name=name, offset=0) + frame(wire.DATA, data) + said(wire.CALL, **words)
+    )
+
+
+def test_another_senders_finished_bundle_stays(tmp_path: Path) -> None:
+    sound = put("b/index.json", b"{}") + put(f"b/blobs/sha256/{X.hex}", b"x", 3)
+    other = put("b/index.json", b"[]", 5) + put(f"b/blobs/sha256/{X.hex}", b"y", 7)
+    goes = [
+        said(wire.CALL, n=n, op="discard", name=f"b/{name}")
+        for n, name in ((9, "index.json"), (10, f"blobs/sha256/{X.hex}"))
+    ]
     with inboxes() as inbox:
-        rest = "" if root == "~" else root.removeprefix("~/")
-        parts = [each for each in rest.split("/") if each not in ("", ".")]
-        sound = not rest.startswith("/") and ".." not in parts and "\0" not in rest and not LYING & {*parts[:1]}
-        answers = receive(inbox, hello(root), b"")
-        assert [kind for kind, _ in answers] == [wire.ANSWER if sound else wire.FAIL]
+        receive(inbox, hello(), sound + other + b"".join(goes))
+        assert (inbox / "b" / "index.json").read_bytes() == b"{}"
+        assert (inbox / "b" / "blobs" / "sha256" / X.hex).read_bytes() == b"x"
+
+
+def test_a_limit_is_one_for_all_that_lies_there(tmp_path: Path) -> None:
+    data = b"".join(put(f"b{n}/README.txt", bytes(10_000), 2 * n + 1) for n in range(10))
+    receiving = lambda channel: Receiver(channel, inbox=tmp_path, most=50_000).run()  # noqa: E731
+    _, heard = meet(receiving, hello() + data)
+    _, *answers = messages(heard.removeprefix(wire.MAGIC))
+    told = [json.loads(body).get("slug") for kind, body in answers if kind == wire.FAIL]
+    assert "no-space" in told
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 50_000
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"to": "oci:/elsewhere"}, {"to": "docker-archive:/root/.ssh/authorized_keys"}, {"retag": ["a:1=b:1"]}, {"to": 5}],
+)
+def test_where_images_go_is_not_for_the_sender_to_say(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        run_import(Path("b"), options, lambda value: None, Landing())
+
+
+@pytest.mark.parametrize("kind", ["home", "ssh", "root"])
+def test_an_inbox_that_is_more_than_one_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    place = {"home": tmp_path / "home", "ssh": tmp_path / "in", "root": Path("/")}[kind]
+    (tmp_path / "home").mkdir()
+    (tmp_path / "in" / ".ssh").mkdir(parents=True)
+    with pytest.raises(UsageError):
+        sound_inbox(place)
+    assert sound_inbox(tmp_path / "home" / "inbox") == tmp_path / "home" / "inbox"
+
+
+def test_each_site_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    assert sound_inbox(tmp_path / "in", "plant-7") == tmp_path / "in" / "plant-7"
+    assert (tmp_path / "in" / "plant-7").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "in" / "evil").symlink_to(tmp_path)
+    with pytest.raises(UsageError):
+        sound_inbox(tmp_path / "in", "evil")

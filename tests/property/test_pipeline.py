@@ -86,7 +86,7 @@ def test_a_bundle_gives_back_every_blob(
             pieces = raw(io.BytesIO(data)) if number % 2 else split(io.BytesIO(data))
             recipes.append(Recipe(sha256(data), len(data), number % 2, Cutter(writer).cut(pieces)))
             writer.end_blob(recipes[-1])
-        writer.finish([], created=0, tool="test", totals={})
+        writer.publish(writer.finish([], created=0, tool="test", totals={}))
         writer.close()
     assert recipes == list(writer.recipes().values())
     # no image names these blobs, so the catalog does not list them: they are rebuilt from the writer's own recipes

@@ -159,9 +159,26 @@ def test_an_import_destroys_nothing_that_lies_there(layout: Path, tmp_path: Path
 
 
 def test_two_images_never_land_under_one_name(layout: Path, tmp_path: Path) -> None:
+    run("export", "--from", f"oci:{layout}", "demo/app:*", "-o", tmp_path / "b", "-q")
+    rules = ["--retag", "demo/app:1=same:1", "--retag", "demo/app:2=same:1"]
+    run("import", tmp_path / "b", "--to", f"docker-archive:{tmp_path / 'o.tar'}", *rules, code=2)
+    assert not (tmp_path / "o.tar").exists()
+
+
+def test_a_layout_may_have_one_name_for_several_images(layout: Path, tmp_path: Path) -> None:
+    """As a source had them: image-spec#581. Each goes by its digest, and an engine takes them when they are renamed."""
     run("export", "--from", f"oci:{layout}", "-o", tmp_path / "b", "-q")
     rules = ["--retag", "demo/app:1=same:1", "--retag", "demo/app:2=same:1"]
-    run("import", tmp_path / "b", "--to", f"oci:{tmp_path / 'o'}", *rules, code=2)
+    for _ in range(2):
+        run("import", tmp_path / "b", "--to", f"oci:{tmp_path / 'o'}", *rules, "-q")
+        listed = json.loads(run("images", "--from", f"oci:{tmp_path / 'o'}", "--json"))["images"]
+        assert [each["names"] for each in listed].count(["same:1"]) == 2
+    code, said = says("export", "--from", f"oci:{tmp_path / 'o'}", "same:1", "-o", tmp_path / "one")
+    assert (code, "by its digest" in said) == (10, True)
+    run("export", "--from", f"oci:{tmp_path / 'o'}", "-o", tmp_path / "all", "-q")
+    first = next(each["id"][7:19] for each in listed if each["names"] == ["same:1"])
+    out = f"docker-archive:{tmp_path / 'o.tar'}"
+    run("import", tmp_path / "all", "--to", out, "--retag", f"{first}=another:1", "-q")
 
 
 def test_an_image_that_lacks_something_is_listed_and_its_lack_told(tmp_path: Path) -> None:
@@ -171,8 +188,12 @@ def test_an_image_that_lacks_something_is_listed_and_its_lack_told(tmp_path: Pat
     (tmp_path / "o" / "blobs" / "sha256" / config[7:]).unlink()
     assert "zoo/plain:1" in run("images", "--from", f"oci:{tmp_path / 'o'}")
     code, text = says("export", "--from", f"oci:{tmp_path / 'o'}", "-o", tmp_path / "b")
-    assert code == 10
+    assert code == 3
     assert config in text
+    left = json.loads(run("inspect", tmp_path / "b", "--json"))["images"]
+    assert "zoo/multi:1" in text or len(left) == 8
+    assert says("export", "--from", f"oci:{tmp_path / 'o'}", "-o", tmp_path / "c", "--strict")[0] == 10
+    assert not (tmp_path / "c" / "index.json").exists()
 
 
 class _Daemon(BaseHTTPRequestHandler):
@@ -251,9 +272,10 @@ def test_a_docker_that_wants_every_layer_gets_them_all(tmp_path: Path) -> None:
     class Forgetful(_Daemon):
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            images = [{"Id": each} for each in there]
+            images = [{"Id": each} for each in there if ":" in each and each != "app:1"]
             known: dict[str, object] = {"/version": {}, "/info": {}, "/images/json": images}
-            known |= {f"/images/{id}/json": {"Id": id, "RootFS": {"Layers": has}} for id, has in there.items()}
+            ids = {each: config if each == "app:1" else each for each in there}
+            known |= {f"/images/{id}/json": {"Id": ids[id], "RootFS": {"Layers": has}} for id, has in there.items()}
             self.answer(json.dumps(known.get(path, {})).encode(), 200 if path in known else 404)
 
         def do_POST(self) -> None:
@@ -264,7 +286,7 @@ def test_a_docker_that_wants_every_layer_gets_them_all(tmp_path: Path) -> None:
                 brought.append({f"sha256:{hashlib.sha256(blob).hexdigest()}" for blob in blobs} & set(layers))
                 if brought[-1] != set(layers):
                     return self.answer(b'{"error":"layer does not exist"}')
-                there[config] = layers
+                there[config] = there["app:1"] = layers
             return self.answer(b"{}")
 
     with _serving(Forgetful) as env:

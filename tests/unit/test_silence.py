@@ -37,7 +37,7 @@ R = TypeVar("R")
 TICK, SILENCE, FOREVER = 0.04, 0.2, 15.0
 HANGS: list[str] = []
 """One is enough."""
-NAME, DATA = "b/x", noise(1, 3 * PART)
+NAME, DATA = "b/README.txt", noise(1, 3 * PART)
 
 
 def frame(kind: int, body: bytes) -> bytes:
@@ -208,7 +208,7 @@ def test_a_sender_that_falls_silent_is_let_go(tmp_path: Path) -> None:
     in_the_end(Receiver(far.channel, inbox=tmp_path).run)
     next_one = FolderDepot(tmp_path, patience=0)
     assert next_one.stat([NAME]) == [Held(3000 - 5, False)]
-    assert (tmp_path / "b" / unfinished("x")).read_bytes() == bytes(3000 - 5)
+    assert (tmp_path / "b" / unfinished("README.txt")).read_bytes() == bytes(3000 - 5)
     next_one.hold("b", "another")
     next_one.close()
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from transfer.chunks.name import ID_SIZE
-from transfer.errors import FormatError, from_os_error
+from transfer.errors import FormatError, MediumError, from_os_error
 from transfer.folders import open_own
 from transfer.model import Digest
 from transfer.streams import publish, sync_folder
@@ -56,7 +56,7 @@ class ChunkIndex:
     def _db(self) -> sqlite3.Connection:
         if self._open is None:
             if self.path:
-                os.close(open_own(self.path, 0o600))
+                _is_plain(self.path)
             self._open = sqlite3.connect(self.path or ":memory:", isolation_level=None, check_same_thread=False)
             for each in ("journal_mode=off", "synchronous=off", "cache_size=-131072", "temp_store=memory"):
                 self._open.execute(f"pragma {each}")
@@ -164,6 +164,15 @@ def _spoiled() -> Iterator[None]:
         yield
     except (sqlite3.Error, ValueError, TypeError, KeyError, FormatError) as error:
         raise IndexSpoiled(str(error)) from error
+
+
+def _is_plain(path: Path) -> None:
+    """Make the file, for its owner alone; UsageError if what is there is a link, or another name of another file."""
+    try:
+        os.close(open_own(path, 0o600))
+    except MediumError:
+        if not path.is_file() or path.is_symlink():  # one that cannot be written is read
+            raise
 
 
 def _key(name: bytes) -> int:

@@ -149,8 +149,8 @@ def needed_by(store: Store, digest: Digest) -> set[Digest] | None:
 
 
 def _named_by(store: Store, bundle: Bundle) -> set[Digest]:
-    """The bundles that a delta says it builds on, those that these say they build on, and so on."""
-    out: set[Digest] = set()
+    """The bundles that a delta says it builds on, those that these say they build on, and so on; and what was packed anew of such ones."""
+    out = {entry.digest for entry in store.entries() if entry.role is Role.COMPACTED}
     reach: list[Bundle | None] = [bundle]
     while reach:
         each = reach.pop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,11 @@ from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json
 from transfer.cli.wiring import Behind
 from transfer.engines.base import Found, ImageSource
-from transfer.errors import NoSpace
+from transfer.errors import NoSpace, SomeImagesFailed
 from transfer.events import Noted, Observer
 from transfer.flows import export as exporting
 from transfer.flows import stores
-from transfer.flows.select import open_source, select
+from transfer.flows.select import NotTaken, open_source, select
 from transfer.model import Platform
 from transfer.work import keep_memory
 
@@ -31,14 +33,17 @@ class Wished:
     via: str
     platform: str
     level: int
+    strict: bool = False
 
     def open(self, observer: Observer) -> tuple[ImageSource, list[str]]:
         """The source, and the reference --from names, if any."""
         return open_source(self.source, via=self.via, observer=observer)
 
-    def select(self, source: ImageSource, named: list[str], observer: Observer) -> list[Found]:
+    def select(
+        self, source: ImageSource, named: list[str], observer: Observer, failed: list[NotTaken] | None = None
+    ) -> list[Found]:
         platform = Platform.parse(self.platform) if self.platform else None
-        return select(source, [*named, *self.patterns], platform, observer)
+        return select(source, [*named, *self.patterns], platform, observer, failed)
 
 
 def export(
@@ -57,8 +62,18 @@ def export(
     try:
         base = behind.bases(choice, observer)
         observer(Noted(f"from {opened.where}"))
-        found = wished.select(opened, named, observer)
-        done = exporting.export(opened, found, output, level=wished.level, jobs=jobs, observer=observer, base=base)
+        failed: list[NotTaken] = []
+        found = wished.select(opened, named, observer, None if wished.strict else failed)
+        done = exporting.export(
+            opened,
+            found,
+            output,
+            level=wished.level,
+            jobs=jobs,
+            observer=observer,
+            base=base,
+            strict=wished.strict,
+        )
     finally:
         observer.close()
         opened.close()
@@ -86,6 +101,10 @@ def export(
                 "bytes_packed": done.bytes_packed,
                 "packs": done.packs,
                 "prerequisites": done.prerequisites,
+                "failed": [
+                    {"name": each.label, "error": each.error.message, "slug": each.error.slug}
+                    for each in (*failed, *done.failed)
+                ],
                 "seconds": round(done.seconds, 3),
             }
         )
@@ -98,6 +117,22 @@ def export(
                 f"{amount(done.bytes_packed)} packed in {done.packs} packs, {done.seconds:.1f} s"
                 + (f"; builds on {done.prerequisites} chunks of its base" if done.prerequisites else "")
             )
+    _raise_failed([*failed, *done.failed], done)
+
+
+def _raise_failed(failed: Sequence[NotTaken], done: exporting.Exported) -> None:
+    """SomeImagesFailed if any image was left out, after each was named."""
+    if not failed:
+        return
+    for each in failed:
+        print(f"transfer: {printable(each.label)}: {printable(each.error.message)}", file=sys.stderr)
+        hint = each.error.hint
+        if hint:
+            print(f"  -> {printable(hint)}", file=sys.stderr)
+    raise SomeImagesFailed(
+        f"{len(failed)} of {len(failed) + len(done.images)} images could not be exported; {done.bundle} has the others",
+        hint="mend them where they are, and export them into another folder; --strict makes a bundle of all or none",
+    )
 
 
 def plan(

@@ -15,14 +15,15 @@ from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json
 from transfer.cli.wiring import Behind
 from transfer.engines.docker import Way
-from transfer.errors import Damaged, MissingPart, NotFound, SomeImagesFailed, TransferError, UsageError
+from transfer.errors import Damaged, MissingPart, NotFound, SomeImagesFailed, TransferError, UsageError, one_failure
 from transfer.events import Noted, Observer
 from transfer.flows import arrive as arriving
 from transfer.flows import spool, stores
 from transfer.flows.arrive import Arrival
 from transfer.flows.gather import Gathering, bundles_in, gathered
-from transfer.flows.select import choose, retagging
-from transfer.model import Platform
+from transfer.flows.naming import Named, Rename
+from transfer.flows.select import by_digest, choose, retagging, split_target
+from transfer.model import Image, Platform
 from transfer.ship.address import SPOOL, spool_folder
 from transfer.work import keep_memory
 
@@ -36,6 +37,8 @@ class Wish:
     target: arriving.Target
     stage: bool
     dry_run: bool
+    name: str = ""
+    """What the one image is to be called, as --to says it."""
 
 
 def wish(
@@ -52,8 +55,9 @@ def wish(
     """The options of `import`; UsageError for what they cannot be."""
     if via not in ("auto", "pull", "load"):
         raise UsageError(f"--via {via!r}: auto, pull or load")
+    to, name = split_target(to)
     target = arriving.Target(to, Platform.parse(platform) if platform else None, cast(Way, via), jobs, keep_tags)
-    return Wish(tuple(patterns), tuple(retag), target, stage, dry)
+    return Wish(tuple(patterns), tuple(retag), target, stage, dry, name)
 
 
 def import_(bundle: str, wished: Wish, behind: Behind, json: bool, quiet: bool) -> None:
@@ -105,9 +109,9 @@ def _import_all(
             if done:
                 arrivals.append(done)
                 _check_store(done)
-        except TransferError as error:
-            if failure:
-                observer(Noted(f"{folder.name}: {error.message}"))
+        except Exception as unknown:  # noqa: BLE001 - whatever it is, it is this bundle's, and the others are tried
+            error = one_failure(unknown, str(folder))
+            observer(Noted(f"{folder.name}: {error.message}"))
             failure = failure or error
     observer.close()
     if json:
@@ -135,7 +139,8 @@ def _import_from(
     with gathered(places, shelf, choice, observer) as found:
         chosen = choose(found.bundle.images, wished.patterns)
         if wished.dry_run:
-            _say_plan(chosen, retagging(wished.retag, chosen), json)
+            named, rename = _naming(chosen, wished)
+            _say_plan(arriving.foresee(found.bundle, named, rename, wished.target, observer), found.bundle, json)
             return None
         found.complete(chosen)
         try:
@@ -153,12 +158,24 @@ def _import_from(
         return arrival
 
 
+def _naming(chosen: Sequence[Image], wished: Wish) -> tuple[list[Image], Rename]:
+    """The images, those renamed that are meant by a digest or by --to, and what becomes of the others' names."""
+    if wished.name:
+        if len(chosen) != 1:
+            raise UsageError(
+                f"--to names one image, {wished.name!r:.100}, and {len(chosen)} are to come",
+                hint="name the image after the bundle, or leave the name out and use --retag OLD=NEW",
+            )
+        return [replace(chosen[0], names=(wished.name,))], retagging(())
+    images, rules = by_digest(wished.retag, chosen)
+    return images, retagging(rules, images)
+
+
 def _arrive(found: Gathering, wished: Wish, shelf: Shelf, choice: stores.StoreChoice, observer: Observer) -> Arrival:
     """Import; where damage was met and there are recovery files, make the packs anew and go on."""
 
     def once() -> Arrival:
-        chosen = choose(found.bundle.images, wished.patterns)
-        rename = retagging(wished.retag, chosen)
+        chosen, rename = _naming(choose(found.bundle.images, wished.patterns), wished)
         return arriving.arrive(
             found.bundle, chosen, rename, wished.target, shelf=shelf, choice=choice, observer=observer
         )
@@ -221,12 +238,33 @@ def _stage(opened: Bundle, choice: stores.StoreChoice, observer: Observer, json:
         print(f"{printable(str(opened.folder))} is staged: it is imported as soon as what it builds on is here")
 
 
-def _say_plan(chosen: Sequence[Any], rename: Any, json: bool) -> None:
+def _say_plan(named: Sequence[Named], bundle: Bundle, json: bool) -> None:
+    gone = bundle.missing_packs()
     if json:
-        print_json({"images": [{"name": i.label, "names": list(rename(i.names)), "bytes": i.size} for i in chosen]})
+        rows = [
+            {
+                "name": each.image.label,
+                "names": list(each.names),
+                "bytes": each.image.size,
+                "moves": [[move.name, str(move.holder)] for move in each.moves],
+                "error": each.error and each.error.message,
+            }
+            for each in named
+        ]
+        print_json({"images": rows, "packs_missing": len(gone), "bytes_missing": sum(blob.size for blob in gone)})
         return
-    for image in chosen:
-        print(f"{', '.join(rename(image.names)) or image.label}  {len(image.layers)} layers  {amount(image.size)}")
+    for each in named:
+        image = each.image
+        names = ", ".join(each.names) or image.label
+        print(printable(f"{names}  {len(image.layers)} layers  {amount(image.size)}"))
+        for move in each.moves:
+            print(printable(f"  the name {move.name} is image {move.holder.short}'s there, and would move"))
+        if each.error:
+            print(printable(f"  it would not come: {each.error.message}"))
+    if gone:
+        print(
+            f"{len(gone)} of {len(bundle.header.packs)} packs are not here: {amount(sum(blob.size for blob in gone))}"
+        )
 
 
 def _say_loaded(arrival: Arrival, json: bool, quiet: bool) -> None:
@@ -255,6 +293,7 @@ def _as_json(arrival: Arrival) -> dict[str, Any]:
             "digest": str(each.image.root.digest),
             "config_digest": str(each.image.config_digest) if each.image.config_digest else None,
             "layers_sent": each.layers_sent,
+            "moved": [[name, str(holder), str(each.id)] for name, holder in each.moved],
         }
         for each in done.landed
     ]

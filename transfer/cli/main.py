@@ -108,6 +108,9 @@ def export(
     base: Bases = None,
     seed: Seeds = None,
     site: Annotated[str, typer.Option("--site", help="Note that the bundle is for this site.")] = "",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="All images or no bundle: the first that cannot be taken ends it.")
+    ] = False,
     answer: Annotated[
         Path | None, typer.Option("--answer", help="Only the files this request names (verify --request made it).")
     ] = None,
@@ -122,7 +125,7 @@ def export(
     from transfer.cli import export, wiring
 
     behind = wiring.Behind(tuple(base or ()), tuple(seed or ()), store, no_store, site)
-    wished = export.Wished(tuple(patterns or ()), source, via, platform, level)
+    wished = export.Wished(tuple(patterns or ()), source, via, platform, level, strict)
     if answer:
         from transfer.cli import check
 

@@ -9,28 +9,48 @@ import hashlib
 import io
 import lzma
 import os
+import re
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from transfer.engines.base import (
+    REMAKE,
     Content,
     Found,
     Landed,
-    Listed,
     Offer,
     SinkTraits,
     SourceTraits,
-    diff_ids,
     no_matter,
+    offers,
     platform_image,
 )
-from transfer.engines.ocilayout import LAYOUT, REF_NAME, RootedSource, Roots, name_annotations
-from transfer.engines.savefile import ForwardFile, Saved, SaveStream, follow, made_manifest, members, parse_saved
+from transfer.engines.ocilayout import LAYOUT, REF_NAME, Broken, RootedSource, Roots, name_annotations
+from transfer.engines.savefile import (
+    KEPT_MAX,
+    NO_ARCHIVE,
+    NOT_READ,
+    Entry,
+    Forward,
+    ForwardFile,
+    Layer,
+    SavedImages,
+    blob_name,
+    follow,
+    members,
+    named_digest,
+    packed_as,
+    whole_member,
+)
 from transfer.errors import Damaged, FormatError, NotFound, TransferError, UsageError, from_os_error
-from transfer.model import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Image, Platform, Reference, is_name
+from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
 from transfer.streams import (
+    BLOCK,
     MAX_DOCUMENT,
     Readable,
     SliceReader,
@@ -38,171 +58,308 @@ from transfer.streams import (
     blocks,
     canonical_json,
     open_plain,
-    sha256,
     sweep,
     sync_folder,
     write_all,
 )
 from transfer.tarfmt import make_header, padding
 
-MAX_RATIO = 3000
-"""A compressed archive that grows more than this is refused (deflate cannot exceed 1032:1)."""
-_PACKED = _GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"
+MAX_RATIO, ALLOWED = 3000, 1 << 30
+"""A compressed archive may grow to so many times its size, and by so many bytes more (zeros shrink far more than that in zstd, xz, bzip2)."""
+HOLD_ONE, HOLD_ALL = 32 << 20, 64 << 20
+"""Layers of a compressed archive that come before their turn are kept in memory up to this size (bytes), one and all together."""
+AGAIN_MAX = 8
+"""So often a compressed archive is read anew for documents that were not kept."""
+WINDOW_LOG_MAX, WIDE_MAX = 27, 256 << 20
+"""zstd windows up to 2^27 are no matter; with a larger one (`zstd --long=28` to 31) so many bytes are read: memory goes with them."""
+_GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 
 
-def open_archive(path: Path) -> ArchiveSource | StreamedArchive:
-    """A docker-archive or oci-archive, plain or compressed; which of them is seen from its content."""
-    file = open_plain(path)
-    start = os.pread(file.fileno(), 6, 0)
-    if start.startswith(_PACKED):
+def open_archive(path: Path) -> Archive:
+    """A docker-archive or oci-archive, plain or compressed; which of them is seen from its content. The path may be a link."""
+    file = open_plain(path, follow=True)
+    if packed_as(_start(file)) or _SKIPPABLE.match(_start(file)):
         file.close()
         return StreamedArchive(path)
     return ArchiveSource(path, file)
 
 
-class ArchiveSource(RootedSource):
+def _start(file: BinaryIO) -> bytes:
+    return os.pread(file.fileno(), 6, 0)
+
+
+class Archive(RootedSource):
+    """What plain and compressed archives have in common: their images, found out of their lists."""
+
+    def __init__(self, path: Path, where: str) -> None:
+        self._path = path
+        self._at: dict[str, Entry] = {}
+        self._links: dict[str, str] = {}
+        lists = self._look(where)
+        if "manifest.json" not in lists and "index.json" not in lists:
+            raise FormatError(f"{where}: neither manifest.json nor index.json in it", hint=NO_ARCHIVE)
+        self._saved = SavedImages(lists.get("manifest.json"), lists.get("index.json"), self, where)
+        images = self._saved.images
+        entries = [
+            Descriptor(each.root.media_type, each.root.digest, each.root.size, each.root.platform, {REF_NAME: name})
+            for each in images
+            if each.root
+            for name in each.names or ("",)
+        ]
+        broken = [Broken(each.names, each.id, each.error) for each in images if each.error]
+        super().__init__(where, Roots(entries, where, broken), self._open_blob)
+
+    def _look(self, where: str) -> dict[str, bytes]:
+        """Go through all members once; the lists that are there, manifest.json and index.json. Of each the last counts, as for tar."""
+        raise NotImplementedError
+
+    def _take(self, entry: Entry, where: str) -> None:
+        """Note a member. One that stands there again has to be the same again, but for the lists."""
+        if entry.link is not None:
+            self._links[entry.name] = entry.link
+            self._at.pop(entry.name, None)
+            return
+        self._links.pop(entry.name, None)
+        before = self._at.get(entry.name)
+        if before and entry.name not in LISTS and not self._is_same(before, entry):
+            raise FormatError(f"{where}: {entry.name!r:.100} stands there twice, with other content", hint=REMAKE)
+        self._at[entry.name] = entry
+
+    def _is_same(self, one: Entry, other: Entry) -> bool:
+        raise NotImplementedError
+
+    def _find(self, name: str) -> Entry:
+        found = self._at.get(follow(name, self._links, str(self._path)))
+        if found is None:
+            raise NotFound(
+                f"{self._path}: {name!r:.100} is not in the archive", hint="it was not saved whole; save it again"
+            )
+        return found
+
+    def small(self, name: str) -> bytes:
+        raise NotImplementedError
+
+    def layer(self, name: str) -> Layer:
+        raise NotImplementedError
+
+    def _read_document(self, descriptor: Descriptor) -> bytes | None:
+        data = self._saved.document(descriptor)
+        if data is not None and len(data) != descriptor.size:
+            raise Damaged(
+                f"{self.where}: {descriptor.digest} has {len(data)} bytes where its descriptor says {descriptor.size}"
+            )
+        return data
+
+    def _member_of(self, descriptor: Descriptor) -> Entry:
+        """Where a layer lies. Damaged if its size is another than its descriptor's."""
+        name = self._saved.paths.get(descriptor.digest) or blob_name(descriptor.digest)
+        entry = self._find(name)
+        if entry.size != descriptor.size:
+            raise Damaged(f"{self._path}: {name} has {entry.size} bytes where its descriptor says {descriptor.size}")
+        return entry
+
+    def _open_blob(self, descriptor: Descriptor) -> Readable:
+        known = self._documents.get(descriptor.digest)
+        return self._open_layer(descriptor) if known is None else io.BytesIO(known)
+
+    def _open_layer(self, descriptor: Descriptor) -> Readable:
+        raise NotImplementedError
+
+
+LISTS = frozenset({"manifest.json", "index.json", "repositories", "oci-layout", "version"})
+"""Members that `tar -r` may have written anew: the last one counts."""
+
+
+class ArchiveSource(Archive):
     """A plain archive file: its members are found once, then read wherever they are."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
-        where = f"the archive {path}"
-        self._path, self._file = path, file
-        self._at: dict[str, tuple[int, int]] = {}
-        self._links: dict[str, str] = {}
-        self._made: dict[Digest, bytes] = {}
-        self._paths: dict[Digest, str] = {}
-        source = ForwardFile(file.fileno(), where)
-        for entry, _ in members(source):
-            if entry.link:
-                self._links[entry.name] = entry.link
-            else:
-                self._at[entry.name] = (source.at, entry.size)
-        super().__init__(where, self._roots_of(where), self._open_blob)
+        self._file = file
+        super().__init__(path, f"the archive {path}")
 
-    def _roots_of(self, where: str) -> Roots:
-        if "index.json" in self._at:
-            return Roots.parse(self._small("index.json"), f"{where}: index.json")
-        if "manifest.json" not in self._at:
-            raise FormatError(
-                f"{where}: neither manifest.json nor index.json in it",
-                hint="docker-archive: and oci-archive: read what docker save, podman save or skopeo write",
-            )
-        self.traits = SourceTraits(random_access=True, keeps_digest=False)
-        return Roots([root for saved in self._saved() for root in self._old_roots(saved, where)], where)
+    def _look(self, where: str) -> dict[str, bytes]:
+        for entry, _ in members(ForwardFile(self._file.fileno(), where)):
+            self._take(entry, where)
+        return {name: self.small(name) for name in ("manifest.json", "index.json") if self._has(name)}
 
-    def _saved(self) -> list[Saved]:
-        return parse_saved(self._small("manifest.json"), f"{self._path}: manifest.json")
+    def _has(self, name: str) -> bool:
+        return name in self._at or bool(self._links.get(name))
 
-    def _old_roots(self, saved: Saved, where: str) -> list[Descriptor]:
-        config = self._small(saved.config)
-        self._paths[sha256(config)] = saved.config
-        ids = diff_ids(config, where)
-        if len(ids) != len(saved.layers):
-            raise FormatError(f"{where}: {len(saved.layers)} layers where the config names {len(ids)}")
-        layers = [self._layer(name, each) for name, each in zip(saved.layers, ids, strict=True)]
-        data = made_manifest(config, layers, where)
-        root = Descriptor(OCI_MANIFEST, sha256(data), len(data))
-        self._made[root.digest] = data
-        return [
-            Descriptor(root.media_type, root.digest, root.size, None, {REF_NAME: tag} if tag else {})
-            for tag in saved.tags or ("",)
-        ]
+    def _is_same(self, one: Entry, other: Entry) -> bool:
+        return one.size == other.size and self._hash(one) == self._hash(other)
 
-    def _layer(self, name: str, diff_id: Digest) -> tuple[Digest, int]:
-        """A plain layer's digest is its diffID; a compressed one's must be found by reading it."""
-        offset, size = self._find(name)
-        stream = SliceReader(self._file.fileno(), offset, size, str(self._path))
-        digest = diff_id
-        if stream.read(6).startswith(_PACKED):
-            hasher = hashlib.sha256()
-            for block in blocks(SliceReader(self._file.fileno(), offset, size, str(self._path))):
-                hasher.update(block)
-            digest = Digest("sha256:" + hasher.hexdigest())
-        self._paths.setdefault(digest, name)
-        return digest, size
+    def _slice(self, entry: Entry) -> SliceReader:
+        return SliceReader(self._file.fileno(), entry.at, entry.size, str(self._path))
 
-    def _find(self, name: str) -> tuple[int, int]:
-        found = self._at.get(follow(name, self._links, str(self._path)))
-        if found is None:
-            raise NotFound(f"{self._path}: {name!r:.100} is not in the archive")
-        return found
+    def _hash(self, entry: Entry) -> Digest:
+        hasher = hashlib.sha256()
+        for block in blocks(self._slice(entry)):
+            hasher.update(block)
+        return Digest("sha256:" + hasher.hexdigest())
 
-    def _small(self, name: str) -> bytes:
-        offset, size = self._find(name)
-        if size > MAX_DOCUMENT:
-            raise FormatError(f"{self._path}: {name} has {size} bytes (limit {MAX_DOCUMENT})")
-        stream = SliceReader(self._file.fileno(), offset, size, str(self._path))
-        return b"".join(iter(lambda: stream.read(1 << 20), b""))
+    def small(self, name: str) -> bytes:
+        entry = self._find(name)
+        return whole_member(entry, self._slice(entry), str(self._path))
 
-    def _open_blob(self, descriptor: Descriptor) -> Readable:
-        made = self._made.get(descriptor.digest)
-        if made is not None:
-            return io.BytesIO(made)
-        name = self._paths.get(descriptor.digest) or f"blobs/{descriptor.digest.algorithm}/{descriptor.digest.hex}"
-        offset, size = self._find(name)
-        if size != descriptor.size:
-            raise Damaged(f"{self._path}: {name} has {size} bytes where its descriptor says {descriptor.size}")
-        return SliceReader(self._file.fileno(), offset, size, str(self._path))
+    def layer(self, name: str) -> Layer:
+        """A plain layer's digest is its diffID; a compressed one's must be found by reading it, unless its name says it."""
+        entry = self._find(name)
+        packed = packed_as(self._slice(entry).read(6))
+        named = named_digest(follow(name, self._links, str(self._path)))
+        return Layer(named or (self._hash(entry) if packed else NOT_READ), entry.size, packed)
+
+    def _open_layer(self, descriptor: Descriptor) -> Readable:
+        return self._slice(self._member_of(descriptor))
 
     def close(self) -> None:
         self._file.close()
 
 
-class StreamedArchive:
-    """A compressed archive: read from front to back, once to see what is in it and once for its blobs."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the first pass learned of a member beside its size: the sha256 of its bytes, and how they begin."""
 
-    traits = SourceTraits(random_access=False, keeps_digest=False)
+    digest: Digest
+    head: bytes
+
+
+class StreamedArchive(Archive):
+    """A compressed archive: read from front to back, once to see what is in it, then for its layers.
+
+    Layers are handed out in the order of the images, as everywhere, so that a bundle has the same bytes whatever form the images came in.
+    One that stands before its turn is kept if it is small; for a large one the archive is read once more.
+    """
+
+    traits = SourceTraits(random_access=False, keeps_digest=True)
 
     def __init__(self, path: Path) -> None:
-        self.where = f"the compressed archive {path}"
-        self._path = path
-        self._stream = SaveStream(self.where)
-        self._contents: SaveStream | None = None
+        self._seen: dict[int, _Seen] = {}
+        self._kept: dict[str, bytes] = {}
+        self._again = 0
+        super().__init__(path, f"the compressed archive {path}")
 
-    def _look(self) -> SaveStream:
-        """The first pass: documents, tags, and nothing of the layers."""
-        if self._contents is None:
-            self._contents = SaveStream(self.where)
-            with contextlib.closing(_Inflated(self._path)) as stream:
-                for _ in self._contents.read(stream):
-                    pass
-        return self._contents
+    def _look(self, where: str) -> dict[str, bytes]:
+        kept = 0
+        lists: dict[str, bytes] = {}
+        with contextlib.closing(_Inflated(self._path)) as stream:
+            for entry, data in members(Forward(stream, where)):
+                if entry.link is None:
+                    small = entry.size <= min(MAX_DOCUMENT, KEPT_MAX - kept)
+                    whole = self._hashed(entry, data, keep=small or entry.name in ("manifest.json", "index.json"))
+                    if entry.name in ("manifest.json", "index.json"):
+                        lists[entry.name] = whole_member(entry, io.BytesIO(whole), where)
+                    elif (small and whole.lstrip()[:1] in (b"{", b"[")) or 0 < len(whole) <= SMALL:
+                        kept += len(whole)
+                        self._kept[entry.name] = whole
+                self._take(entry, where)
+        for name in ("manifest.json", "index.json"):
+            if self._links.get(name):
+                lists[name] = self.small(name)
+        return lists
 
-    def _roots(self) -> list[tuple[tuple[str, ...], Digest, int]]:
-        held = self._look()
-        if held.index:
-            roots = Roots.parse(held.index, f"{self.where}: index.json")
-            return [(roots.names_of(root.digest), root.digest, 0) for root in roots.unique()]
-        saved = parse_saved(held.manifest or b"[]", f"{self.where}: manifest.json")
-        return [
-            (each.tags, held.digest_of[follow(each.config, held.links, self.where)], len(each.layers))
-            for each in saved
-            if follow(each.config, held.links, self.where) in held.digest_of
-        ]
+    def _hashed(self, entry: Entry, data: Readable, *, keep: bool) -> bytes:
+        """A member's bytes, if they are to be kept and few; its digest and beginning are noted."""
+        hasher = hashlib.sha256()
+        held, head = bytearray(), b""
+        while block := data.read(BLOCK):
+            hasher.update(block)
+            head = (head + block)[:6] if len(head) < 6 else head
+            if keep and entry.size <= MAX_DOCUMENT:
+                held += block
+        self._seen[entry.at] = _Seen(Digest("sha256:" + hasher.hexdigest()), head)
+        return bytes(held)
 
-    def names(self) -> list[Listed]:
-        return [Listed(names, digest, 0, 0, layers) for names, digest, layers in self._roots()]
+    def _is_same(self, one: Entry, other: Entry) -> bool:
+        return one.size == other.size and self._seen[one.at].digest == self._seen[other.at].digest
 
-    def resolve(self, reference: str, platform: Platform | None) -> Found:
-        entries = [
-            Descriptor(OCI_MANIFEST, digest, 0, None, {REF_NAME: name})
-            for names, digest, _ in self._roots()
-            for name in names or ("",)
-        ]
-        root, names = Roots(entries, self.where).pick(reference)
-        return Found(names, root.digest, self._path.stat().st_size, (), None, platform)
+    def small(self, name: str) -> bytes:
+        entry = self._find(name)
+        if entry.name not in self._kept:
+            self._fetch(entry)
+        return self._kept[entry.name]
+
+    def _fetch(self, wanted: Entry) -> None:
+        """Read the archive once more for a document that was not kept."""
+        self._again += 1
+        if self._again > AGAIN_MAX:
+            raise FormatError(
+                f"{self._path}: too many and too large documents", hint="decompress it, and name the plain archive"
+            )
+        with contextlib.closing(_Inflated(self._path)) as stream:
+            for entry, data in members(Forward(stream, str(self._path))):
+                if entry.at == wanted.at:
+                    self._kept[wanted.name] = whole_member(entry, data, str(self._path))
+                    return
+        raise NotFound(f"{self._path}: {wanted.name!r:.100} is not in the archive any more")
+
+    def layer(self, name: str) -> Layer:
+        entry = self._find(name)
+        seen = self._seen[entry.at]
+        named = named_digest(follow(name, self._links, str(self._path)))
+        return Layer(named or seen.digest, entry.size, packed_as(seen.head))
 
     def read(self, found: Sequence[Found]) -> Iterator[Offer]:
-        self._stream = SaveStream(self.where)
-        with contextlib.closing(_Inflated(self._path)) as stream:
-            yield from self._stream.read(stream)
+        trees = [self._tree(each.root, each.platform) for each in found if each.root]
+        layers = []
+        for offer in offers(trees, self._open_blob):
+            if offer.document:
+                yield offer
+            elif offer.digest is not None and offer.size is not None:
+                layers.append(Descriptor("", offer.digest, offer.size))
+        yield from self._layers(layers)
 
-    def images(
-        self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
-    ) -> list[Image]:
-        return self._stream.images(found, documents, sizes)
+    def _layers(self, wanted: list[Descriptor]) -> Iterator[Offer]:
+        """These layers in this order, in as few passes as their places allow. What cannot be had is told where it is asked for."""
+        todo: deque[tuple[Descriptor, Entry]] = deque()
+        for each in wanted:
+            try:
+                todo.append((each, self._member_of(each)))
+            except TransferError as error:
+                yield Offer(False, partial(_raise, error), each.digest, each.size)
+        held: dict[int, bytes] = {}
+        while todo:
+            with contextlib.closing(_Inflated(self._path)) as stream:
+                before = len(todo)
+                later = {entry.at for _, entry in todo}
+                for entry, data in members(Forward(stream, self.where)):
+                    yield from self._held(todo, held)
+                    if not todo:
+                        return
+                    layer, place = todo[0]
+                    if entry.at == place.at:
+                        todo.popleft()
+                        yield Offer(False, partial(_same, data), layer.digest, entry.size)
+                    elif entry.at in later and entry.at not in held and self._fits(entry, held):
+                        held[entry.at] = b"".join(iter(partial(data.read, BLOCK), b""))
+                yield from self._held(todo, held)
+                if len(todo) == before:
+                    raise Damaged(f"{self._path}: it has changed while it was read", hint="run the same command again")
 
-    def close(self) -> None:
-        """Nothing is kept open."""
+    @staticmethod
+    def _fits(entry: Entry, held: dict[int, bytes]) -> bool:
+        return entry.size <= HOLD_ONE and entry.size + sum(map(len, held.values())) <= HOLD_ALL
+
+    @staticmethod
+    def _held(todo: deque[tuple[Descriptor, Entry]], held: dict[int, bytes]) -> Iterator[Offer]:
+        """Those of the next layers that were kept."""
+        while todo and todo[0][1].at in held:
+            layer, entry = todo.popleft()
+            yield Offer(False, partial(io.BytesIO, held[entry.at]), layer.digest, entry.size)
+            if all(each.at != entry.at for _, each in todo):
+                del held[entry.at]
+
+
+SMALL = 64 << 10
+"""A member up to this size (bytes) may be a document whatever it begins with: artifacts have configs of every kind."""
+
+
+def _raise(error: TransferError) -> Readable:
+    raise error
+
+
+def _same(stream: Readable) -> Readable:
+    return stream
 
 
 class _Inflated:
@@ -210,8 +367,8 @@ class _Inflated:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._raw = open_plain(path)
-        self._stream = _decompressor(self._raw, os.pread(self._raw.fileno(), 6, 0))
+        self._raw = open_plain(path, follow=True)
+        self._stream, self._wide = _decompressor(self._raw)
         self._out = 0
 
     def read(self, size: int, /) -> bytes:
@@ -228,8 +385,12 @@ class _Inflated:
                 f"{self._path}: does not decompress: {error}", hint="it is damaged or not whole; get it again"
             ) from error
         self._out += len(data)
-        if self._out > 64 << 20 and self._out > MAX_RATIO * max(1, self._raw.tell()):
-            raise FormatError(f"{self._path}: grows more than {MAX_RATIO} times; refused as a decompression bomb")
+        if self._out > ALLOWED + MAX_RATIO * max(1, self._raw.tell()):
+            raise FormatError(
+                f"{self._path}: grows more than {MAX_RATIO} times; refused as a decompression bomb", hint=_UNPACK
+            )
+        if self._wide and self._out > WIDE_MAX:
+            raise FormatError(f"{self._path}: packed with a window of more than 128 MiB (zstd --long)", hint=_UNPACK)
         return data
 
     def close(self) -> None:
@@ -237,16 +398,36 @@ class _Inflated:
         self._raw.close()
 
 
-def _decompressor(raw: BinaryIO, start: bytes) -> BinaryIO:
+_UNPACK = "if it is what you want, decompress it yourself (zstd -d --long=31, xz -d, bzip2 -d, gunzip) and name the plain archive"
+
+
+def _decompressor(raw: BinaryIO) -> tuple[BinaryIO, bool]:
+    """The content, and whether it is zstd with a window that takes much memory."""
+    start = _start(raw)
     if start.startswith(_GZIP):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+        return cast(BinaryIO, gzip.GzipFile(fileobj=raw)), False
     if start.startswith(_BZIP2):
-        return cast(BinaryIO, bz2.BZ2File(raw))
+        return cast(BinaryIO, bz2.BZ2File(raw)), False
     if start.startswith(_XZ):
-        return cast(BinaryIO, lzma.LZMAFile(raw))
+        return cast(BinaryIO, lzma.LZMAFile(raw)), False
     from pyzstd import DParameter, ZstdFile
 
-    return cast(BinaryIO, ZstdFile(raw, level_or_option={DParameter.windowLogMax: 27}))
+    wide = _window_log(raw) > WINDOW_LOG_MAX
+    return cast(
+        BinaryIO, ZstdFile(raw, level_or_option={DParameter.windowLogMax: 31 if wide else WINDOW_LOG_MAX})
+    ), wide
+
+
+def _window_log(raw: BinaryIO) -> int:
+    """Of the first frame that is not skipped (RFC 8878, 3.1.1.1.2): more than its window's log2 by less than one; 0 if it has none."""
+    at = 0
+    for _ in range(64):
+        head = os.pread(raw.fileno(), 14, at)
+        if not _SKIPPABLE.match(head):
+            single = len(head) > 5 and head[4] & 0x20
+            return 0 if single or len(head) < 6 or head[:4] != _ZSTD else 10 + (head[5] >> 3) + bool(head[5] & 7)
+        at += 8 + int.from_bytes(head[4:8], "little")
+    return 0
 
 
 class ArchiveSink:
@@ -306,11 +487,11 @@ class ArchiveSink:
         own = image.platforms[0] if len(image.platforms) == 1 else self._platform
         chosen = platform_image(image, content.document, own)
         tags = [Reference.parse(name).familiar for name in names if is_name(name)]
-        layers = [_blob_name(layer.digest) for layer in chosen.layers]
-        return {"Config": _blob_name(chosen.config.digest), "RepoTags": tags or None, "Layers": layers}
+        layers = [blob_name(layer.digest) for layer in chosen.layers]
+        return {"Config": blob_name(chosen.config.digest), "RepoTags": tags or None, "Layers": layers}
 
     def _put(self, digest: Digest, size: int, data: Iterator[bytes]) -> None:
-        self._member(_blob_name(digest), size, data)
+        self._member(blob_name(digest), size, data)
         self._written.add(digest)
 
     def _member(self, name: str, size: int, data: Iterator[bytes]) -> None:
@@ -350,7 +531,3 @@ class ArchiveSink:
         os.fsync(self._fd)
         os.replace(self._temporary, self._path)
         sync_folder(self._path.parent)
-
-
-def _blob_name(digest: Digest) -> str:
-    return f"blobs/{digest.algorithm}/{digest.hex}"

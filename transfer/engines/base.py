@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -234,7 +235,7 @@ def walk(root: Descriptor, get: Callable[[Descriptor], bytes | None], platform: 
             _called_right(descriptor, "manifests" in value)
         if "manifests" in value:
             children = [Descriptor.parse(each, where) for each in _listing(value, "manifests", where)]
-            for child in _chosen(children, platform, where):
+            for child in _chosen(children, platform, where, of):
                 visit(child, depth + 1)
             return
         if "layers" not in value or "config" not in value:
@@ -268,6 +269,16 @@ def walk(root: Descriptor, get: Callable[[Descriptor], bytes | None], platform: 
             if layer.digest not in seen:
                 seen.add(layer.digest)
                 tree.layers.append(layer)
+
+    def of(child: Descriptor) -> Platform | None:
+        """What a child is for: as the index says, else as its config does."""
+        if child.platform or child.is_index:
+            return child.platform
+        with contextlib.suppress(FormatError):
+            config = parse_object(get(child) or b"{}", str(child.digest)).get("config")
+            data = get(Descriptor.parse(config, str(child.digest))) if config else None
+            return _config_platform(data) if data else None
+        return None
 
     visit(root, 0)
     return tree
@@ -307,14 +318,25 @@ def _listing(value: dict[str, object], key: str, where: str) -> list[object]:
     return found
 
 
-def _chosen(children: list[Descriptor], platform: Platform | None, where: str) -> list[Descriptor]:
+def _chosen(
+    children: list[Descriptor],
+    platform: Platform | None,
+    where: str,
+    of: Callable[[Descriptor], Platform | None],
+) -> list[Descriptor]:
+    """Those for a platform, of several that suit it the best, and what is said of them."""
     if platform is None:
         return children
-    kept = [child for child in children if child.is_index or platform.accepts(child.platform)]
+    ranks = {child.digest: platform.rank(found) if (found := of(child)) else 0 for child in children}
+    best = max(ranks.values(), default=0)
+    kept = [child for child in children if child.is_index or (best and ranks[child.digest] == best)]
     digests = {str(child.digest) for child in kept}
     if not kept:
-        have = ", ".join(sorted({str(c.platform) for c in children if c.platform})) or "none named"
-        raise NotFound(f"{where}: nothing in this index is for {platform}; it has {have}")
+        have = ", ".join(sorted({str(found) for c in children if (found := of(c))})) or "none named"
+        raise NotFound(
+            f"{where}: nothing in this index is for {platform}; it has {have}",
+            hint="leave out --platform, or name one of these",
+        )
     return kept + [
         child for child in children if child.annotations.get(ATTESTATION_OF) in digests and child not in kept
     ]

@@ -455,7 +455,8 @@ def _tags(names: Sequence[str]) -> list[str]:
 def _nameless(names: Sequence[str]) -> str:
     """What is to be said of an image that gets no name."""
     if _tags(names):
-        return ""
+        bare = [name for name in names if Reference.parse(name).tag == "latest" and not name.endswith(":latest")]
+        return f"its name {bare[0]} is {Reference.parse(bare[0]).familiar} there" if bare else ""
     why = f"Docker keeps no name like {names[0]!r:.100}" if names else "it has none in the bundle"
     return f"it has no name there, as {why}; --retag gives it one"
 

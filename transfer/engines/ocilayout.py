@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from transfer.engines.base import (
@@ -25,7 +27,7 @@ from transfer.engines.base import (
 )
 from transfer.errors import Damaged, FormatError, NotFound, TransferError, UsageError, from_os_error
 from transfer.folders import real_folders
-from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
+from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_label, is_name
 from transfer.streams import (
     Readable,
     SliceReader,
@@ -51,7 +53,7 @@ def entry_names(descriptor: Descriptor) -> tuple[str, ...]:
     if full and is_name(full):
         return (Reference.parse(full).familiar,)
     name = descriptor.annotations.get(REF_NAME, "")
-    return (name,) if name.strip() and name.isprintable() and len(name) < 600 else ()
+    return (name,) if is_label(name) else ()
 
 
 def name_annotations(name: str) -> dict[str, str]:
@@ -61,11 +63,20 @@ def name_annotations(name: str) -> dict[str, str]:
     return {REF_NAME: name}
 
 
-class Roots:
-    """The entries of an index.json: names to roots. Shared by folders and archives."""
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An image that is named and cannot be had: its names, a digest it may be called by, and why."""
 
-    def __init__(self, entries: list[Descriptor], where: str) -> None:
-        self.where, self.entries = where, entries
+    names: tuple[str, ...]
+    id: Digest
+    error: TransferError
+
+
+class Roots:
+    """The entries of an index.json: names to roots. Shared by folders and archives. `broken`: images without a root."""
+
+    def __init__(self, entries: list[Descriptor], where: str, broken: Sequence[Broken] = ()) -> None:
+        self.where, self.entries, self.broken = where, entries, tuple(broken)
         self._names: dict[Digest, dict[str, None]] = {}
         self._named: dict[str, list[Descriptor]] = {}
         for each in entries:
@@ -76,13 +87,17 @@ class Roots:
     @staticmethod
     def parse(data: bytes, where: str) -> Roots:
         """FormatError if it is not an index.json."""
-        found = parse_object(data, where).get("manifests")
+        found = parse_object(data, where).get("manifests", 0)
+        if found is None:
+            found = []  # as Go writes an empty list
         if not isinstance(found, list):
             raise FormatError(f"{where}: manifests is not a list")
         return Roots([Descriptor.parse(each, where) for each in found], where)
 
-    def pick(self, reference: str) -> tuple[Descriptor, tuple[str, ...]]:
-        """The root a name, digest, or start of a digest's hex means, with all its names."""
+    def pick(
+        self, reference: str, suits: Callable[[Descriptor], bool] = lambda root: True
+    ) -> tuple[Descriptor, tuple[str, ...]]:
+        """The root a name, digest, or start of a digest's hex means, with all its names. Of several the one that `suits`."""
         wanted = {reference}
         if is_name(reference):
             wanted.add(Reference.parse(reference).familiar)
@@ -92,11 +107,27 @@ class Roots:
             hits = [each for each in self.entries if len(text) >= 6 and each.digest.hex.startswith(text)]
         if not reference and len({each.digest for each in self.entries}) == 1:
             hits = self.entries[:1]
+        if len({each.digest for each in hits}) > 1:
+            hits = [each for each in hits if suits(each)] or hits
+        self._broken(reference, wanted, bool(hits))
         if len({each.digest for each in hits}) != 1:
             have = ", ".join(n for each in self.entries for n in entry_names(each)) or "no named image"
             what = "more than one image is" if hits else "no image is"
-            raise NotFound(f"{self.where}: {what} called {reference!r:.100}; it holds {have:.400}")
+            several = ", ".join(dict.fromkeys(each.digest.short for each in hits))
+            raise NotFound(
+                f"{self.where}: {what} called {reference!r:.100}; it holds {have:.400}",
+                hint=f"name the one you mean by its digest ({several:.200}), or by --platform" if hits else "",
+            )
         return hits[0], self.names_of(hits[0].digest)
+
+    def _broken(self, reference: str, wanted: set[str], found: bool) -> None:
+        """The error of an image that is meant and cannot be had."""
+        text = reference.removeprefix("sha256:")
+        for each in self.broken:
+            alone = not reference and not self.entries
+            by_id = len(text) >= 6 and each.id.hex.startswith(text)
+            if not found and (alone or by_id or wanted & set(each.names)):
+                raise each.error
 
     def names_of(self, digest: Digest) -> tuple[str, ...]:
         return tuple(self._names.get(digest, ()))
@@ -118,13 +149,15 @@ class RootedSource:
 
     def _document(self, descriptor: Descriptor) -> bytes | None:
         if descriptor.digest not in self._documents:
-            try:
-                stream = self._open(descriptor)
-            except NotFound:
-                self._documents[descriptor.digest] = None
-            else:
-                self._documents[descriptor.digest] = read_document(stream, descriptor, self.where)
+            self._documents[descriptor.digest] = self._read_document(descriptor)
         return self._documents[descriptor.digest]
+
+    def _read_document(self, descriptor: Descriptor) -> bytes | None:
+        try:
+            stream = self._open(descriptor)
+        except NotFound:
+            return None
+        return read_document(stream, descriptor, self.where)
 
     def _tree(self, root: Descriptor, platform: Platform | None) -> Tree:
         return walk(root, self._document, platform)
@@ -138,12 +171,19 @@ class RootedSource:
                 layers = []  # it is listed all the same: whoever asks for it is told what is wrong
             size = sum(each.size for each in layers)
             out.append(Listed(self._roots.names_of(root.digest), root.digest, size, 0, len(layers)))
-        return out
+        return out + [Listed(each.names, each.id, 0, 0, 0) for each in self._roots.broken]
 
     def resolve(self, reference: str, platform: Platform | None) -> Found:
-        root, names = self._roots.pick(reference)
+        root, names = self._roots.pick(reference, partial(self._suits, platform))
         layers = tuple((each.digest, each.size) for each in self._tree(root, platform).layers)
         return Found(names, root.digest, sum(size for _, size in layers), layers, root, platform)
+
+    def _suits(self, platform: Platform | None, root: Descriptor) -> bool:
+        """Whether a root has anything for the platform that is wanted."""
+        with contextlib.suppress(TransferError):
+            found = self._tree(root, platform)
+            return platform is None or any(platform.rank(each.platform) for each in found.manifests)
+        return False
 
     def read(self, found: Sequence[Found]) -> Iterator[Offer]:
         yield from offers([self._tree(each.root, each.platform) for each in found if each.root], self._open)
@@ -170,7 +210,9 @@ class LayoutSource(RootedSource):
 
     def _open_blob(self, descriptor: Descriptor) -> Readable:
         path = self._folder / "blobs" / descriptor.digest.algorithm / descriptor.digest.hex
-        file = open_plain(path)
+        file = open_plain(
+            path, follow=True
+        )  # a link too, as Bazel makes: the digest tells whether it leads to the right bytes
         size = os.fstat(file.fileno()).st_size
         if size != descriptor.size:
             file.close()
@@ -191,9 +233,14 @@ class LayoutSink:
     traits = SinkTraits(keeps_digest=True)
     platform: Platform | None = None
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, only_look: bool = False) -> None:
+        """`only_look`: nothing is made there; for whoever asks what an import would do."""
         self._folder = folder
         self.where = f"the OCI layout {folder}"
+        self._sound: set[Digest] = set()
+        self._together: dict[str, set[Digest]] = {}
+        if only_look:
+            return
         if _is_bundle(folder):
             raise UsageError(f"{folder} is a bundle, not a place for images", hint="name another folder")
         try:
@@ -204,8 +251,6 @@ class LayoutSink:
             raise from_os_error(error, f"making {folder}") from error
         if not (folder / "oci-layout").exists():
             publish(folder / "oci-layout", LAYOUT)
-        self._sound: set[Digest] = set()
-        self._together: dict[str, set[Digest]] = {}
 
     def taken(
         self, image: Image, names: Sequence[str], content: Content, beside: Collection[Digest]

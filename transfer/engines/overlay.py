@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.engines.base import Found, Offer, diff_ids
-from transfer.engines.savefile import made_image
+from transfer.engines.savefile import Layer, made_image
 from transfer.errors import EngineError, FormatError, TransferError
 from transfer.model import Digest, Image
 from transfer.streams import BLOCK, IterReader, coalesced, read_small, sha256
@@ -73,7 +73,7 @@ class OverlayImages:
         """The images, with manifests made as for the same images out of `docker save`, and added to `documents`."""
         out = []
         for each in found:
-            layers = [(digest, sizes[digest]) for digest in diff_ids(documents[each.id], str(each.id))]
+            layers = [Layer(digest, sizes[digest]) for digest in diff_ids(documents[each.id], str(each.id))]
             out.append(made_image(each, layers, documents, str(each.id)))
         return out
 

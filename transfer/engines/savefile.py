@@ -1,48 +1,60 @@
 """What `docker save` writes, read member by member: the old layout, the OCI layout, and both at once.
 
-The outer tar is hostile until proven otherwise: names are keys, never paths; only plain files, folders and links inside the
-archive are accepted; nothing may stand there twice.
+The outer tar is hostile until proven otherwise: names are keys, never paths; only plain files, folders and links are accepted, and
+links are followed inside the archive alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
 import json
 import os
 import posixpath
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
+from typing import Protocol
 
-from transfer.engines.base import Found, Offer, Tree, diff_ids, image_of, walk
+from transfer.engines.base import REMAKE, Found, Manifest, Offer, Tree, agrees, diff_ids, image_of, walk
 from transfer.engines.ocilayout import Roots
-from transfer.errors import Damaged, FormatError, NotFound
-from transfer.model import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Digest, Image, is_name
+from transfer.errors import Damaged, FormatError, NotFound, TransferError
+from transfer.model import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Digest, Image, is_label
 from transfer.streams import BLOCK, MAX_DOCUMENT, Readable, SliceReader, parse_json, pread, sha256
 from transfer.tarfmt import MAX_EXTENSION, RECORD, ZERO, padding, parse_header, parse_pax, pax_size
 
 MAX_MEMBERS = 500_000
 MAX_NAME = 4096
+MAX_NAMES = 32 << 20
+"""Bytes of all names in an archive together."""
+NO_ARCHIVE = "docker-archive: is what `docker save` writes; what `docker export` writes is the files of a container, and no image"
 _PLAIN, _HARDLINK, _SYMLINK, _FOLDER = b"\x00", b"1", b"2", b"5"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A member of the archive. `link` is the target's name inside the archive, "" for a plain file; sizes in bytes."""
+    """A member of the archive. `link` is the target's name inside the archive, "" for one that leads out of it, None for a plain file.
+
+    `at`: where its data begin in the archive; sizes in bytes.
+    """
 
     name: str
     size: int
-    link: str = ""
+    link: str | None = None
+    at: int = 0
 
 
 def members(source: Forward) -> Iterator[tuple[Entry, Readable]]:
     """The archive's files and links, each with its data, to be read before the next is asked for.
 
-    FormatError for anything this program does not accept in an archive's outer tar.
+    A member may stand there again, as `tar -r` writes it: which of them counts is for whoever reads to say. FormatError for anything
+    this program does not accept in an archive's outer tar.
     """
     where = source.where
-    seen: set[str] = set()
+    count, names = 0, 0
     name, link, size, extensions = "", "", None, 0
     while record := source.exactly(RECORD):
         if record == ZERO:
@@ -63,16 +75,22 @@ def members(source: Forward) -> Iterator[tuple[Entry, Readable]]:
                 link = _text(data.rstrip(b"\0"), where)
             continue
         length = header.size if size is None else size
-        entry = _entry(header.kind, name or _text(header.name, where), link or _text(header.link, where), length, where)
+        try:
+            entry = _entry(
+                header.kind, name or _text(header.name, where), link or _text(header.link, where), length, where
+            )
+        except FormatError as error:
+            raise FormatError(error.message, hint=NO_ARCHIVE if count < 1000 else "") from error
         name, link, size, extensions = "", "", None, 0
         if entry is None:
             source.skip(length + padding(length))
             continue
-        if entry.name in seen or len(seen) >= MAX_MEMBERS:
-            raise FormatError(f"{where}: {entry.name!r:.100} stands twice in the archive, or it has too many members")
-        seen.add(entry.name)
+        count += 1
+        names += len(entry.name) + len(entry.link or "")
+        if count > MAX_MEMBERS or names > MAX_NAMES:
+            raise FormatError(f"{where}: it has too many members, or they have too long names")
         end = source.at + length
-        yield entry, Window(source, end)
+        yield replace(entry, at=source.at), Window(source, end)
         source.skip(end - source.at + padding(length))
     return
 
@@ -174,7 +192,12 @@ def _entry(kind: int, name: str, link: str, size: int, where: str) -> Entry | No
     clean = inside(name, where)
     if flag in (_HARDLINK, _SYMLINK):
         base = posixpath.dirname(clean) if flag == _SYMLINK else ""
-        return Entry(clean, 0, inside(posixpath.join(base, link), where))
+        target = ""
+        with contextlib.suppress(
+            FormatError
+        ):  # one that leads out of the archive is no matter as long as nobody follows it
+            target = inside(posixpath.join(base, link), where)
+        return Entry(clean, 0, target)
     return Entry(clean, size)
 
 
@@ -189,10 +212,12 @@ def inside(name: str, where: str) -> str:
 
 
 def follow(name: str, links: Mapping[str, str], where: str) -> str:
-    """Where a name leads through links of the archive; FormatError after 8."""
+    """Where a name leads through links of the archive; FormatError after 8, and for one that leads out of it."""
     for _ in range(8):
         if name not in links:
             return name
+        if not links[name]:
+            raise FormatError(f"{where}: {name!r:.100} is a link that leads out of the archive; refused")
         name = links[name]
     raise FormatError(f"{where}: {name!r:.100} is a link to a link to a link; refused")
 
@@ -207,8 +232,10 @@ class Saved:
 
 
 def parse_saved(data: bytes, where: str) -> list[Saved]:
-    """A manifest.json; FormatError if it is not what `docker save` writes."""
+    """A manifest.json; FormatError if it is not what `docker save` writes. A tag that is none is left out."""
     value = parse_json(data, where)
+    if value is None:
+        return []  # as Go writes an empty list
     if not isinstance(value, list):
         raise FormatError(f"{where}: manifest.json is not a list")
     out = []
@@ -216,36 +243,48 @@ def parse_saved(data: bytes, where: str) -> list[Saved]:
         if not isinstance(each, dict):
             raise FormatError(f"{where}: an entry of manifest.json is not an object")
         tags, layers, config = each.get("RepoTags") or [], each.get("Layers") or [], each.get("Config")
-        strings = (
-            isinstance(tags, list)
-            and isinstance(layers, list)
-            and all(isinstance(s, str) for s in [config, *tags, *layers])
-        )
-        if not strings or not all(is_name(tag) for tag in tags):
-            raise FormatError(f"{where}: a malformed entry in manifest.json")
-        out.append(Saved(inside(str(config), where), tuple(tags), tuple(inside(name, where) for name in layers)))
+        if not all(isinstance(listed, list) for listed in (tags, layers)) or not all(
+            isinstance(text, str) for text in [config, *tags, *layers]
+        ):
+            raise FormatError(f"{where}: an entry of manifest.json has a config, tags or layers that are no names")
+        named = tuple(dict.fromkeys(tag for tag in tags if is_label(tag)))
+        out.append(Saved(inside(str(config), where), named, tuple(inside(name, where) for name in layers)))
     return out
 
 
-def made_manifest(config: bytes, layers: Sequence[tuple[Digest, int]], where: str) -> bytes:
+PACKED = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd", b"\xfd7zXZ": "+xz", b"BZh": "+bzip2"}
+"""How compressed files begin, and what a layer's media type says of them (image-spec has the first two)."""
+
+
+def packed_as(head: bytes) -> str:
+    """The suffix of a media type for a layer that begins like this; "" for one that is not compressed."""
+    return next((suffix for magic, suffix in PACKED.items() if head.startswith(magic)), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of a manifest.json: its own digest, size (bytes), and how it is compressed (`+gzip`; "" for plain)."""
+
+    digest: Digest
+    size: int
+    packed: str = ""
+
+
+def made_manifest(config: bytes, layers: Sequence[Layer], where: str) -> bytes:
     """An OCI manifest around an original config, byte for byte what Docker 25 and later save for the same image."""
     ids = diff_ids(config, where)
     if len(ids) != len(layers):
-        raise FormatError(f"{where}: {len(layers)} layers where the config names {len(ids)}")
-
-    def entry(digest: Digest, size: int, diff_id: Digest) -> dict[str, object]:
-        return Descriptor(OCI_LAYER if digest == diff_id else OCI_LAYER + "+gzip", digest, size).as_json()
-
+        raise FormatError(f"{where}: {len(layers)} layers where the config names {len(ids)}", hint=REMAKE)
     value = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": Descriptor(OCI_CONFIG, sha256(config), len(config)).as_json(),
-        "layers": [entry(digest, size, each) for (digest, size), each in zip(layers, ids, strict=True)],
+        "layers": [Descriptor(OCI_LAYER + each.packed, each.digest, each.size).as_json() for each in layers],
     }
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def made_image(found: Found, layers: Sequence[tuple[Digest, int]], documents: dict[Digest, bytes], where: str) -> Image:
+def made_image(found: Found, layers: Sequence[Layer], documents: dict[Digest, bytes], where: str) -> Image:
     """An image that has a config and layers alone: with a manifest made for it, which is added to `documents`."""
     data = made_manifest(documents[found.id], layers, where)
     root = Descriptor(OCI_MANIFEST, sha256(data), len(data))
@@ -253,49 +292,195 @@ def made_image(found: Found, layers: Sequence[tuple[Digest, int]], documents: di
     return image_of(found.names, root, walk(root, lambda each: documents.get(each.digest)))
 
 
+class Members(Protocol):
+    """An archive's members, as far as images need them. Names are followed through links; NotFound for one that is not there."""
+
+    def small(self, name: str) -> bytes:
+        """All of a document."""
+        ...
+
+    def layer(self, name: str) -> Layer:
+        """Digest, size and compression of a layer; the digest of a plain one may be the one its name says."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SavedImage:
+    """An image of an archive: its root, or why it cannot be had; the digest people may call it by; how many layers it is said to have."""
+
+    names: tuple[str, ...]
+    id: Digest
+    root: Descriptor | None
+    error: TransferError | None = None
+    layers: int = 0
+
+
+class SavedImages:
+    """What images an archive holds: its manifest.json and its index.json held against each other and against the configs.
+
+    Docker 25.0.0 wrote an index.json with layers missing, in another order, or without the images saved by ID (moby#47150, #47065, #47210,
+    #51389). So where there is a manifest.json it says which images there are, and an entry of index.json counts for one of them
+    only where both name the same config and the same layers; else a manifest is made. `made` are those; `paths` says where blobs are
+    that are not under their digests.
+    """
+
+    def __init__(self, manifest: bytes | None, index: bytes | None, members: Members, where: str) -> None:
+        self._members, self._where = members, where
+        self.made: dict[Digest, bytes] = {}
+        self.paths: dict[Digest, str] = {}
+        self._documents: dict[Digest, bytes | None] = {}
+        entries = Roots.parse(index, f"{where}: index.json") if index is not None else Roots([], where)
+        self._entries = [(root, entries.names_of(root.digest), self._manifests(root)) for root in entries.unique()]
+        self.images: list[SavedImage] = []
+        configs: set[Digest] = set()
+        for saved in parse_saved(manifest, f"{where}: manifest.json") if manifest is not None else ():
+            found, config = self._saved(saved)
+            self.images.append(found)
+            configs |= {config} if config else set()
+        taken = {each.root.digest for each in self.images if each.root}
+        for root, names, manifests in self._entries:
+            if root.digest not in taken and not any(each.config.digest in configs for each in manifests):
+                layers = {layer.digest for each in manifests for layer in each.layers}
+                self.images.append(SavedImage(names, root.digest, root, None, len(layers)))
+
+    def document(self, descriptor: Descriptor) -> bytes | None:
+        """A document of the archive by its digest, checked; None if it is not there."""
+        if descriptor.digest in self.made:
+            return self.made[descriptor.digest]
+        if descriptor.digest not in self._documents:
+            name = self.paths.get(descriptor.digest) or blob_name(descriptor.digest)
+            try:
+                data = self._members.small(name)
+            except NotFound:
+                self._documents[descriptor.digest] = None
+            else:
+                if hashlib.new(descriptor.digest.algorithm, data).hexdigest() != descriptor.digest.hex:
+                    raise Damaged(f"{self._where}: {name} is not what its name says")
+                self._documents[descriptor.digest] = data
+        return self._documents[descriptor.digest]
+
+    def _manifests(self, root: Descriptor) -> list[Manifest]:
+        """The manifests an entry of index.json leads to; none where it cannot be followed: whoever asks for it is told why."""
+        with contextlib.suppress(TransferError):
+            return walk(root, self.document).manifests
+        return []
+
+    def _saved(self, saved: Saved) -> tuple[SavedImage, Digest | None]:
+        """An image of manifest.json, and its config's digest."""
+        config: Digest | None = None
+        try:
+            data = self._members.small(saved.config)
+            config = sha256(data)
+            self.paths.setdefault(config, saved.config)
+            layers = [self._members.layer(name) for name in saved.layers]
+            layers, sound = self._held_against(layers, data)
+            for layer, name in zip(layers, saved.layers, strict=True):
+                self.paths.setdefault(layer.digest, name)
+            root, names = self._entry(config, layers, sound)
+            if root is None:
+                data = made_manifest(data, layers, self._where)
+                root = Descriptor(OCI_MANIFEST, sha256(data), len(data))
+                self.made[root.digest] = data
+            return SavedImage(tuple(dict.fromkeys((*saved.tags, *names))), root.digest, root, None, len(layers)), config
+        except TransferError as error:
+            unknown = config or sha256(saved.config.encode())
+            return SavedImage(saved.tags, unknown, None, error, len(saved.layers)), config
+
+    def _held_against(self, layers: list[Layer], config: bytes) -> tuple[list[Layer], bool]:
+        """The layers, a plain one under its diffID; and whether they are those the config names."""
+        ids = diff_ids(config, self._where)
+        if len(ids) != len(layers):
+            return layers, False
+        pairs = list(zip(layers, ids, strict=True))
+        sound = all(each.packed or each.digest in (NOT_READ, diff_id) for each, diff_id in pairs)
+        return [replace(each, digest=diff_id) if each.digest == NOT_READ else each for each, diff_id in pairs], sound
+
+    def _entry(self, config: Digest, layers: list[Layer], sound: bool) -> tuple[Descriptor | None, tuple[str, ...]]:
+        """The entry of index.json that is this image; None if a manifest has to be made. FormatError if both are wrong."""
+        right: list[tuple[Descriptor, tuple[str, ...]]] = []
+        for root, names, manifests in self._entries:
+            for each in manifests:
+                if each.config.digest == config and self._is_right(each, layers, sound):
+                    right.append((root, names))
+        if not right and not sound:
+            raise FormatError(f"{self._where}: the layers are not those that config {config} names", hint=REMAKE)
+        return right[0] if right else (None, ())
+
+    def _is_right(self, manifest: Manifest, layers: list[Layer], sound: bool) -> bool:
+        """Whether a manifest names the layers that manifest.json names; where those are wrong, whether it agrees with its config."""
+        if sound:
+            return [each.digest for each in manifest.layers] == [each.digest for each in layers]
+        plain = {each.digest for each in layers if not each.packed}
+        data = self.document(manifest.config)
+        try:
+            agrees(manifest, data or b"", plain.__contains__)
+        except FormatError:
+            return False
+        return bool(data and manifest.layers and diff_ids(data, self._where))
+
+
+NOT_READ = Digest("sha256:" + "0" * 64)
+"""The digest of a plain layer that nobody has read yet, and whose name does not say it: it is the diffID."""
+
+
+def blob_name(digest: Digest) -> str:
+    """Where a blob lies in an archive or a layout."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
+def named_digest(name: str) -> Digest | None:
+    """The digest that a member's name says, for one in `blobs/`."""
+    found = re.fullmatch(r"blobs/(sha256/[0-9a-f]{64}|sha512/[0-9a-f]{128})", name)
+    return Digest(found[1].replace("/", ":")) if found else None
+
+
+KEPT_MAX = 64 << 20
+"""Documents of one archive that are kept in memory, together (bytes)."""
+
+
 @dataclass
 class SaveStream:
-    """One pass over a saved archive. Blobs are handed out as they come; what they belong to is known at the end."""
+    """One pass over what a daemon saves. Blobs are handed out as they come; what they belong to is known at the end."""
 
     where: str
     documents: dict[Digest, bytes] = field(default_factory=dict)
     digest_of: dict[str, Digest] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    heads: dict[str, bytes] = field(default_factory=dict)
     manifest: bytes | None = None
     index: bytes | None = None
+    kept: int = 0
+    _sizes: Mapping[Digest, int] = field(default_factory=dict)
+    _held: SavedImages | None = None
 
     def read(self, stream: Readable, known: Mapping[str, Digest] = MappingProxyType({})) -> Iterator[Offer]:
         """Layers as offers of unknown digest, documents as offers of known digest. Layers whose member is `known` are passed over."""
         for entry, data in members(Forward(stream, self.where)):
-            if entry.link:
+            if entry.link is not None:
                 self.links[entry.name] = entry.link
             elif entry.name in ("manifest.json", "index.json"):
-                whole = self._small(entry, data)
+                whole = whole_member(entry, data, self.where)
                 self.manifest, self.index = (
                     (whole, self.index) if entry.name == "manifest.json" else (self.manifest, whole)
                 )
             elif entry.name in known:
                 self.digest_of[entry.name] = known[entry.name]
+                self.heads[entry.name] = data.read(6) if entry.size else b""
             elif entry.name.startswith("blobs/") or entry.name.endswith((".json", ".tar")):
                 yield from self._blob(entry, data)
 
-    def _small(self, entry: Entry, data: Readable) -> bytes:
-        if entry.size > MAX_DOCUMENT:
-            raise FormatError(f"{self.where}: {entry.name} has {entry.size} bytes (limit {MAX_DOCUMENT})")
-        out = bytearray()
-        while part := data.read(BLOCK):
-            out += part
-        return bytes(out)
-
     def _blob(self, entry: Entry, data: Readable) -> Iterator[Offer]:
-        head = data.read(1) if entry.size else b""
-        if head == b"{" and entry.size <= MAX_DOCUMENT and not entry.name.endswith(".tar"):
-            whole = head + self._small(entry, data)
+        head = data.read(6) if entry.size else b""
+        small = entry.size <= min(MAX_DOCUMENT, KEPT_MAX - self.kept)
+        if head.lstrip()[:1] == b"{" and small and not entry.name.endswith(".tar"):
+            self.kept += entry.size
+            whole = head + whole_member(entry, data, self.where)
             digest = sha256(whole)
             self.documents[digest] = whole
             self.digest_of[entry.name] = digest
             yield Offer(True, partial(io.BytesIO, whole), digest, len(whole))
         else:
+            self.heads[entry.name] = head
             learned = partial(self.digest_of.__setitem__, entry.name)
             yield Offer(False, lambda: Rejoined(head, data), None, entry.size, learned)
 
@@ -303,45 +488,66 @@ class SaveStream:
         self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
     ) -> list[Image]:
         """The images asked for. Makes manifests where the archive has none, and adds them to `documents`."""
-        made = [self._image(each, documents, sizes) for each in found]
-        for path, digest in self.digest_of.items():
-            if path.startswith("blobs/sha256/") and len(path) == 77 and path[13:] != digest.hex and self.index:
-                raise Damaged(f"{self.where}: {path} is not what its name says")
-        return made
+        self._sizes = sizes
+        if self._held is None:
+            self._held = SavedImages(self.manifest, self.index, self, self.where)
+        return [self._image(each, self._held, documents) for each in found]
 
-    def _image(self, found: Found, documents: dict[Digest, bytes], sizes: Mapping[Digest, int]) -> Image:
-        if self.index:
-            for entry in Roots.parse(self.index, f"{self.where}: index.json").entries:
-                tree = self._tree(entry, documents, found)
-                if tree and (entry.digest == found.id or any(c.digest == found.id for c in tree.configs)):
-                    missing = [d.digest for d in tree.layers if d.digest not in sizes]
-                    if missing:
-                        raise NotFound(f"{found.names or found.id}: the engine did not give layer {missing[0]}")
-                    return image_of(found.names, entry, tree)
-        for saved in parse_saved(self.manifest or b"[]", f"{self.where}: manifest.json"):
-            config = self.digest_of.get(follow(saved.config, self.links, self.where))
-            if config == found.id and config in documents:
-                return self._old_image(found, saved, documents, sizes)
+    def _image(self, found: Found, held: SavedImages, documents: dict[Digest, bytes]) -> Image:
+        for each in held.images:
+            if each.root is None:
+                if each.error and found.id == each.id:
+                    raise each.error
+                continue
+            tree = self._tree(each.root, held, found)
+            if tree and (each.root.digest == found.id or any(c.digest == found.id for c in tree.configs)):
+                documents |= held.made
+                wrong = [d for d in tree.layers if self._sizes.get(d.digest) != d.size]
+                if wrong:
+                    raise NotFound(
+                        f"{', '.join(found.names) or found.id}: the engine did not give layer {wrong[0].digest} whole"
+                    )
+                return image_of(found.names, each.root, tree)
         raise NotFound(
             f"{', '.join(found.names) or found.id}: the engine did not give this image",
             hint="it may have been removed or retagged meanwhile; run again",
         )
 
-    def _tree(self, root: Descriptor, documents: Mapping[Digest, bytes], found: Found) -> Tree | None:
-        if root.digest not in documents:
-            return None
-        return walk(root, lambda each: documents.get(each.digest), found.platform)
+    def _tree(self, root: Descriptor, held: SavedImages, found: Found) -> Tree | None:
+        """What it reaches; None if it is not here, or has nothing for the platform that is wanted."""
+        with contextlib.suppress(NotFound):
+            return walk(root, held.document, found.platform)
+        return None
 
-    def _old_image(
-        self, found: Found, saved: Saved, documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
-    ) -> Image:
-        digests = []
-        for name in saved.layers:
-            digest = self.digest_of.get(follow(name, self.links, self.where))
-            if digest is None or digest not in sizes:
-                raise FormatError(f"{self.where}: {name!r:.100}, a layer of {saved.tags or found.id}, is not there")
-            digests.append((digest, sizes[digest]))
-        return made_image(found, digests, documents, self.where)
+    # as Members
+
+    def _digest(self, name: str) -> Digest:
+        found = self.digest_of.get(follow(name, self.links, self.where))
+        if found is None:
+            raise NotFound(f"{self.where}: {name!r:.100} is not in the archive")
+        return found
+
+    def small(self, name: str) -> bytes:
+        digest = self._digest(name)
+        if digest not in self.documents:
+            raise NotFound(f"{self.where}: {name!r:.100} is no document")
+        return self.documents[digest]
+
+    def layer(self, name: str) -> Layer:
+        digest = self._digest(name)
+        head = self.heads.get(follow(name, self.links, self.where), b"")
+        size = self._sizes.get(digest, len(self.documents.get(digest, b"")))
+        return Layer(digest, size, packed_as(head))
+
+
+def whole_member(entry: Entry, data: Readable, where: str) -> bytes:
+    """What is left of a small member. FormatError for one that is too large."""
+    if entry.size > MAX_DOCUMENT:
+        raise FormatError(f"{where}: {entry.name!r:.100} has {entry.size} bytes (limit {MAX_DOCUMENT})")
+    out = bytearray()
+    while part := data.read(BLOCK):
+        out += part
+    return bytes(out)
 
 
 class Rejoined:

@@ -15,14 +15,14 @@ from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.bundle.store import Store
-from transfer.engines.base import ImageSource
+from transfer.engines.base import ImageSink, ImageSource
 from transfer.engines.daemon import DockerClient
-from transfer.engines.docker import DockerSource, Way
-from transfer.engines.ocilayout import LayoutSource
-from transfer.errors import MissingPart, TransferError
+from transfer.engines.docker import DockerSink, DockerSource, Way
+from transfer.engines.ocilayout import LayoutSink, LayoutSource
+from transfer.errors import EngineError, MissingPart, TransferError, TryAgain, one_failure
 from transfer.events import Noted, Observer
 from transfer.flows.load import BundleContent, Loaded, load, load_into_docker
-from transfer.flows.naming import Rename
+from transfer.flows.naming import Named, Rename, name_all
 from transfer.flows.select import open_file_sink, split_transport
 from transfer.flows.stores import StoreChoice, reading, remember, spacious
 from transfer.model import Digest, Image, Platform
@@ -140,6 +140,27 @@ def land(
         )
 
 
+def foresee(bundle: Bundle, images: Sequence[Image], rename: Rename, target: Target, observer: Observer) -> list[Named]:
+    """The names that the images would get, and those of them that another image has there now. Nothing is changed."""
+    transport, rest = split_transport(target.to or "docker-daemon:")
+    content = BundleContent(bundle, observer, threaded=False)
+    try:
+        if transport == "docker-daemon":
+            sink: ImageSink = DockerSink(DockerClient(), way=target.way, platform=target.platform)
+        elif transport == "oci":
+            sink = LayoutSink(Path(rest), only_look=True)
+        else:
+            return [Named(image, rename(image.names)) for image in images]
+        try:
+            bundle.catalog()
+            return name_all(images, rename, sink, content, keep_tags=target.keep_tags)
+        finally:
+            sink.close(failed=True)
+    except (EngineError, TryAgain, MissingPart) as error:
+        observer(Noted(f"what names would move cannot be told: {error.message}"))
+        return [Named(image, rename(image.names)) for image in images]
+
+
 def _source_of(to: str) -> ImageSource | None:
     """The images that are there already, where they can be read again."""
     transport, rest = split_transport(to or "docker-daemon:")
@@ -191,7 +212,8 @@ def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Obs
             done = land(bundle, bundle.images, rename, target, shelf=shelf, choice=choice, observer=observer)
         except MissingPart:
             continue
-        except TransferError as error:
+        except Exception as unknown:  # noqa: BLE001 - whatever it is, it is this bundle's
+            error = one_failure(unknown, f"bundle {short}")
             # the import that was asked for stands; this one can be dropped, or brought again
             observer(Noted(f"bundle {short}, which is staged, cannot be imported: {error.message}"))
             observer(Noted(f"  bring it again, or forget it: transfer store drop {short}"))

@@ -20,11 +20,12 @@ from transfer.bundle.reader import Bundle
 from transfer.bundle.writer import BundleWriter, Sealed, clean_up
 from transfer.chunks.cut import Cutter
 from transfer.chunks.layer import raw, split
-from transfer.engines.base import Found, ImageSource, Offer
-from transfer.errors import Damaged, NotFound, UsageError
+from transfer.engines.base import Found, ImageSource, Offer, agrees, tree_of, true_to
+from transfer.errors import Damaged, FormatError, NotFound, TransferError, UsageError, one_failure
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
+from transfer.flows.select import NotTaken
 from transfer.flows.vouching import vouch
-from transfer.model import Digest, Image, Recipe
+from transfer.model import Descriptor, Digest, Image, Recipe, is_name
 from transfer.streams import LAYER_BLOCK, MAX_DOCUMENT, IterReader, blocks, parse_object
 from transfer.work import Pool, ahead_of, aside, default_jobs
 
@@ -39,6 +40,7 @@ READERS_FROM = 2
 """With more threads than this a file is read by a thread of its own; with fewer that only costs (measured, 2 cores)."""
 READ_AHEAD = 2
 """Blocks of a layer that wait between two threads."""
+_INCOMPLETE = "the image is incomplete where it is; pull it again, or take one platform of it with --platform"
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
 
 
@@ -58,6 +60,7 @@ class Exported:
     already: bool = False
     image_bytes: tuple[int, ...] = ()
     prerequisites: int = 0
+    failed: tuple[NotTaken, ...] = ()
 
 
 def export(
@@ -70,8 +73,11 @@ def export(
     observer: Observer,
     base: Sequence[Bundle] = (),
     weigh: bool = False,
+    strict: bool = True,
 ) -> Exported:
     """Make the bundle, or finish the one an earlier run began, or find that it is finished.
+
+    An image that cannot be taken is left out, and named in `failed`; with `strict`, or if all are so, the first failure is raised.
 
     With a `base`, what those bundles hold is not packed again, and what changed is patched against it. With `weigh`, the bundle is made but
     not written: `folder` is a temporary one.
@@ -101,7 +107,7 @@ def export(
         try:
             if len(writer.kept):
                 observer(Noted(f"taking up the unfinished export in {folder}: {len(writer.kept)} chunks are packed"))
-            run = _Run(source, writer, observer, built, jobs=threads)
+            run = _Run(source, writer, observer, built, jobs=threads, strict=strict)
             sealed = run.all(found)
             if not weigh:
                 _look_at(sealed, base)
@@ -122,6 +128,7 @@ def export(
         False,
         writer.image_bytes(sealed.header),
         sealed.header.prerequisites["chunks"],
+        tuple(run.failed),
     )
 
 
@@ -129,31 +136,98 @@ class _Run:
     """One export on its way."""
 
     def __init__(
-        self, source: ImageSource, writer: BundleWriter, observer: Observer, base: Base | None, *, jobs: int
+        self,
+        source: ImageSource,
+        writer: BundleWriter,
+        observer: Observer,
+        base: Base | None,
+        *,
+        jobs: int,
+        strict: bool,
     ) -> None:
         self._source, self._writer, self._observer, self._jobs = source, writer, observer, jobs
         self._base = base
         self._pairing = base.pairing() if base else None
         self.bytes_read = 0
         self._current = 0
+        self._strict = strict
+        self._lost: dict[Digest, TransferError] = {}
+        self.failed: list[NotTaken] = []
 
     def all(self, found: Sequence[Found]) -> Sealed:
         layers = {digest: size for each in found for digest, size in each.layers}
         self._observer(Planned("export", sum(layers.values()) or sum(each.size for each in found)))
         for offer in self._source.read(found):
-            if offer.document:
-                self._take_document(offer)
-            else:
-                self._take_layer(offer)
+            self._take(offer)
         documents = self._writer.documents()
-        images = _merged(self._source.images(found, documents, self._writer.sizes()))
-        self._take_odd_layers(images)
+        images = _merged(self._images(found, documents))
         self._observer(Done("export"))
         self._observer(Noted("writing the rest, the catalog and the index"))
         totals = {"layer_bytes": sum({each.digest: each.size for image in images for each in image.layers}.values())}
         return self._writer.finish(
             images, created=_created(images, documents), tool=f"transfer {__version__}", totals=totals
         )
+
+    def _take(self, offer: Offer) -> None:
+        """One blob. Where it is known whose it is, what is wrong with it is those images' failure alone."""
+        try:
+            if offer.document:
+                self._take_document(offer)
+            else:
+                self._take_layer(offer)
+        except (Damaged, NotFound) as error:
+            if self._strict or offer.digest is None:
+                raise
+            self._lost[offer.digest] = error
+            self._observer(Noted(f"{offer.digest}: {error.message}"))
+
+    def _images(self, found: Sequence[Found], documents: dict[Digest, bytes]) -> list[Image]:
+        """The images that came whole and make sense; the others are noted as failed."""
+        out: list[Image] = []
+        for each in found:
+            label = each.names[0] if each.names else f"image {each.id.short}"
+            try:
+                images = self._source.images([each], documents, self._writer.sizes())
+                for image in images:
+                    self._take_odd_layers(image)
+                    self._vouch(image, documents)
+                out += images
+            except Exception as unknown:
+                error = one_failure(unknown, label)
+                if self._strict:
+                    raise error from unknown
+                self.failed.append(NotTaken(label, error))
+                self._observer(Noted(f"{label} is left out: {error.message}"))
+        if not out and self.failed:
+            raise self.failed[0].error
+        return out
+
+    def _gone(self, image: Image, layer: Descriptor) -> TransferError:
+        """Why an image cannot be taken: a layer is damaged, or not there."""
+        why = self._lost.get(layer.digest)
+        if why is not None and not isinstance(why, NotFound):
+            return why
+        foreign = "foreign" in layer.media_type or "nondistributable" in layer.media_type
+        kind = "a foreign layer, which is to be had from its maker alone, " if foreign else ""
+        return NotFound(f"{image.label}: layer {layer.digest}, {kind}is not there", hint="" if foreign else _INCOMPLETE)
+
+    def _vouch(self, image: Image, documents: dict[Digest, bytes]) -> None:
+        """Whatever a far side would find wrong is found here."""
+        true_to(image, lambda digest: documents[digest])
+        recipes = self._writer.recipes()
+        for layer in image.layers:
+            if recipes[layer.digest].size != layer.size:
+                size = recipes[layer.digest].size
+                raise Damaged(
+                    f"{image.label}: layer {layer.digest} has {size} bytes where its descriptor says {layer.size}"
+                )
+        for manifest in tree_of(image, lambda digest: documents[digest]).manifests:
+            agrees(manifest, documents[manifest.config.digest], lambda digest: recipes[digest].encoding == PLAIN)
+        for name in image.names:
+            if not is_name(name):
+                self._observer(
+                    Noted(f"{name!r:.100} is no name that an engine takes; --retag gives another one at the import")
+                )
 
     def _take_document(self, offer: Offer) -> None:
         data = b"".join(blocks(offer.open()))
@@ -219,22 +293,16 @@ class _Run:
                 self._observer(Advanced("export", len(block)))
                 yield block
 
-    def _take_odd_layers(self, images: Sequence[Image]) -> None:
+    def _take_odd_layers(self, image: Image) -> None:
         """Layers that looked like documents (attestations are JSON) are blobs all the same."""
-        sizes = self._writer.sizes()
-        recipes = self._writer.recipes()
-        for image in images:
-            for layer in image.layers:
-                if layer.digest in recipes:
-                    continue
-                data = self._writer.documents().get(layer.digest)
-                if data is None or len(data) > MAX_DOCUMENT or sizes[layer.digest] != layer.size:
-                    raise NotFound(
-                        f"{image.label}: layer {layer.digest} is not there",
-                        hint="the image is incomplete where it is; pull it again",
-                    )
-                parts = Cutter(self._writer).cut(raw(IterReader(iter([data]))))
-                self._writer.end_blob(Recipe(layer.digest, len(data), PLAIN, parts))
+        for layer in image.layers:
+            if layer.digest in self._writer.recipes():
+                continue
+            data = self._writer.documents().get(layer.digest)
+            if data is None or len(data) > MAX_DOCUMENT or len(data) != layer.size:
+                raise self._gone(image, layer)
+            parts = Cutter(self._writer).cut(raw(IterReader(iter([data]))))
+            self._writer.end_blob(Recipe(layer.digest, len(data), PLAIN, parts))
 
 
 def _look_at(sealed: Sealed, base: Sequence[Bundle]) -> None:
@@ -276,9 +344,9 @@ def _created(images: Sequence[Image], documents: dict[Digest, bytes]) -> int:
         return int(given)
     newest = 0
     for image in images:
-        if image.config_digest in documents:
-            text = parse_object(documents[image.config_digest], "config").get("created")
-            with contextlib.suppress(ValueError, TypeError, OverflowError):
+        with contextlib.suppress(ValueError, TypeError, OverflowError, FormatError):
+            if image.config_digest in documents:
+                text = parse_object(documents[image.config_digest], "config").get("created")
                 newest = max(newest, int(datetime.datetime.fromisoformat(str(text)[:19] + "+00:00").timestamp()))
     return newest
 
@@ -292,10 +360,15 @@ def _already(found: Sequence[Found], folder: Path, level: int, base: Sequence[Bu
         allowed = {str(each.manifest.digest) for each in base} | {
             digest for each in base for digest in each.header.prerequisites["bundles"]
         }
-        same = len(found) == len(header.images) and header.level == level and builds_on <= allowed
-        if not same or not all((frozenset(each.names), each.id) in have for each in found):
+        same = header.level == level and builds_on <= allowed
+        lacking = [each for each in found if (frozenset(each.names), each.id) not in have]
+        if not same or lacking or len(found) != len(header.images):
+            some = same and lacking and len(found) - len(lacking) == len(header.images)
+            names = ", ".join(each.names[0] if each.names else each.id.short for each in lacking)
+            what = f"without {names:.300}" if some else "of something else"
             raise UsageError(
-                f"{folder} is a finished bundle of something else", hint="name another folder, or remove this one"
+                f"{folder} is a finished bundle {what}",
+                hint="name another folder for the rest" if some else "name another folder, or remove this one",
             )
         blobs = (*header.packs, *header.catalog)
         keep = {blob.digest.hex for blob in blobs} | {bundle.config.digest.hex, bundle.manifest.digest.hex}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast, get_args
 
 from transfer.engines.base import Found, ImageSink, ImageSource, Listed, ReadWay
-from transfer.errors import NotFound, UsageError
+from transfer.errors import NotFound, TransferError, UsageError, one_failure
 from transfer.events import Noted, Observer, silent
 from transfer.model import Image, Platform, Reference, is_name
 
@@ -60,6 +62,44 @@ def _open_file(path: Path, transport: str) -> ImageSource:
     return open_archive(path)
 
 
+def split_target(text: str) -> tuple[str, str]:
+    """A --to without the name in it, and that name: `oci:dir:app:1` as skopeo writes it ("" for none)."""
+    if not text:
+        return "", ""
+    transport, rest = split_transport(text)
+    if transport == "docker-daemon":
+        return "docker-daemon:", rest
+    path, name = split_path(rest)
+    return f"{transport}:{path}", name
+
+
+def by_digest(rules: Sequence[str], images: Sequence[Image]) -> tuple[list[Image], list[str]]:
+    """The images, those renamed that a rule OLD=NEW means by a digest (or its first six digits or more); and the other rules."""
+    out, rest = list(images), []
+    for rule in rules:
+        old, _, new = rule.partition("=")
+        text = old.removeprefix("sha256:")
+        called = any(_name_form(old) in _forms(image.names) for image in images)
+        hits = [
+            number
+            for number, image in enumerate(images)
+            if not called and new and re.fullmatch(r"[0-9a-f]{6,64}", text) and _has_digest(image, text)
+        ]
+        if len(hits) == 1:
+            out[hits[0]] = replace(images[hits[0]], names=(Reference.parse(new).familiar,))
+        else:
+            rest.append(rule)
+    return out, rest
+
+
+def _has_digest(image: Image, beginning: str) -> bool:
+    return any(each.hex.startswith(beginning) for each in (image.root.digest, image.config_digest) if each)
+
+
+def _name_form(text: str) -> str:
+    return Reference.parse(text).familiar if is_name(text) else text
+
+
 def open_file_sink(text: str, platform: Platform | None = None) -> ImageSink | None:
     """The sink a --to means, or None for the Docker daemon, which the load flow opens itself."""
     transport, rest = split_transport(text or "docker-daemon:")
@@ -74,32 +114,68 @@ def open_file_sink(text: str, platform: Platform | None = None) -> ImageSink | N
     return ArchiveSink(Path(rest), docker=transport == "docker-archive", platform=platform)
 
 
-def select(source: ImageSource, patterns: Sequence[str], platform: Platform | None, observer: Observer) -> list[Found]:
-    """The images that names, IDs and globs pick, each once, in the order of `merge`. NotFound if one picks nothing."""
+def select(
+    source: ImageSource,
+    patterns: Sequence[str],
+    platform: Platform | None,
+    observer: Observer,
+    failed: list[NotTaken] | None = None,
+) -> list[Found]:
+    """The images that names, IDs and globs pick, each once, in the order of `merge`. NotFound if one picks nothing.
+
+    What cannot be had comes into `failed`, and the others are taken; without it the first failure is raised.
+    """
     listed: list[Listed] | None = None
     found: list[Found] = []
+
+    def take(reference: str, names: tuple[str, ...] | None = None) -> None:
+        try:
+            each = source.resolve(reference, platform)
+        except Exception as error:
+            if failed is None:
+                raise
+            failed.append(NotTaken(names[0] if names else reference, one_failure(error, reference)))
+            return
+        found.append(each if names is None else replace(each, names=names))
+
     if not patterns and source.traits.host:
         raise UsageError("name the images to export", hint="`transfer images` lists them; 'app/*' takes all of app")
     for pattern in patterns or ["*"]:
         if not any(mark in pattern for mark in "*?["):
-            found.append(source.resolve(pattern, platform))
+            take(pattern)
             continue
         listed = source.names() if listed is None else listed
         hits = _matching(listed, pattern)
         if not hits:
             raise NotFound(f"{source.where} has no image that {pattern!r} matches")
-        observer(Noted(f"{pattern} matches {len(hits)} image{'s' * (len(hits) != 1)}"))
-        found.extend(source.resolve(each, platform) for each in hits)
+        count = len({each.id for each, _ in hits})
+        observer(Noted(f"{pattern} matches {count} image{'s' * (count != 1)}"))
+        shared = Counter(name for each in listed for name in each.names)
+        for each, name in hits:
+            if name and shared[name] == 1:
+                take(name)
+            else:
+                take(str(each.id), (name,) if name else ())
+    if failed and not found:
+        raise failed[0].error
     return merge(found)
 
 
-def _matching(listed: Sequence[Listed], pattern: str) -> list[str]:
-    """Names that match the pattern, with or without their tag; nameless images match only `*`, by ID."""
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """An image that an export leaves out, and why."""
+
+    label: str
+    error: TransferError
+
+
+def _matching(listed: Sequence[Listed], pattern: str) -> list[tuple[Listed, str]]:
+    """Names that match the pattern, with or without their tag, and whose they are; nameless images ("") match only `*`."""
     hits = []
     for image in listed:
-        hits += [name for name in image.names if name_matches(name, pattern)]
+        hits += [(image, name) for name in image.names if name_matches(name, pattern)]
         if not image.names and pattern == "*":
-            hits.append(str(image.id))
+            hits.append((image, ""))
     return hits
 
 

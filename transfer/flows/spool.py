@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transfer.events import Observer
 from transfer.flows import parity
 from transfer.flows.gather import bundles_in
 from transfer.flows.ship import Shipment, Shipped, name_of
+from transfer.model import Digest
 from transfer.ship.base import Depot
 from transfer.ship.folder import FolderDepot
 from transfer.ship.throttled import Bucket, Throttled
@@ -44,7 +46,27 @@ def arrived(place: Path) -> list[Path]:
     if not place.is_dir():
         raise NotFound(f"{place} is not there", hint="name the folder in which the link leaves files")
     begun = {each for each in place.iterdir() if (each / "blobs").is_dir() or (each / AGAIN).is_dir()}
-    return sorted(begun | set(bundles_in(place)), key=_created)
+    found = {folder: _opened(folder) for folder in sorted(begun | set(bundles_in(place)), key=_created)}
+    return _in_order(found)
+
+
+def _in_order(found: Mapping[Path, Bundle | None]) -> list[Path]:
+    """What builds on nothing that is to come, first; of several that do so, in the order given."""
+    left = dict(found)
+    out: list[Path] = []
+    while left:
+        coming = {bundle.manifest.digest for bundle in left.values() if bundle}
+        ready = [folder for folder, bundle in left.items() if not (_named(bundle) & coming)] or [next(iter(left))]
+        out += ready
+        for folder in ready:
+            del left[folder]
+    return out
+
+
+def _named(bundle: Bundle | None) -> set[Digest]:
+    """The bundles that a bundle says it builds on."""
+    texts = bundle.header.prerequisites["bundles"] if bundle else []
+    return {Digest.parse(text) for text in texts} - ({bundle.manifest.digest} if bundle else set())
 
 
 def has_come(folder: Path) -> None:
