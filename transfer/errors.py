@@ -164,6 +164,44 @@ def one_failure(error: Exception, doing: str) -> TransferError:
     return Unexpected(f"{doing}: unexpected {type(error).__name__}: {str(error)[:200]}")
 
 
+class NotAllowed(MediumError):
+    """The operating system does not let this user read or write there."""
+
+    slug, exit_code = "not-allowed", 24
+    advice = "check the owner and the permissions, or run as a user who may"
+
+
+class TrustRefused(TransferError):
+    """Something is not signed as it has to be."""
+
+    slug, exit_code = "trust-refused", 12
+
+
+EXIT_CODES = {
+    0: "done, or nothing to do",
+    1: "a bug",
+    2: "wrong use",
+    3: "some images failed, the others are done",
+    10: "not found",
+    11: "locked by another run",
+    12: "trust refused (nothing is signed yet: not used)",
+    13: "damaged, malformed or unreadable",
+    14: "a part, or what a delta builds on, is missing",
+    15: "older than what is known",
+    20: "the engine refused",
+    21: "no line to the other host, or it makes no sense",
+    22: "its host key is not the one that is meant",
+    23: "no space",
+    24: "not let in: by the other host, or by this one's permissions",
+    75: "try again later",
+    129: "stopped by a signal: the terminal went away",
+    130: "stopped by a signal: Ctrl-C",
+    141: "what read the output went away",
+    143: "stopped by a signal: SIGTERM",
+}
+"""What every exit code means; the operator's guide has the same table."""
+
+
 def named(slug: str) -> type[TransferError]:
     """The class with this slug, for a failure that was told by another host; MediumError for one that is not known here."""
     waiting: list[type[TransferError]] = [TransferError]
@@ -187,9 +225,9 @@ def from_os_error(error: OSError, doing: str) -> TransferError:
     if error.errno == errno.ENOENT:
         return NotFound(what, hint="check the path")
     if error.errno in (errno.EACCES, errno.EPERM):
-        return MediumError(what, hint="check the owner and the permissions, or run as a user who may")
+        return NotAllowed(what)
     if error.errno == errno.EROFS:
-        return MediumError(what, hint="the filesystem is read-only; choose another folder or remount it")
+        return NotAllowed(what, hint="the filesystem is read-only; choose another folder or remount it")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return TryAgain(what, hint="too many open files; raise the limit (ulimit -n) and run again")
     return MediumError(what, hint="check the medium and run the same command again")

@@ -23,6 +23,8 @@ PACK_TYPE = "application/vnd.transfer.pack.v1"
 HEADER_MAX = 64 << 20
 FRAMES_MAX = 1 << 22
 """Frames in all packs of a bundle (FORMAT.md, section 9)."""
+USERS_MAX = 4_000_000
+"""Pairs of an image and a stretch of frames that are compared for one answer."""
 BLOBS_MAX = 4096
 """Documents and layers together of one image."""
 STATE = ".transfer"
@@ -194,9 +196,16 @@ class Header:
         return self._spans[pack.digest]
 
     def users(self, *spans: range) -> tuple[str, ...]:
-        """The images that any of these frames is needed for."""
+        """The images that any of these frames is needed for; all, where to look through them would take for ever."""
+        joined: list[range] = []
+        for span in sorted(spans, key=lambda each: each.start):
+            if joined and span.start <= joined[-1].stop:
+                joined[-1] = range(joined[-1].start, max(span.stop, joined[-1].stop))
+            else:
+                joined.append(span)
         pairs = zip(self.images, self.needs, strict=True)
-        return tuple(image.label for image, needs in pairs if any(map(needs.meets, spans)))
+        every = len(joined) * len(self.images) > USERS_MAX
+        return tuple(image.label for image, needs in pairs if every or any(map(needs.meets, joined)))
 
     def manifest(self, config: Descriptor) -> bytes:
         """The OCI manifest that lists every file of the bundle."""

@@ -19,11 +19,19 @@ DOCUMENT_MAX = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Medium:
-    """One medium: `id` tells it from others, `label` is for people, `files` are packs and recovery files by their paths."""
+    """One medium: `id` tells it from others, `label` is for people, `files` are packs and recovery files by their paths.
+
+    `mounted`: it was a filesystem of its own when it was written.
+    """
 
     id: str
     label: str
     files: tuple[str, ...]
+    mounted: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        value: dict[str, Any] = {"id": self.id, "label": self.label, "files": list(self.files)}
+        return value | {"mounted": True} if self.mounted else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class MediaSet:
             "set": self.id,
             "share": self.share,
             "this": self.this,
-            "media": [{"id": each.id, "label": each.label, "files": list(each.files)} for each in self.media],
+            "media": [each.as_json() for each in self.media],
         }
         return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
 
@@ -88,7 +96,7 @@ def _medium(value: Any, where: str) -> Medium:
     if not isinstance(value, dict) or not isinstance(value.get("files"), list):
         raise FormatError(f"{where}: malformed")
     files = tuple(_text(each, where) for each in value["files"])
-    return Medium(_text(value.get("id"), where), _text(value.get("label"), where), files)
+    return Medium(_text(value.get("id"), where), _text(value.get("label"), where), files, value.get("mounted") is True)
 
 
 def _text(value: Any, where: str) -> str:

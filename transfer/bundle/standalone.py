@@ -2,71 +2,183 @@
 """Checks a bundle, and rebuilds its images, with Python's standard library alone: python3 verify.py [FOLDER] [--rebuild DIR]
 
 Every file is compared with its sha256; in a damaged pack the damaged frames are found, and the images that need them are
-named. Exit 0: sound; 13: damaged; 14: files missing. The format is described in FORMAT.md of the transfer project.
+named. Exit 0: sound; 13: damaged or no bundle; 14: files missing. It finds accidents, not forgers: who made the bundle it
+cannot tell, and whoever changed the bundle may have changed this script. Run the one you brought, not the one you found.
+The format is described in FORMAT.md of the transfer project.
 """
 
-import argparse
-import hashlib
-import json
-import os
-import re
-import struct
-import subprocess
 import sys
-import tempfile
-import zlib
+
+if sys.version_info < (3, 6):
+    sys.stderr.write(
+        "verify.py: this is Python %d.%d, and 3.6 or later is needed: python3 verify.py\n" % sys.version_info[:2]
+    )
+    sys.exit(2)
+try:
+    import argparse
+    import hashlib
+    import json
+    import os
+    import re
+    import stat
+    import struct
+    import subprocess
+    import tempfile
+    import zlib
+except ImportError as error:
+    sys.stderr.write("verify.py: this Python is not whole (%s): on Debian, apt install python3\n" % error)
+    sys.exit(2)
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?\Z")
 MAGIC = b"FRM1"
 FIXED = struct.Struct("<4sIBBHIIIII")
+PACK_MAX, RAW_MAX, HEADER_MAX, FRAMES_MAX = 256 << 20, 64 << 20, 64 << 20, 1 << 22
+JSON_WEIGHT = 256 << 20
+"""About the most memory (bytes) that parsing JSON may cost."""
+
+
+class Broken(Exception):
+    """What is wrong with the bundle, in words."""
+
+
+def plain(text):
+    """Text from anywhere, safe for a terminal."""
+    return ascii(text)[1:-1] if isinstance(text, str) else ascii(text)[:200]
+
+
+def opened(path):
+    """A regular file, whatever lies there: no link is followed, and a pipe is not waited for."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Broken("%s cannot be read: %s" % (path, error.strerror))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Broken("%s is no regular file" % path)
+    return os.fdopen(fd, "rb")
+
+
+def parsed_json(data, path):
+    """A JSON object. Broken for anything else, and for what would take too much memory."""
+    weight = 256 * data.count(b"{") + 96 * data.count(b"[") + 72 * (data.count(b",") + data.count(b":"))
+    if weight + len(data) * (9 if max(data or b"\0") > 127 else 2) > JSON_WEIGHT:
+        raise Broken("%s has more members than this script accepts" % path)
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Broken("%s is not valid JSON: %s" % (path, plain(str(error))[:100]))
+    if not isinstance(value, dict):
+        raise Broken("%s is no JSON object" % path)
+    return value
+
+
+def member(value, name, kind, where):
+    """A member of an object, of the type it has to have."""
+    found = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(found, kind) or (kind is int and (isinstance(found, bool) or not 0 <= found < 1 << 60)):
+        raise Broken("%s: %s is missing or of another kind" % (where, name))
+    return found
 
 
 def path_of(folder, digest):
     if not isinstance(digest, str) or not DIGEST.match(digest):
-        raise ValueError("%r is not a digest" % (digest,))
+        raise Broken("%s is not a digest" % plain(digest)[:100])
     return os.path.join(folder, "blobs", "sha256", digest[7:])
 
 
 def hash_file(path):
     digest, size = hashlib.sha256(), 0
-    with open(path, "rb") as file:
+    with opened(path) as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
             size += len(block)
     return "sha256:" + digest.hexdigest(), size
 
 
-def load(folder, descriptor):
-    path = path_of(folder, descriptor["digest"])
-    with open(path, "rb") as file:
-        data = file.read(64 << 20)
-    if "sha256:" + hashlib.sha256(data).hexdigest() != descriptor["digest"]:
-        raise ValueError("%s is damaged: copy it from the bundle again" % path)
-    return json.loads(data)
+def load(folder, descriptor, where):
+    """A JSON blob, after its digest was found right."""
+    digest = member(descriptor, "digest", str, where)
+    path = path_of(folder, digest)
+    with opened(path) as file:
+        data = file.read(HEADER_MAX + 1)
+    if "sha256:" + hashlib.sha256(data).hexdigest() != digest or len(data) != member(descriptor, "size", int, where):
+        raise Broken("%s is damaged: copy it from the bundle again" % path)
+    return parsed_json(data, path)
 
 
-def ranges(text):
-    out = set()
-    for part in filter(None, text.split(",")):
-        first, _, last = part.partition("-")
-        out.update(range(int(first), int(last or first) + 1))
+def ranges(text, limit):
+    """Pairs of first and last number, rising."""
+    out, before = [], -1
+    for part in text.split(",") if text else []:
+        found = RANGE.match(part)
+        low = int(found.group(1)) if found else -1
+        high = int(found.group(2) or low) if found else -1
+        if not before < low <= high < limit:
+            raise Broken("the header: a list of frames that is none")
+        out.append((low, high))
+        before = high
     return out
 
 
+def checked_header(header):
+    """The members this script uses are there and of their kinds, so that nothing else has to look."""
+    where = "the header"
+    if header.get("format") != "transfer.bundle" or header.get("version") != 1:
+        raise Broken("a bundle of another version")
+    if set(map(str, member(header, "features", list, where))) - {"patch"}:
+        raise Broken("a bundle with features that this script does not know")
+    for name in ("catalog", "packs"):
+        for blob in member(header, name, list, where):
+            path_of("", member(blob, "digest", str, where))
+            member(blob, "size", int, where)
+            member(blob, "frames", int, where)
+    total = sum(pack["frames"] for pack in header["packs"])
+    if total > FRAMES_MAX:
+        raise Broken("the header: %d frames in all packs, more than there can be" % total)
+    for image in member(header, "images", list, where):
+        if not all(isinstance(name, str) for name in member(image, "names", list, where)):
+            raise Broken("the header: a name that is none")
+        path_like(member(member(image, "root", dict, where), "digest", str, where))
+        image["frames"] = ranges(member(image, "frames", str, where), total)
+        for layer in member(image, "layers", list, where):
+            path_like(member(layer, "digest", str, where))
+        for digest in member(image, "documents", list, where):
+            path_like(digest)
+    needs = member(header, "prerequisites", dict, where)
+    member(needs, "chunks", int, where)
+    for digest in member(needs, "bundles", list, where):
+        path_of("", digest)
+    if not isinstance(needs.setdefault("about", {}), dict):
+        raise Broken("the header: prerequisites in words that are none")
+    return header
+
+
+def path_like(digest):
+    if not isinstance(digest, str) or not re.match(r"(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z", digest):
+        raise Broken("%s is not a digest" % plain(digest)[:100])
+
+
 def sound_frames(path):
-    """Offsets of the frames whose bytes agree with their header, whatever else is damaged."""
-    with open(path, "rb") as file:
-        data = file.read()
+    """(start, end) of the frames whose bytes agree with their header, whatever else is damaged."""
+    with opened(path) as file:
+        if os.fstat(file.fileno()).st_size > PACK_MAX:
+            return []
+        data = file.read(PACK_MAX)
     out, at = [], 16
+    whole = memoryview(data)
     while at < len(data):
         if data[at : at + 4] == MAGIC and at + FIXED.size <= len(data):
             size = int.from_bytes(data[at + 4 : at + 8], "little")
-            header = data[at : at + size]
+            header = whole[at : at + size]
             if FIXED.size + 4 <= size == len(header) and zlib.crc32(header[:-4]) == int.from_bytes(
                 header[-4:], "little"
             ):
                 fields = FIXED.unpack_from(header)
-                packed = data[at + size : at + size + fields[7]]
+                packed = whole[at + size : at + size + fields[7]]
                 if len(packed) == fields[7] and zlib.crc32(packed) == fields[9]:
                     out.append((at, at + size + fields[7]))
                 at += size + fields[7]
@@ -77,85 +189,101 @@ def sound_frames(path):
 
 
 def lost_frames(path, first, count):
-    """Numbers of the frames a damaged pack has lost: all of them where they cannot be told apart."""
+    """First and last number of the frames a damaged pack has lost; None if it has lost none. All, where they cannot be told apart."""
     sound = sound_frames(path)
-    everything = set(range(first, first + count))
     if len(sound) == count:
-        return set()
-    lost = set(everything)
-    expected = 16
-    for number, (start, end) in zip(sorted(everything), sound):
+        return None
+    before, expected = 0, 16
+    for start, end in sound:
         if start != expected:
             break
-        lost.discard(number)
-        expected = end
-    size = os.path.getsize(path)
-    backwards = size
-    for number, (start, end) in zip(sorted(everything, reverse=True), reversed(sound)):
+        before, expected = before + 1, end
+    behind, backwards = 0, os.path.getsize(path)
+    for start, end in reversed(sound):
         if end != backwards:
             break
-        lost.discard(number)
-        backwards = start
-    return lost
+        behind, backwards = behind + 1, start
+    if before + behind >= count:
+        return (first, first + count - 1) if count else None
+    return first + before, first + count - behind - 1
 
 
 def on_this_medium(folder):
-    """The names of the packs that one medium of a set should have; None for a bundle that is all in one place."""
+    """The names of the packs that one medium of a set should have, and which it is of how many; None for a bundle that is all in one place."""
+    path = os.path.join(folder, "medium.json")
     try:
-        with open(os.path.join(folder, "medium.json"), "rb") as file:
-            media = json.loads(file.read(16 << 20))
+        with opened(path) as file:
+            media = parsed_json(file.read(16 << 20), path)
     except FileNotFoundError:
         return None
-    return {name.split("/")[-1] for each in media["media"] if each["id"] == media["this"] for name in each["files"]}
+    names, number, listed = set(), 0, member(media, "media", list, path)
+    for at, each in enumerate(listed, 1):
+        if member(each, "id", str, path) == member(media, "this", str, path):
+            number = at
+            names.update(str(name).split("/")[-1] for name in member(each, "files", list, path))
+    return names, number, len(listed)
 
 
 def check(folder):
-    with open(os.path.join(folder, "index.json"), "rb") as file:
-        index = json.loads(file.read(8 << 20))
-    manifest = load(folder, index["manifests"][0])
-    header = load(folder, manifest["config"])
-    if header.get("format") != "transfer.bundle" or header.get("version") != 1 or set(header["features"]) - {"patch"}:
-        raise ValueError("a bundle of another version, or with features that this script does not know")
+    """The header, and what is wrong: a file each, with the frames that are lost and the images that need them."""
+    path = os.path.join(folder, "index.json")
+    with opened(path) as file:
+        index = parsed_json(file.read(8 << 20), path)
+    entries = member(index, "manifests", list, path)
+    if len(entries) != 1:
+        raise Broken("%s: not the index of a bundle" % path)
+    manifest = load(folder, entries[0], path)
+    header = checked_header(load(folder, member(manifest, "config", dict, "the manifest"), "the manifest"))
+    media = on_this_medium(folder)
     found, first = [], 0
-    packs, here = [(pack, True) for pack in header["packs"]], on_this_medium(folder)
-    for blob, is_pack in [(each, False) for each in header["catalog"]] + packs:
+    listed = [(each, False) for each in header["catalog"]] + [(each, True) for each in header["packs"]]
+    for blob, is_pack in listed:
         path, frames = path_of(folder, blob["digest"]), blob["frames"]
-        lost, why = set(range(first, first + frames)), ""
-        if is_pack and here is not None and not os.path.lexists(path) and blob["digest"][7:] not in here:
+        lost, why = (first, first + frames - 1), ""
+        if is_pack and media is not None and not os.path.lexists(path) and blob["digest"][7:] not in media[0]:
             pass
         elif os.path.islink(path) or not os.path.isfile(path):
             why = "damaged" if os.path.lexists(path) else "missing"
-        else:
-            digest, size = hash_file(path)
-            if (digest, size) != (blob["digest"], blob["size"]):
-                why = "damaged"
-                lost = lost_frames(path, first, frames) if is_pack else lost
+        elif hash_file(path) != (blob["digest"], blob["size"]):
+            why = "damaged"
+            lost = lost_frames(path, first, frames) if is_pack else lost
         if why:
-            images = [
-                (image["names"] or [image["root"]["digest"]])[0]
-                for image in header["images"]
-                if not is_pack or lost & ranges(image["frames"])
-            ]
+            users = [image for image in header["images"] if not is_pack or (lost and meets(image["frames"], lost))]
             found.append(
-                {"file": blob["digest"], "why": why, "frames": sorted(lost) if is_pack else [], "images": images}
+                {
+                    "file": blob["digest"],
+                    "why": why,
+                    "frames": "%d-%d" % lost if is_pack and lost and lost[0] <= lost[1] else "",
+                    "images": [label(image) for image in users[:1000]],
+                }
             )
         first += frames if is_pack else 0
-    return header, found
+    return header, found, media
+
+
+def meets(pairs, span):
+    return any(low <= span[1] and span[0] <= high for low, high in pairs)
+
+
+def label(image):
+    return image["names"][0] if image["names"] else image["root"]["digest"]
 
 
 class Rebuilder:
     """Blobs out of packs, as FORMAT.md says: recipes, chunks, frames. Needs the zstd program, or Python 3.14."""
 
-    CACHE = 256 << 20
+    CACHE = 128 << 20
+    ROOM, GROWTH = 64 << 20, 16
 
     def __init__(self, folder, header):
         self.folder, self.header = folder, header
         self.documents, self.recipes, self.frames, self.where = {}, {}, [], {}
         self.held, self.held_size = {}, 0
+        self.room = self.ROOM + self.GROWTH * sum(blob["size"] for blob in header["catalog"])
         for blob in header["catalog"]:
             path = path_of(folder, blob["digest"])
             if hash_file(path) != (blob["digest"], blob["size"]):
-                raise ValueError("%s is damaged: copy it from the bundle again" % path)
+                raise Broken("%s is damaged: copy it from the bundle again" % path)
             at = 16
             while at < blob["size"]:
                 sizes, raw, at = self.read_frame(path, at)
@@ -165,9 +293,15 @@ class Rebuilder:
                     start += size
 
     def add(self, record):
+        self.room -= len(record) + 512
+        if self.room < 0:
+            raise Broken("a catalog that grows beyond the limits")
         kind = record[:1]
         if kind == b"F":
             (pack, at, _, _, _, _, _, chunks, prefixes), i = varints(record, 1, 9)
+            self.room -= 200 * chunks
+            if pack >= len(self.header["packs"]) or i + 32 * (chunks + prefixes) > len(record) or self.room < 0:
+                raise Broken("a catalog record that contradicts itself")
             sizes, _ = varints(record, i + 32 * (chunks + prefixes), chunks)
             start = 0
             for n, size in enumerate(sizes):
@@ -175,23 +309,26 @@ class Rebuilder:
                 start += size
             self.frames.append((pack, at))
             return
-        end = 2 + record[1]
-        digest = record[2:end].decode("ascii")
+        end = 2 + (record[1] if len(record) > 1 else 0)
+        digest = record[2:end].decode("ascii", "replace")
+        path_like(digest)
         if kind == b"D":
             self.documents[digest] = record[end:]
         elif kind == b"R":
             (size, encoding, _, _, skeletons, payloads), i = varints(record, end, 6)
             if encoding > 1:
-                raise ValueError("a recipe with encoding %d, which this script does not know" % encoding)
+                raise Broken("a recipe with encoding %d, which this script does not know" % encoding)
             middle, last = i + 32 * skeletons, i + 32 * (skeletons + payloads)
+            if last > len(record):
+                raise Broken("a recipe that is cut short")
             gaps, _ = varints(record, last, payloads + 1)
             self.recipes.setdefault(digest, (size, []))[1].append((record[i:middle], record[middle:last], gaps))
         else:
-            raise ValueError("a catalog record of kind %r, which this script does not know" % kind)
+            raise Broken("a catalog record of kind %s, which this script does not know" % ascii(kind))
 
     def read_frame(self, path, at, steps=0):
         """Chunk sizes, uncompressed bytes, and where the next frame starts. `steps`: how far it is from what was asked for."""
-        with open(path, "rb") as file:
+        with opened(path) as file:
             file.seek(at)
             start = file.read(8)
             header = start + file.read(max(0, min(int.from_bytes(start[4:8], "little"), 16 << 20) - 8))
@@ -200,26 +337,28 @@ class Rebuilder:
                 or header[:4] != MAGIC
                 or zlib.crc32(header[:-4]) != int.from_bytes(header[-4:], "little")
             ):
-                raise ValueError("%s: no sound frame at byte %d" % (path, at))
+                raise Broken("%s: no sound frame at byte %d" % (path, at))
             _, size, _, codec, flags, chunks, raw_size, packed_size, prefixes, crc = FIXED.unpack_from(header)
-            if codec > 1 or flags:
-                raise ValueError("%s: a kind of frame that this script does not know" % path)
+            if codec > 1 or flags or raw_size > RAW_MAX or packed_size > 2 * RAW_MAX:
+                raise Broken("%s: a kind of frame that this script does not know" % path)
             packed = file.read(packed_size)
         if zlib.crc32(packed) != crc:
-            raise ValueError("%s: the frame at byte %d is damaged" % (path, at))
+            raise Broken("%s: the frame at byte %d is damaged" % (path, at))
         sizes, end = varints(header, FIXED.size, chunks)
-        names = [header[end + 32 * n : end + 32 * n + 32] for n in range(prefixes)]
+        names = [header[end + 32 * n : end + 32 * n + 32] for n in range(min(prefixes, len(header) // 32))]
         if names and steps >= 4:
-            raise ValueError("%s: frames that build on each other without end" % path)
-        prefix = b"".join(self.chunk(name, steps + 1) for name in names)
+            raise Broken("%s: frames that build on each other without end" % path)
+        if sum(self.where.get(name, (0, 0, 0))[2] for name in names) > RAW_MAX:
+            raise Broken("%s: a prefix beyond the limits" % path)
+        prefix = b"".join([self.chunk(name, steps + 1) for name in names])
         raw = unzstd(packed, raw_size, prefix) if codec else packed
         if len(raw) != raw_size:
-            raise ValueError("%s: the frame at byte %d does not decompress" % (path, at))
+            raise Broken("%s: the frame at byte %d does not decompress" % (path, at))
         return sizes, raw, at + size + packed_size
 
     def chunk(self, name, steps=0):
         if name not in self.where:
-            raise ValueError("chunk %s is in another bundle" % name.hex()[:12])
+            raise Broken("chunk %s is in another bundle" % name.hex()[:12])
         frame, start, size = self.where[name]
         if frame not in self.held:
             pack, at = self.frames[frame]
@@ -231,22 +370,34 @@ class Rebuilder:
         return self.held[frame][start : start + size]
 
     def blob(self, digest):
+        if digest not in self.recipes:
+            raise Broken("%s has no recipe: the bundle is not whole" % digest)
         for skeleton, payload, gaps in self.recipes[digest][1]:
-            frame = b"".join(self.chunk(skeleton[i : i + 32]) for i in range(0, len(skeleton), 32))
-            at = 0
+            names = iter([skeleton[i : i + 32] for i in range(0, len(skeleton), 32)])
+            rest = b""
             for n, gap in enumerate(gaps):
-                if gap:
-                    yield frame[at : at + gap]
-                    at += gap
+                while gap:
+                    if not rest:
+                        name = next(names, None)
+                        if name is None:
+                            raise Broken("a recipe takes more skeleton than there is")
+                        rest = self.chunk(name)
+                    piece, rest = rest[:gap], rest[gap:]
+                    gap -= len(piece)
+                    yield piece
                 if n < len(gaps) - 1:
                     yield self.chunk(payload[32 * n : 32 * n + 32])
 
 
 def varints(data, at, count):
     out = []
+    if count > len(data) - at:
+        raise Broken("a record that is cut short")
     for _ in range(count):
         value = shift = 0
         while True:
+            if at >= len(data) or shift > 56:
+                raise Broken("a malformed number")
             value |= (data[at] & 0x7F) << shift
             shift += 7
             at += 1
@@ -267,20 +418,23 @@ def unzstd(packed, size, prefix):
             older.write(prefix)
             older.flush()
             command = ["zstd", "-dcq", "--long=27"] + (["--patch-from=" + older.name] if prefix else [])
-            process = subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE)
+            process = subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             raw = process.stdout.read(size + 1)
             process.stdout.close()
             process.wait()
             return raw
     older = zstd.ZstdDict(prefix, is_raw=True).as_prefix if prefix else None
     options = {zstd.DecompressionParameter.window_log_max: 27}
-    return zstd.ZstdDecompressor(older, options).decompress(packed, size + 1)
+    try:
+        return zstd.ZstdDecompressor(older, options).decompress(packed, size + 1)
+    except zstd.ZstdError as error:
+        raise Broken("a frame does not decompress: %s" % plain(str(error)))
 
 
 def rebuild(folder, header, target, names):
     """The images as an OCI layout that `tar -C TARGET -c . | docker load` takes as well; each blob checked by digest."""
     if header["prerequisites"]["chunks"] or header["prerequisites"]["bundles"]:
-        raise ValueError("it builds on other bundles: only `transfer import` can rebuild its images")
+        raise Broken("it builds on other bundles: only `transfer import` can rebuild its images")
     source = Rebuilder(folder, header)
     os.makedirs(os.path.join(target, "blobs", "sha256"), exist_ok=True)
     entries, saved = [], []
@@ -288,40 +442,55 @@ def rebuild(folder, header, target, names):
         if names and not set(names) & set(image["names"]):
             continue
         for digest in image["documents"]:
+            if digest not in source.documents:
+                raise Broken("document %s is not in the bundle" % digest)
             keep(target, digest, [source.documents[digest]])
         for layer in image["layers"]:
             keep(target, layer["digest"], source.blob(layer["digest"]))
         for name in image["names"] or [None]:
             entries.append(dict(image["root"], annotations={"org.opencontainers.image.ref.name": name} if name else {}))
-        manifest = json.loads(source.documents[image["root"]["digest"]])
+        root = source.documents.get(image["root"]["digest"])
+        if root is None:
+            raise Broken("%s: its manifest is not in the bundle" % plain(label(image)))
+        manifest = parsed_json(root, "a manifest")
         if "layers" in manifest:
-            where = ["blobs/sha256/" + each["digest"][7:] for each in [manifest["config"]] + manifest["layers"]]
+            where = [
+                "blobs/sha256/" + member(each, "digest", str, "a manifest")[7:]
+                for each in [member(manifest, "config", dict, "a manifest")] + (manifest["layers"] or [])
+            ]
             saved.append({"Config": where[0], "RepoTags": image["names"] or None, "Layers": where[1:]})
-        print("rebuilt  %s" % ascii((image["names"] or [image["root"]["digest"]])[0]).strip("'"))
+        print("rebuilt  %s" % plain(label(image)))
     index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}
     for name, value in (
         ("manifest.json", saved),
         ("oci-layout", {"imageLayoutVersion": "1.0.0"}),
         ("index.json", index),
     ):
-        with open(os.path.join(target, name), "w") as file:
-            json.dump(value, file)
+        write(os.path.join(target, name), [json.dumps(value).encode()])
+
+
+def write(path, blocks):
+    """A file under its name when it is whole; nothing is written through a link. The sha256 of what was written."""
+    hasher, part = hashlib.sha256(), path + ".part"
+    if os.path.lexists(part):
+        os.unlink(part)
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    with os.fdopen(fd, "wb") as file:
+        for block in blocks:
+            hasher.update(block)
+            file.write(block)
+    os.replace(part, path)
+    return "sha256:" + hasher.hexdigest()
 
 
 def keep(target, digest, blocks):
     """Write a blob under its name if its bytes are what the name says."""
     path = path_of(target, digest)
-    if os.path.exists(path) and hash_file(path)[0] == digest:
+    if os.path.isfile(path) and not os.path.islink(path) and hash_file(path)[0] == digest:
         return
-    hasher = hashlib.sha256()
-    with open(path + ".part", "wb") as file:
-        for block in blocks:
-            hasher.update(block)
-            file.write(block)
-    if "sha256:" + hasher.hexdigest() != digest:
-        os.unlink(path + ".part")
-        raise ValueError("%s does not come out right: the bundle is damaged" % digest)
-    os.replace(path + ".part", path)
+    if write(path, blocks) != digest:
+        os.unlink(path)
+        raise Broken("%s does not come out right: the bundle is damaged" % digest)
 
 
 def parsed(arguments):
@@ -339,49 +508,74 @@ def parsed(arguments):
         metavar="DIR",
         help="also write the images into DIR, an OCI layout; needs the zstd program or Python 3.14",
     )
-    return parser.parse_intermixed_args(arguments)
+    wanted, more = parser.parse_known_args(arguments)
+    unknown = [word for word in more if word.startswith("-")]
+    if unknown:
+        parser.error("unknown: %s" % plain(" ".join(unknown)))
+    wanted.images += more
+    return wanted
 
 
 def main(arguments):
     wanted = parsed(arguments)
-    folder = wanted.folder
     try:
-        header, found = check(folder)
-        if wanted.rebuild and not found:
-            rebuild(folder, header, wanted.rebuild, wanted.images)
+        return run(wanted)
     except FileNotFoundError as error:
         if error.filename == "zstd":
-            print("verify.py: --rebuild needs the zstd program (apt install zstd) or Python 3.14", file=sys.stderr)
+            say("--rebuild needs the zstd program (apt install zstd) or Python 3.14")
             return 2
-        print("verify.py: %s is missing: not a bundle, or not all of it" % error.filename, file=sys.stderr)
+        say("%s is missing: not a bundle, or not all of it" % plain(str(error.filename)))
         return 14
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        print("verify.py: %s: cannot be read as a bundle: %s" % (folder, error), file=sys.stderr)
-        return 13
-    if wanted.json:
-        print(
-            json.dumps({"sound": not found, "damage": found, "images": [image["names"] for image in header["images"]]})
+    except Broken as error:
+        say("%s: not a sound bundle: %s" % (plain(wanted.folder), plain(str(error))))
+    except Exception as error:
+        say(
+            "%s: cannot be read as a bundle (%s: %s)"
+            % (plain(wanted.folder), type(error).__name__, plain(str(error))[:200])
         )
+    return 13
+
+
+def say(text):
+    sys.stderr.write("verify.py: %s\n" % text)
+
+
+def run(wanted):
+    header, found, media = check(wanted.folder)
+    if wanted.rebuild and not found:
+        rebuild(wanted.folder, header, wanted.rebuild, wanted.images)
+    if wanted.json:
+        print(json.dumps({"sound": not found, "damage": found, "images": [each["names"] for each in header["images"]]}))
     else:
-        for image in header["images"]:
-            print("image  %s" % ascii(", ".join(image["names"]) or image["root"]["digest"]).strip("'"))
-        for each in found:
-            frames = ", frames %s" % ",".join(map(str, each["frames"])) if each["frames"] else ""
-            print(
-                "%s: %s%s; cannot be imported: %s"
-                % (each["file"], each["why"], frames, ", ".join(each["images"]) or "-")
-            )
-        for digest in header["prerequisites"]["bundles"]:
-            about = header["prerequisites"].get("about", {}).get(digest, "")
-            print("builds on bundle %s  %s" % (digest[7:19], ascii(about).strip("'")))
-        media = on_this_medium(folder)
-        if media is not None:
-            print("one medium of a set: %d of its files are here" % len(media))
-        print("sound" if not found else "NOT SOUND: copy the named files from the bundle again")
+        report(header, found, media)
     if not found:
         return 0
     return 13 if any(each["why"] == "damaged" for each in found) else 14
 
 
+def report(header, found, media):
+    for image in header["images"]:
+        print("image  %s" % plain(", ".join(image["names"]) or image["root"]["digest"]))
+    for each in found:
+        frames = ", frames %s" % each["frames"] if each["frames"] else ""
+        images = ", ".join(plain(name) for name in each["images"]) or "no image"
+        print("blobs/sha256/%s: %s%s; cannot be imported: %s" % (each["file"][7:], each["why"], frames, images))
+    for digest in header["prerequisites"]["bundles"]:
+        print("builds on bundle %s  %s" % (digest[7:19], plain(header["prerequisites"]["about"].get(digest, ""))))
+    if media is not None:
+        print(
+            "medium %d of %d of a set: %d of its files are here; the others are on other media"
+            % (media[1], media[2], len(media[0]))
+        )
+    print("sound" if not found else "NOT SOUND: copy the named files from the bundle again")
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = 130
+    except (BrokenPipeError, OSError):
+        code = 141
+    os._exit(code) if code == 141 else sys.exit(code)

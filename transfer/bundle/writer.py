@@ -48,13 +48,16 @@ Packed: TypeAlias = tuple[FrameHeader, bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A bundle, whole but for its index: where, its manifest's digest, its header, its index.json, and its files (hex of their digests)."""
+    """A bundle, whole but for its index: where, its manifest's digest, its header, its index.json, its files (hex of their digests),
+    and the bytes of all that will be in the folder.
+    """
 
     folder: Path
     digest: Digest
     header: head.Header
     index: bytes = b""
     files: frozenset[str] = frozenset()
+    size: int = 0
 
 
 class _Packs:
@@ -359,14 +362,17 @@ class BundleWriter:
         header = head.Header(created, tool, self._level, images, needs, catalog, packs, whole, prerequisites, features)
         config = self._put(header.encode(), head.CONFIG_TYPE)
         manifest = self._put(header.manifest(config), OCI_MANIFEST)
+        index = head.encode_index(manifest)
+        small = {"oci-layout": head.OCI_LAYOUT, **companions()}
+        size = sum(blob.size for blob in (*packs, *catalog)) + config.size + manifest.size + len(index)
+        size += sum(map(len, small.values()))
         if self._weigh:
-            return Sealed(self.folder, manifest.digest, header)
-        publish(self.folder / "oci-layout", head.OCI_LAYOUT)
-        publish(self.folder / README_NAME, resources.files("transfer.bundle").joinpath("README.txt").read_bytes())
-        publish(self.folder / VERIFY_NAME, resources.files("transfer.bundle").joinpath("standalone.py").read_bytes())
+            return Sealed(self.folder, manifest.digest, header, size=size)
+        for name, data in small.items():
+            publish(self.folder / name, data)
         sync_folder(self.folder)
         keep = {blob.digest.hex for blob in (*packs, *catalog)} | {config.digest.hex, manifest.digest.hex}
-        return Sealed(self.folder, manifest.digest, header, head.encode_index(manifest), frozenset(keep))
+        return Sealed(self.folder, manifest.digest, header, index, frozenset(keep), size)
 
     def publish(self, sealed: Sealed) -> None:
         """The commit point: `index.json`, and after it whatever an export leaves beside its bundle goes."""
@@ -472,6 +478,15 @@ class BundleWriter:
         self._lane.close()
         self.journal.close()
         os.close(self._lock)
+
+
+def companions() -> dict[str, bytes]:
+    """What lies beside every bundle for whoever finds it: this program's own README.txt and verify.py."""
+    place = resources.files("transfer.bundle")
+    return {
+        README_NAME: place.joinpath("README.txt").read_bytes(),
+        VERIFY_NAME: place.joinpath("standalone.py").read_bytes(),
+    }
 
 
 def _claim(folder: Path, state: Path) -> int:

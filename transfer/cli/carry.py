@@ -61,6 +61,7 @@ class Media:
     parity: str = ""
     eject: bool = False
     anew: bool = False
+    any_folder: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def _to_media(
     from transfer.cli import onto
     from transfer.flows.media import ToMedia
 
-    filling = ToMedia(bundle, share, media.anew, observer)
+    filling = ToMedia(bundle, share, media.anew, observer, any_folder=media.any_folder)
     onto.fill(filling, folders, media.eject, manner.dry_run, manner.json, manner.quiet)
 
 

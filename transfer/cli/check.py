@@ -32,10 +32,20 @@ def answer(file: Path, output: Path, behind: Behind, patterns: list[str], json: 
         raise UsageError("--answer takes no images: the request says what is wanted")
     done = repair.answer(repair.parse_request(read_small(file), str(file)), output, behind.shelf(behind.choice()))
     if json:
-        print_json({"bundle": str(output), "digest": str(done.digest), "files": done.files, "bytes_packed": done.size})
+        print_json(
+            {
+                "bundle": str(output),
+                "digest": str(done.digest),
+                "files": done.files,
+                "frames": done.frames,
+                "bytes_packed": done.size,
+            }
+        )
     elif not quiet:
-        print(f"{printable(str(output))}: {done.files} files of bundle {done.digest.short}, {amount(done.size)}")
-        print("  -> carry it there and copy it over the damaged bundle: cp -r SMALL/. DAMAGED/; then verify again")
+        place = printable(str(output))
+        what = f"{done.files} files and {done.frames} frames of bundle {done.digest.short}, {amount(done.size)}"
+        print(f"{place}: {what}")
+        print(f"  -> carry it there, then: transfer import DAMAGED --repair {place}; or cp -r {place}/. DAMAGED/")
 
 
 def verify(
@@ -63,6 +73,9 @@ def verify(
     bundle = one_bundle([Path(place)])[0]
     shelf = behind.shelf(behind.choice())
     try:
+        if _say_answer(bundle, json, quiet):
+            return
+        repair.mend_here(bundle, observer)
         if request:
             # written first: a bundle whose header is damaged cannot even be opened, and every answer brings that
             publish(request, repair.request_of(bundle).encode())
@@ -93,6 +106,25 @@ def verify(
             f"{against} lacks {compared.missing} of the {compared.needed} chunks it builds on; {compared.words}",
             hint="import that bundle there first, or export against what the site has confirmed",
         )
+
+
+def _say_answer(folder: Path, json: bool, quiet: bool) -> bool:
+    """Whether the folder is an answer to a request, and no bundle; if so what it holds is said."""
+    found = repair.given(folder) if (folder / repair.ANSWER).is_file() else None
+    if found is None:
+        return False
+    with Bundle(folder) as opened:
+        if not repair.is_answer(opened, found):
+            return False
+    files, frames = len(found.blobs), sum(map(len, found.frames.values()))
+    if json:
+        print_json({"bundle": str(folder), "answer_for": str(found.bundle), "files": files, "frames": frames})
+    elif not quiet:
+        print(
+            f"{printable(str(folder))}: an answer to a request, with {files} files and {frames} frames of bundle {found.bundle.short}"
+        )
+        print(f"  -> transfer import DAMAGED --repair {printable(str(folder))}")
+    return True
 
 
 def _checked_as_json(bundle: Path, done: checking.Checked, compared: repair.Against | None) -> dict[str, Any]:

@@ -99,6 +99,7 @@ def export(
                 "bytes_new": done.bytes_new,
                 "bytes_reused": done.bytes_reused,
                 "bytes_packed": done.bytes_packed,
+                "bytes_folder": done.bytes_folder,
                 "packs": done.packs,
                 "prerequisites": done.prerequisites,
                 "failed": [
@@ -154,7 +155,7 @@ def plan(
         base = behind.bases(behind.choice(), observer)
         found = wished.select(opened, named, observer)
         where = opened.where
-        if base and not (output / "index.json").exists():
+        if base:
             with tempfile.TemporaryDirectory() as folder:
                 weighed = exporting.export(
                     opened,
@@ -170,11 +171,12 @@ def plan(
         observer.close()
         opened.close()
     layers = {digest: size for each in found for digest, size in each.layers}
-    total = sum(layers.values()) or sum(each.size for each in found)
+    exact = bool(sum(layers.values())) or not layers
+    total = sum(layers.values()) if exact else sum(each.size for each in found)
     there, free = _room(output)
     finished = (output / "index.json").exists()
     unfinished = sum(p.stat().st_size for p in output.glob("blobs/sha256/*")) if not finished else 0
-    needed = weighed.bytes_packed if weighed else max(0, total - unfinished)
+    needed = weighed.bytes_folder if weighed else max(0, total - unfinished)
     if json:
         value: dict[str, Any] = {
             "from": where,
@@ -183,6 +185,7 @@ def plan(
                 {"names": list(f.names), "id": str(f.id), "bytes": f.size, "layers": len(f.layers)} for f in found
             ],
             "bytes_to_read": total,
+            "exact": exact,
             "bytes_needed": needed,
             "bytes_kept": unfinished,
             "bytes_free": free,
@@ -198,11 +201,14 @@ def plan(
             print(
                 printable(f"{', '.join(each.names) or each.id.short}  {len(each.layers)} layers  {amount(each.size)}")
             )
-        print(f"{len(found)} images from {where}: {amount(total)} to read, each shared layer once")
+        what = f"{amount(total)} to read, each shared layer once" if exact else f"at most {amount(total)} to read"
+        print(f"{len(found)} image{'s' * (len(found) != 1)} from {printable(where)}: {what}")
         print(f"{printable(str(output))}: at most {amount(needed)} needed, {amount(free)} free there")
+        if finished:
+            print(f"{printable(str(output))} is a finished bundle: name another folder for a new one")
         if unfinished:
             print(f"{amount(unfinished)} are packed already by an unfinished export")
-    if not weighed and free < (total - unfinished) // 4:
+    if exact and not weighed and free < (total - unfinished) // 4:
         raise NoSpace(
             f"{there}: {amount(free)} free will hardly hold {amount(total)} of layers", hint="choose another folder"
         )
@@ -220,6 +226,7 @@ def _room(output: Path) -> tuple[Path, int]:
 def _delta_json(weighed: exporting.Exported) -> dict[str, Any]:
     return {
         "bytes_packed": weighed.bytes_packed,
+        "bytes_folder": weighed.bytes_folder,
         "bytes_new": weighed.bytes_new,
         "prerequisites": weighed.prerequisites,
         "images": [
@@ -233,7 +240,7 @@ def _say_delta(weighed: exporting.Exported, output: Path, free: int) -> None:
     for image, size in zip(weighed.images, weighed.image_bytes, strict=True):
         print(printable(f"{', '.join(image.names) or image.label}  {len(image.layers)} layers  {amount(size)}"))
     print(
-        f"{printable(str(output))}: {weighed.bytes_packed} bytes, {amount(free)} free there; "
-        f"builds on {weighed.prerequisites} chunks the other side must have:"
+        f"{printable(str(output))}: {weighed.bytes_folder} bytes, {amount(free)} free there; "
+        f"builds on {weighed.prerequisites} chunks that the other side must have:"
     )
     print("  in its store, in a bundle named with --seed, or, slower, in the images of its engine")

@@ -37,6 +37,7 @@ class Wish:
     target: arriving.Target
     stage: bool
     dry_run: bool
+    repair: tuple[Path, ...] = ()
     name: str = ""
     """What the one image is to be called, as --to says it."""
 
@@ -51,13 +52,14 @@ def wish(
     jobs: int | None,
     dry: bool,
     keep_tags: bool,
+    repair: Sequence[Path] = (),
 ) -> Wish:
     """The options of `import`; UsageError for what they cannot be."""
     if via not in ("auto", "pull", "load"):
         raise UsageError(f"--via {via!r}: auto, pull or load")
     to, name = split_target(to)
     target = arriving.Target(to, Platform.parse(platform) if platform else None, cast(Way, via), jobs, keep_tags)
-    return Wish(tuple(patterns), tuple(retag), target, stage, dry, name)
+    return Wish(tuple(patterns), tuple(retag), target, stage, dry, tuple(repair), name)
 
 
 def import_(bundle: str, wished: Wish, behind: Behind, json: bool, quiet: bool) -> None:
@@ -137,6 +139,7 @@ def _import_from(
     """One bundle, from wherever it lies. None if only a plan was asked for, or it is staged."""
     shelf = behind.shelf(choice)
     with gathered(places, shelf, choice, observer) as found:
+        found.repair(wished.repair)
         chosen = choose(found.bundle.images, wished.patterns)
         if wished.dry_run:
             named, rename = _naming(chosen, wished)

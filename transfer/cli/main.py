@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Carry container images to where there is no network: small, resumable, verifiable bundles.",
 )
 
@@ -90,11 +91,11 @@ def root(
 
 
 @app.command()
-def images(source: From = "", json: Json = False) -> None:
+def images(patterns: Patterns = None, source: From = "", json: Json = False) -> None:
     """List what this host's engine (or a layout or archive) holds."""
     from transfer.cli import show
 
-    show.images(source, json)
+    show.images(patterns or [], source, json)
 
 
 @app.command()
@@ -220,6 +221,9 @@ def import_(
     keep_tags: Annotated[
         bool, typer.Option("--keep-tags", help="A name that another image has there stays with that one.")
     ] = False,
+    repair: Annotated[
+        list[Path] | None, typer.Option("--repair", help="An answer to `verify --request`: it mends what is damaged.")
+    ] = None,
     stage: Annotated[
         bool,
         typer.Option("--stage", help="If what it builds on is not here yet, keep it; it is imported when that comes."),
@@ -237,7 +241,7 @@ def import_(
     from transfer.cli import land, wiring
 
     behind = wiring.Behind((), tuple(seed or ()), store, no_store, "")
-    wished = land.wish(patterns or [], to, retag or [], platform, via, stage, jobs, dry_run, keep_tags)
+    wished = land.wish(patterns or [], to, retag or [], platform, via, stage, jobs, dry_run, keep_tags, repair or ())
     land.import_(bundle, wished, behind, json, quiet)
 
 
@@ -281,6 +285,9 @@ def ship(
         str, typer.Option("--parity", help="Media, spool: recovery files, so that e.g. 30% of all files may be lost.")
     ] = "",
     eject: Annotated[bool, typer.Option("--eject", help="Unmount media when all is written and read back.")] = False,
+    folder: Annotated[
+        bool, typer.Option("--folder", help="Media: what is named are folders; nothing need be mounted there.")
+    ] = False,
     anew: Annotated[
         bool, typer.Option("--anew", help="Forget which media were filled before: begin a new set.")
     ] = False,
@@ -296,7 +303,7 @@ def ship(
 
     access = carry.Access(ssh, identity, host_key, accept_new, ssh_config, remote, limit_rate)
     after = carry.After(import_, target, tuple(retag or ()), site, store, no_store)
-    media = carry.Media(parity, eject, anew)
+    media = carry.Media(parity, eject, anew, folder)
     carry.ship(bundle, to, access, after, media, carry.Manner(jobs, dry_run, json, quiet))
 
 
@@ -446,10 +453,36 @@ def demo(
 
 
 class _Stopped(BaseException):
-    """SIGTERM or SIGHUP arrived."""
+    """SIGINT, SIGTERM or SIGHUP arrived."""
 
     def __init__(self, number: int) -> None:
         self.number = number
+
+
+class _Unread(BaseException):
+    """Whoever reads what this program prints went away."""
+
+
+class _Output:
+    """A text stream that says so when nobody reads it any more, whatever else would make of that."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return int(self._stream.write(text))
+        except BrokenPipeError:
+            raise _Unread from None
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            raise _Unread from None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -474,8 +507,12 @@ def printable(text: str) -> str:
 def main(argv: list[str] | None = None) -> Any:
     """Run the command; exits with the documented code."""
     os.environ.setdefault("TYPER_USE_RICH", "0")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, _stop)
+    plain = sys.stdout
+    if plain is not None:
+        sys.stdout = _Output(plain)
     try:
         code = app(args=argv, standalone_mode=False) or 0
         if sys.stdout is not None:
@@ -483,12 +520,10 @@ def main(argv: list[str] | None = None) -> Any:
     except TransferError as error:
         code = fail(error)
     except (KeyboardInterrupt, typer.Abort):
-        print("transfer: stopped; run the same command again to go on", file=sys.stderr)
-        code = 130
+        code = _said_stopped(signal.SIGINT)
     except _Stopped as stopped:
-        print("transfer: stopped; run the same command again to go on", file=sys.stderr)
-        code = 128 + stopped.number
-    except BrokenPipeError:
+        code = _said_stopped(stopped.number)
+    except (BrokenPipeError, _Unread):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
     except OSError as error:
@@ -497,8 +532,10 @@ def main(argv: list[str] | None = None) -> Any:
         code = fail(from_os_error(error, str(error.filename or "the operating system")))
     except Exception as error:
         if hasattr(error, "format_message"):
-            print(f"transfer: {error.format_message()}", file=sys.stderr)
-            print("  -> see transfer --help", file=sys.stderr)
+            print(f"transfer: {printable(error.format_message())}", file=sys.stderr)
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context is not None else "transfer"
+            print(f"  -> see {path} --help", file=sys.stderr)
             code = 2
         else:
             print(f"transfer: internal error: {type(error).__name__}: {error}", file=sys.stderr)
@@ -506,7 +543,17 @@ def main(argv: list[str] | None = None) -> Any:
                 raise
             print("  -> this is a bug; run again with TRANSFER_DEBUG=1 for the details", file=sys.stderr)
             code = 1
+    finally:
+        sys.stdout = plain
     sys.exit(int(code) if isinstance(code, int) else 0)
+
+
+def _said_stopped(number: int) -> int:
+    """Tell that a signal ended it; the exit code. The terminal shows ^C where the cursor was, so it begins a new line there."""
+    start = "\n" if number == signal.SIGINT and sys.stderr is not None and sys.stderr.isatty() else ""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"{start}transfer: stopped; run the same command again to go on", file=sys.stderr)
+    return 128 + number
 
 
 def run() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +49,9 @@ class Progress:
             if self._told:
                 self._tell(event)
             elif isinstance(event, Advanced):
-                if self._bar is not None:
-                    self._bar.update(event.count)
+                bar, count = self._bar, event.count
+                if bar is not None:
+                    self._drawing(lambda: bar.update(count))
             elif isinstance(event, Planned):
                 self._begin(event)
             elif isinstance(event, Done):
@@ -72,19 +75,57 @@ class Progress:
 
             description = _VERBS.get(event.stage, event.stage)
             total = event.total or None
-            self._bar = tqdm(total=total, desc=description, unit="B", unit_scale=True, file=sys.stderr, leave=False)
+            self._drawing(
+                lambda: setattr(
+                    self,
+                    "_bar",
+                    tqdm(
+                        total=total,
+                        desc=description,
+                        unit="B",
+                        unit_scale=True,
+                        file=sys.stderr,
+                        leave=False,
+                        dynamic_ncols=_width() > 0,
+                        ncols=None if _width() > 0 else 79,
+                        ascii=not _draws_blocks(),
+                    ),
+                )
+            )
+
+    def _drawing(self, draw: Callable[[], object]) -> None:
+        """A bar is a nicety: what goes wrong with it (a terminal that is gone, odd TQDM_ variables) ends the bar and nothing else."""
+        try:
+            draw()
+        except Exception:  # noqa: BLE001 - see above
+            self._bar, self._bars = None, False
 
     def _line(self, event: Noted | Skipped | Rewound) -> None:
         text = event.text if isinstance(event, Noted) else f"{event.what}: {event.why}"
-        if self._bar is not None:
-            self._bar.write(printable(text), file=sys.stderr)
-        else:
+        bar = self._bar
+        if bar is not None:
+            self._drawing(lambda: bar.write(printable(text), file=sys.stderr))
+        if bar is None or self._bar is None:
             print(printable(text), file=sys.stderr)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        bar = self._bar
+        if bar is not None:
+            self._drawing(bar.close)
             self._bar = None
+
+
+def _width() -> int:
+    """Columns of the terminal; 0 where it does not say, as on a serial line."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    return 0
+
+
+def _draws_blocks() -> bool:
+    """Whether the terminal shows more than ASCII, as far as its settings tell."""
+    said = next((os.environ[name] for name in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(name)), "C")
+    return "utf" in said.lower() and os.environ.get("TERM") not in ("dumb", "vt100", "vt220")
 
 
 def event_of(value: dict[str, Any]) -> Event | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from transfer.bundle.reader import Bundle
 from transfer.cli.main import printable
 from transfer.cli.render import age, amount, print_json
-from transfer.flows.select import open_source
+from transfer.flows.select import listed_by, open_source
 
 
-def images(source: str, json: bool) -> None:
-    """What a source holds."""
+def images(patterns: Sequence[str], source: str, json: bool) -> None:
+    """What a source holds: all, or what names, globs and the beginnings of IDs pick. NotFound if one picks nothing."""
     opened, _ = open_source(source)
     try:
         listed = sorted(opened.names(), key=lambda each: (not each.names, each.names))
+        listed = listed_by(patterns, listed, opened.where)
         where = opened.where
     finally:
         opened.close()
@@ -24,6 +26,9 @@ def images(source: str, json: bool) -> None:
             for i in listed
         ]
         print_json({"where": where, "images": rows})
+        return
+    if not listed:
+        print(f"no images in {printable(where)}")
         return
     table = [("NAME", "ID", "SIZE", "AGE", "LAYERS")]
     for each in listed:

@@ -14,9 +14,10 @@ from transfer.bundle.reader import Bundle, file_fault
 from transfer.bundle.rebuild import Rebuilding
 from transfer.bundle.recovery import NAME as RECOVERY
 from transfer.bundle.recovery import Part
+from transfer.bundle.writer import VERIFY_NAME, companions
 from transfer.chunks.pack import Hole, read_packed, scan, sound
 from transfer.errors import Damaged, MissingPart, NotFound, TransferError
-from transfer.events import Advanced, Done, Observer, Planned
+from transfer.events import Advanced, Done, Noted, Observer, Planned
 from transfer.flows.load import BundleContent
 from transfer.flows.parity import recovery_at
 from transfer.flows.vouching import vouch
@@ -59,15 +60,19 @@ def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, lib
     started = time.monotonic()
     threads = default_jobs() if jobs is None else jobs
     with Bundle(folder, library=library) as bundle, Pool(threads, "verify") as pool:
+        _note_strange(folder, observer)
         packs = _expected(bundle)
         blobs = [*bundle.header.catalog, *packs]
         observer(Planned("verify", sum(blob.size for blob in blobs)))
         found: list[Damage] = []
+        explained = 0
         for blob, problem in zip(
             blobs, ordered_map(lambda b: _hash(bundle, b, observer), blobs, pool, threads + 1), strict=True
         ):
             if problem:
-                found += _explain(bundle, blob, problem)
+                explained += 1
+                short = explained * len(bundle.images) > head.USERS_MAX
+                found += [Damage(blob.path, None, problem, MORE)] if short else _explain(bundle, blob, problem)
         recovery, spoiled = _recovery(bundle, observer)
         found += spoiled
         observer(Done("verify"))
@@ -92,6 +97,17 @@ def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, lib
             time.monotonic() - started,
             elsewhere,
         )
+
+
+def _note_strange(folder: Path, observer: Observer) -> None:
+    """Say that the verify.py there is not this program's: people are told to run it."""
+    with contextlib.suppress(TransferError):
+        if read_small(folder / VERIFY_NAME) != companions()[VERIFY_NAME]:
+            observer(
+                Noted(
+                    f"{folder / VERIFY_NAME} is not the one of this version: it is older, or somebody changed it; do not run it"
+                )
+            )
 
 
 def _catalog(bundle: Bundle, wrong: set[str]) -> list[Damage]:
@@ -161,6 +177,9 @@ def _recovery(bundle: Bundle, observer: Observer) -> tuple[list[Part], list[Dama
 
 
 GONE = "the file is missing"
+AROUND = ", but every frame in it is sound"
+MORE = ("more images than are listed",)
+"""For files beyond those for which it was looked up who needs them."""
 
 
 def _hash(bundle: Bundle, blob: head.Blob, observer: Observer) -> str:
@@ -176,17 +195,18 @@ def _explain(bundle: Bundle, blob: head.Blob, problem: str) -> list[Damage]:
     everyone = tuple(image.label for image in bundle.images)
     if blob in bundle.header.catalog:
         return [Damage(blob.path, None, problem, everyone)]
-    number, frames = bundle.number_of(blob), bundle.header.frames_in(blob)
+    frames = bundle.header.frames_in(blob)
     if problem == GONE:
         return [Damage(blob.path, None, problem, bundle.header.users(frames))]
     try:
-        offsets = {entry.offset: n for n, entry in enumerate(bundle.catalog().frames) if entry.pack == number}
+        entries = bundle.catalog().frames[frames.start : frames.stop]
+        offsets = {entry.offset: n for n, entry in enumerate(entries, frames.start)}
         sound = _sound_offsets(bundle.path_of(blob))
     except TransferError:
         return [Damage(blob.path, None, problem, bundle.header.users(frames))]
     lost = sorted(set(offsets.values()) - {offsets[at] for at in sound if at in offsets})
     if not lost:
-        return [Damage(blob.path, None, f"{problem}, but every frame in it is sound", ())]
+        return [Damage(blob.path, None, f"{problem}{AROUND}", ())]
     return [Damage(blob.path, frame, problem, bundle.header.users(range(frame, frame + 1))) for frame in lost]
 
 

@@ -46,7 +46,7 @@ _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export did. Sizes in bytes; `bytes_reused` were packed by an earlier, unfinished run."""
+    """What an export did. Sizes in bytes; `bytes_folder` are those of all files of the bundle; `bytes_reused` were packed by an earlier, unfinished run."""
 
     bundle: Path
     digest: Digest
@@ -60,6 +60,7 @@ class Exported:
     already: bool = False
     image_bytes: tuple[int, ...] = ()
     prerequisites: int = 0
+    bytes_folder: int = 0
     failed: tuple[NotTaken, ...] = ()
 
 
@@ -128,6 +129,7 @@ def export(
         False,
         writer.image_bytes(sealed.header),
         sealed.header.prerequisites["chunks"],
+        sealed.size,
         tuple(run.failed),
     )
 
@@ -162,7 +164,6 @@ class _Run:
         documents = self._writer.documents()
         images = _merged(self._images(found, documents))
         self._observer(Done("export"))
-        self._observer(Noted("writing the rest, the catalog and the index"))
         totals = {"layer_bytes": sum({each.digest: each.size for image in images for each in image.layers}.values())}
         return self._writer.finish(
             images, created=_created(images, documents), tool=f"transfer {__version__}", totals=totals

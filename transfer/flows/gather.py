@@ -18,7 +18,7 @@ from transfer.bundle.reader import Bundle
 from transfer.bundle.store import Store
 from transfer.errors import Damaged, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
-from transfer.flows import parity
+from transfer.flows import parity, repair
 from transfer.flows.recut import SCRATCH
 from transfer.flows.stores import StoreChoice, reading, spacious
 from transfer.folders import scratch
@@ -63,6 +63,7 @@ class Gathering:
         self._store: Store | None = choice.store
         self._scratch: list[Path] = []
         self._stack = contextlib.ExitStack()
+        self._answers: list[Path] = []
         self._folders = [each for folder in folders for each in (folder, folder / AGAIN) if each.is_dir()] or list(
             folders
         )
@@ -72,7 +73,7 @@ class Gathering:
         """The bundle as the first place that has an index says it; another bundle's medium is refused."""
         first = next((each for each in self._folders if _digest(each) and _is_layout(each)), self._folders[0])
         others = [each for each in self._folders if each != first]
-        bundle = Bundle(first, library=self._shelf, places=[*others, *self._waiting(first)])
+        bundle = Bundle(first, library=self._shelf, places=[*others, *self._answers, *self._waiting(first)])
         for other in others:
             _same(bundle, other)
         bundle.places[:0] = self._scratch
@@ -129,6 +130,29 @@ class Gathering:
         users = set(self._users())
         return any(image.label in users for image in images)
 
+    def repair(self, answers: Sequence[Path]) -> None:
+        """Mend packs with what was asked for again: out of these folders, or copied over the bundle."""
+        for folder in (*answers, *self._folders):
+            found = repair.given(folder)
+            if found is None:
+                if folder in answers:
+                    raise NotFound(f"{folder} is no answer to a request", hint="transfer export --answer makes one")
+                continue
+            if folder in answers and folder not in self._answers:
+                self._answers.append(folder)
+                self._again()
+            if found.bundle != self.bundle.manifest.digest and folder not in answers:
+                continue
+            made = self._stack.enter_context(scratch(self._roomy(), SCRATCH))
+            count = repair.mend(self.bundle, found, made)
+            if count:
+                self._scratch.append(made)
+                self._observer(Noted(f"{count} damaged packs were mended with the frames in {folder}"))
+                self._again()
+
+    def _roomy(self) -> Path:
+        return self._store.root if self._store and os.access(self._store.root, os.W_OK) else spacious()
+
     def mend(self) -> bool:
         """After damage was met: read all packs, and make those anew that are wrong. False if there are no recovery files."""
         found = parity.read_recovery(self.bundle)
@@ -142,8 +166,7 @@ class Gathering:
         return True
 
     def _restore(self, found: rec.Recovery, lost: Sequence[rec.Part]) -> None:
-        where = self._store.root if self._store and os.access(self._store.root, os.W_OK) else spacious()
-        made = self._stack.enter_context(scratch(where, SCRATCH))
+        made = self._stack.enter_context(scratch(self._roomy(), SCRATCH))
         self._scratch.append(made)
         parity.restore(self.bundle, found, lost, made, self._observer, default_jobs())
         self._again()

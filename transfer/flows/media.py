@@ -18,7 +18,7 @@ from transfer.events import Advanced, Done, Event, Noted, Observer, Planned
 from transfer.flows import parity
 from transfer.flows.ship import File, Shipment, in_memory, name_of, size
 from transfer.ship.base import Depot
-from transfer.ship.media import MediumDepot, room
+from transfer.ship.media import MediumDepot, is_mount_point, on_own_disk, room
 from transfer.streams import publish, read_small
 from transfer.work import Pool, ordered_map
 
@@ -84,7 +84,9 @@ class MediaDone:
 class ToMedia:
     """One bundle onto the media of a set."""
 
-    def __init__(self, bundle: Bundle, share: int, anew: bool, observer: Observer) -> None:
+    def __init__(self, bundle: Bundle, share: int, anew: bool, observer: Observer, *, any_folder: bool = False) -> None:
+        """`any_folder`: what is named are folders, be they media or not."""
+        self._any_folder = any_folder
         self.bundle, self._share, self._anew, self._observer = bundle, share, anew, observer
         self._last: MediaSet | None = None
         self.name = name_of(bundle)
@@ -94,6 +96,8 @@ class ToMedia:
         if len({folder.resolve() for folder in folders}) < len(folders):
             raise UsageError("the same folder twice", hint="name each medium once")
         depots = {folder: MediumDepot(folder) for folder in folders}
+        for folder in folders:
+            self._is_medium(folder)
         on_them = {folder: self._read(folder / self.name / MEDIUM) for folder in folders}
         known = self._known(on_them)
         made = self._recovery(known.share, dry) if known.share else None
@@ -107,6 +111,21 @@ class ToMedia:
             known = known.with_medium(medium)
         carriers, left, risky = _spread(self._rooms(media, depots, common, packs), packs, known, group_of, made)
         return MediaPlan(tuple(carriers), tuple(common), tuple(left), known, tuple(risky))
+
+    def _is_medium(self, folder: Path) -> None:
+        """NotFound for a mount point at which nothing is mounted: what is written there fills this host's own disk, and no stick."""
+        if self._any_folder or not on_own_disk(folder):
+            return
+        known = self._last
+        with contextlib.suppress(UsageError):
+            known = known or self._read(self.bundle.folder / MEDIA)
+        was = any(each.mounted and each.label == str(folder.absolute()) for each in (known.media if known else ()))
+        if was or is_mount_point(folder):
+            raise NotFound(
+                f"nothing is mounted at {folder}: it is on this host's own disk",
+                hint="mount the medium first, then run the same command again; --folder if it is meant to be a folder",
+            )
+        self._observer(Noted(f"{folder} is on this host's own disk: it is a folder and no medium"))
 
     def _recovery(self, share: int, dry: bool) -> rec.Recovery:
         made = parity.read_recovery(self.bundle) if dry else parity.make(self.bundle, share, self._observer)
@@ -158,7 +177,10 @@ class ToMedia:
 
     def _medium(self, folder: Path, found: MediaSet | None, known: MediaSet) -> Medium:
         mine = known.medium(found.this) if found and found.id == known.id else None
-        return mine or Medium(os.urandom(6).hex(), str(folder.absolute()), ())
+        mounted = not on_own_disk(folder)
+        return (
+            replace(mine, mounted=mounted) if mine else Medium(os.urandom(6).hex(), str(folder.absolute()), (), mounted)
+        )
 
     def _rooms(
         self,

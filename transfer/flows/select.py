@@ -179,6 +179,22 @@ def _matching(listed: Sequence[Listed], pattern: str) -> list[tuple[Listed, str]
     return hits
 
 
+def listed_by(patterns: Sequence[str], listed: Sequence[Listed], where: str) -> list[Listed]:
+    """Those that names, globs or the beginnings of IDs pick; all without patterns. NotFound for one that picks none."""
+    chosen: dict[int, Listed] = {}
+    for pattern in patterns:
+        hits = {
+            n: each
+            for n, each in enumerate(listed)
+            if any(name_matches(name, pattern) for name in each.names)
+            or (len(pattern) >= 6 and each.id.hex.startswith(pattern.removeprefix("sha256:")))
+        }
+        if not hits:
+            raise NotFound(f"{where} has no image that {pattern!r:.200} matches", hint="`transfer images` lists all")
+        chosen |= hits
+    return [chosen[n] for n in sorted(chosen)] if patterns else list(listed)
+
+
 def name_matches(name: str, pattern: str) -> bool:
     """A glob against a whole name, its repository alone, or its full form."""
     forms = {name}

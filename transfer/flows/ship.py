@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transfer.bundle.header import SIGNATURE, blob_path
 from transfer.bundle.reader import Bundle, file_fault
+from transfer.bundle.writer import companions
 from transfer.chunks.name import chunk_id
 from transfer.errors import (
     CredentialsError,
@@ -85,7 +86,9 @@ def files_of(bundle: Bundle) -> list[File]:
     """All files, in the order in which they go: what says what it is, packs, what helps people, the index last. MissingPart if one is not here."""
     blobs: list[Addressed] = [bundle.manifest, bundle.config, *bundle.header.catalog, *bundle.header.packs]
     out = [_blob(bundle, each) for each in blobs]
-    for name in ("README.txt", "verify.py", SIGNATURE, "oci-layout", INDEX):
+    for name, data in companions().items():
+        out.append(in_memory(name, data))  # this program's own: what lies in the folder may be anybody's
+    for name in (SIGNATURE, "oci-layout", INDEX):
         path = bundle.folder / name
         if name == INDEX or path.is_file():
             out.append(in_memory(name, bundle.index if name == INDEX else read_small(path), path))

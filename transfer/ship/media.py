@@ -87,6 +87,26 @@ def mount_of(folder: Path) -> Path:
     return at
 
 
+def on_own_disk(folder: Path) -> bool:
+    """Whether a folder lies on this host's own disk, where nothing is mounted over it."""
+    return mount_of(folder) == Path("/")
+
+
+def is_mount_point(folder: Path) -> bool:
+    """Whether a folder is where media are mounted: below /media, /run/media or /mnt, or a place that fstab names."""
+    real = folder.resolve()
+    places = {Path("/media"), Path("/run/media"), Path("/mnt")}
+    if places & {*real.parents}:
+        return True
+    with contextlib.suppress(OSError):
+        for line in Path("/etc/fstab").read_text(errors="surrogateescape").splitlines():
+            words = line.split()
+            names_one = len(words) > 2 and not words[0].startswith("#") and words[1] not in ("/", "none", "swap")
+            if names_one and Path(words[1]) in (real, *real.parents):
+                return True
+    return False
+
+
 def _device(folder: Path) -> str:
     """The block device under a folder; "" if that cannot be told."""
     mount = str(mount_of(folder))

@@ -6,6 +6,7 @@ import contextlib
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -21,6 +22,11 @@ END_SECONDS = 10.0
 _SEEN = re.compile(r"transfer-host-key (\S+) (SHA256:\S+)")
 
 
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches all that run at the terminal: this program says that it stops, and ssh is not to say that the line broke."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class SshProcess(SocketChannel):
     """An ssh process whose standard input and output are the other end of the socket."""
 
@@ -29,7 +35,11 @@ class SshProcess(SocketChannel):
         super().__init__(ours, where)
         with theirs:
             self.process = subprocess.Popen(
-                command, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.PIPE
+                command,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.PIPE,
+                preexec_fn=_ignore_interrupts,
             )
         self._said = bytearray()
         self._listening = background(self._listen, "said")
@@ -53,7 +63,8 @@ class SshProcess(SocketChannel):
     @property
     def said(self) -> str:
         """What it printed to standard error, the last of it."""
-        return self._said.decode(errors="replace")
+        lines = self._said.decode(errors="replace").splitlines()
+        return "\n".join(line for line in lines if not line.startswith("transfer-host-key "))
 
     def close(self) -> None:
         super().close()
