@@ -154,7 +154,7 @@ class Patient:
     def recatalog(self, records: list[bytes]) -> None:
         """A catalog of these records."""
         frame, packed = encode_frame(Kind.CATALOG, b"".join(records), [len(each) for each in records], 3)
-        self.put(self.catalogs[0], PACK_HEADER + frame.encode() + packed)
+        self.catalogs[0] = self.put(self.catalogs[0], PACK_HEADER + frame.encode() + packed)
         self.seal()
 
 

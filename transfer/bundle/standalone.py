@@ -16,6 +16,7 @@ if sys.version_info < (3, 6):
     sys.exit(2)
 try:
     import argparse
+    import bisect
     import hashlib
     import json
     import os
@@ -36,6 +37,10 @@ FIXED = struct.Struct("<4sIBBHIIIII")
 PACK_MAX, RAW_MAX, HEADER_MAX, FRAMES_MAX = 256 << 20, 64 << 20, 64 << 20, 1 << 22
 JSON_WEIGHT = 256 << 20
 """About the most memory (bytes) that parsing JSON may cost."""
+
+
+USERS_MAX = 2000000
+"""So often it is looked up whether an image needs a file that is damaged."""
 
 
 class Broken(Exception):
@@ -235,7 +240,7 @@ def check(folder):
     manifest = load(folder, entries[0], path)
     header = checked_header(load(folder, member(manifest, "config", dict, "the manifest"), "the manifest"))
     media = on_this_medium(folder)
-    found, first = [], 0
+    found, first, looked = [], 0, 0
     listed = [(each, False) for each in header["catalog"]] + [(each, True) for each in header["packs"]]
     for blob, is_pack in listed:
         path, frames = path_of(folder, blob["digest"]), blob["frames"]
@@ -248,6 +253,11 @@ def check(folder):
             why = "damaged"
             lost = lost_frames(path, first, frames) if is_pack else lost
         if why:
+            looked += len(header["images"])
+            if looked > USERS_MAX:
+                found.append({"file": blob["digest"], "why": why, "frames": "", "images": ["more than are listed"]})
+                first += frames if is_pack else 0
+                continue
             users = [image for image in header["images"] if not is_pack or (lost and meets(image["frames"], lost))]
             found.append(
                 {
@@ -262,7 +272,8 @@ def check(folder):
 
 
 def meets(pairs, span):
-    return any(low <= span[1] and span[0] <= high for low, high in pairs)
+    at = bisect.bisect_right(pairs, (span[1], FRAMES_MAX)) - 1
+    return at >= 0 and pairs[at][1] >= span[0]
 
 
 def label(image):
