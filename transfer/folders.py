@@ -7,6 +7,7 @@ or owned by him, so that he changes it while we are at work.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -57,6 +58,8 @@ def open_own(path: Path, mode: int = 0o666) -> int:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UsageError(f"{path} is a link", hint=_ELSEWHERE) from error
         raise from_os_error(error, f"opening {path}") from error
     if not plain(fd):
         os.close(fd)

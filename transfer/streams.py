@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from transfer.errors import Damaged, FormatError, OtherContent, UsageError, from_os_error
+from transfer.errors import Damaged, FormatError, NotFound, OtherContent, UsageError, from_os_error
 from transfer.model import Descriptor, Digest
 
 BLOCK = 1 << 20
@@ -202,6 +202,8 @@ def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise Damaged(f"{path} is a link, which is not followed here", hint="copy the file itself there") from error
+        if error.errno == errno.ENOTDIR:
+            raise NotFound(f"{path} is not there: something on the way is no folder", hint="check the path") from error
         raise from_os_error(error, f"opening {path}") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)

@@ -17,7 +17,7 @@ from transfer.chunks.frame import encode_frame, put_varints
 from transfer.chunks.name import Kind, chunk_id
 from transfer.chunks.pack import PACK_HEADER, PackFile
 from transfer.engines.base import image_of, walk
-from transfer.model import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Part, Recipe
+from transfer.model import OCI_INDEX, OCI_MANIFEST, ChunkId, Descriptor, Digest, Part, Recipe
 from transfer.streams import canonical_json, sha256
 
 Change = Callable[[Patient], None]
@@ -207,3 +207,37 @@ def one_pack_a_layer(folder: Path, count: int) -> Path:
 
 def _config(layout: Layout) -> str:
     return str(json.loads(layout.blobs[layout.entries[0]["digest"]])["config"]["digest"])
+
+
+def carrying(chunks: dict[bytes, bytes]) -> Change:
+    """One pack more, with these bytes under names that are not theirs; no recipe uses it."""
+
+    def change(patient: Patient) -> None:
+        data = b"".join(chunks.values())
+        frame, packed = encode_frame(Kind.OTHER, data, [*map(len, chunks.values())], 1)
+        pack = PackFile(patient.folder / "false.part")
+        placed = pack.append(frame, packed)
+        blob = Blob(pack.finish(patient.blobs), pack.size, 1, len(data))
+        record = frame_record(len(patient.packs), placed, b"".join(chunks))
+        patient.header["packs"].append(blob.as_json())
+        entry = {**patient.manifest["layers"][-1], "digest": str(blob.digest), "size": blob.size}
+        patient.manifest["layers"].append(entry)
+        patient.recatalog([*patient.records, record])
+
+    return change
+
+
+def building_on_nothing(number: int) -> Change:
+    """A catalog that is patched against a record which nobody has."""
+
+    def change(patient: Patient) -> None:
+        name = bytes([number]) * 32
+        records = patient.records
+        raw, sizes = b"".join(records), [*map(len, records)]
+        frame, packed = encode_frame(Kind.CATALOG, raw, sizes, 3, [ChunkId(name)], raw)
+        assert frame.prefix
+        patient.put(patient.catalogs[0], PACK_HEADER + frame.encode() + packed)
+        patient.header["features"] = ["patch"]
+        patient.header["prerequisites"] = {"chunks": 1, "bytes": 1, "bundles": [f"sha256:{number:064x}"]}
+
+    return change

@@ -514,7 +514,7 @@ def main(argv: list[str] | None = None) -> Any:
     if plain is not None:
         sys.stdout = _Output(plain)
     try:
-        code = app(args=argv, standalone_mode=False) or 0
+        code = app(args=argv, prog_name="transfer", standalone_mode=False) or 0
         if sys.stdout is not None:
             sys.stdout.flush()
     except TransferError as error:

@@ -71,27 +71,24 @@ class Progress:
 
     def _begin(self, event: Planned) -> None:
         if self._bars:
-            from tqdm import tqdm
+            self._drawing(lambda: self._draw(event))
 
-            description = _VERBS.get(event.stage, event.stage)
-            total = event.total or None
-            self._drawing(
-                lambda: setattr(
-                    self,
-                    "_bar",
-                    tqdm(
-                        total=total,
-                        desc=description,
-                        unit="B",
-                        unit_scale=True,
-                        file=sys.stderr,
-                        leave=False,
-                        dynamic_ncols=_width() > 0,
-                        ncols=None if _width() > 0 else 79,
-                        ascii=not _draws_blocks(),
-                    ),
-                )
-            )
+    def _draw(self, event: Planned) -> None:
+        from tqdm import tqdm
+
+        width = _width()
+        self._bar = tqdm(
+            total=event.total or None,
+            desc=_VERBS.get(event.stage, event.stage),
+            unit="B",
+            unit_scale=True,
+            file=sys.stderr,
+            leave=False,
+            dynamic_ncols=width > 0,
+            ncols=None if width else 79,
+            nrows=None if width else 24,
+            ascii=not _draws_blocks(),
+        )
 
     def _drawing(self, draw: Callable[[], object]) -> None:
         """A bar is a nicety: what goes wrong with it (a terminal that is gone, odd TQDM_ variables) ends the bar and nothing else."""

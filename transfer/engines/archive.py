@@ -176,7 +176,11 @@ class ArchiveSource(Archive):
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._file = file
-        super().__init__(path, f"the archive {path}")
+        try:
+            super().__init__(path, f"the archive {path}")
+        except BaseException:
+            file.close()
+            raise
 
     def _look(self, where: str) -> dict[str, bytes]:
         for entry, _ in members(ForwardFile(self._file.fileno(), where)):
