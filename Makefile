@@ -3,33 +3,61 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 TESTS = tests --ignore=tests/e2e
+WHEELS ?= wheels
+ARCH ?= $(shell uname -m)
 
-.PHONY: demo test lint types e2e bench check
+.PHONY: help demo test lint types e2e bench check pythons wheels
+
+help:
+	@echo "make demo     sets up, then shows the whole road on images made here"
+	@echo "make test     sets up, then runs the tests"
+	@echo "make wheels   all that an offline host needs to install this, in $(WHEELS)/ (docs/install.md)"
+	@echo "make check    what CI runs: lint types test e2e demo; make pythons: the tests on every other Python here"
 
 $(BIN)/transfer: pyproject.toml
+	@echo "setting up $(VENV): about a minute, 60 MB ..."
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/developer: $(BIN)/transfer
+	@echo "setting up what the tests need: about a minute, 120 MB ..."
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
 	touch $@
 
 demo: $(BIN)/transfer
 	$(BIN)/transfer demo
 
-test: $(BIN)/transfer
+test: $(VENV)/developer
 	$(BIN)/python -m pytest $(TESTS)
 
-lint: $(BIN)/transfer
+lint: $(VENV)/developer
 	$(BIN)/ruff format --check transfer tests benchmarks
 	$(BIN)/ruff check transfer tests benchmarks
 	$(BIN)/lint-imports
 
-types: $(BIN)/transfer
+types: $(VENV)/developer
 	$(BIN)/mypy transfer tests benchmarks
 
-e2e: $(BIN)/transfer
+e2e: $(VENV)/developer
 	$(BIN)/python -m pytest tests/e2e
 
 # Figures, never a gate. Without CORPUS (docs/architecture.md) a small corpus is made here.
-bench: $(BIN)/transfer
+bench: $(VENV)/developer
 	$(BIN)/python -m benchmarks.run $(BENCH)
 
 check: lint types test e2e demo
+
+# The tests that take no engine, on every other Python of this machine from 3.11 on.
+pythons:
+	sh tests/pythons.sh
+
+# This program and all it needs, for each Python it runs on: what `pip install --no-index --find-links` takes on a host without a network.
+wheels: $(BIN)/transfer
+	$(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w $(WHEELS) .
+	for version in 3.11 3.12 3.13 3.14; do \
+	  $(BIN)/pip download -q --disable-pip-version-check --only-binary=:all: --implementation cp --python-version $$version \
+	    --platform manylinux_2_17_$(ARCH) --platform manylinux2014_$(ARCH) --platform manylinux_2_28_$(ARCH) --platform manylinux_2_34_$(ARCH) \
+	    -d $(WHEELS) $(WHEELS)/transfer_appliance-*.whl || exit 1; done
+	cp docs/install.md $(WHEELS)/INSTALL.md
+	@echo "$(WHEELS): carry it to the offline host; INSTALL.md in it says what to type there"

@@ -227,7 +227,7 @@ def from_os_error(error: OSError, doing: str) -> TransferError:
     if error.errno in (errno.EACCES, errno.EPERM):
         return NotAllowed(what)
     if error.errno == errno.EROFS:
-        return NotAllowed(what, hint="the filesystem is read-only; choose another folder or remount it")
+        return MediumError(what, hint="the filesystem is read-only; choose another folder or remount it")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return TryAgain(what, hint="too many open files; raise the limit (ulimit -n) and run again")
     return MediumError(what, hint="check the medium and run the same command again")

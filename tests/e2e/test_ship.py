@@ -19,10 +19,12 @@ from tests.support import media
 from tests.support.run import run, says
 from tests.support.ssh import Sshd, make_key, sshd
 from tests.support.wires import Proxy
-from tests.support.zoo import noisy
+from tests.support.zoo import Layout, layer, noisy
 from transfer.events import silent
 from transfer.flows.reach import Reach, Way
+from transfer.model import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from transfer.ship.address import Address, Options
+from transfer.streams import sha256
 
 pytestmark = pytest.mark.e2e
 
@@ -190,16 +192,61 @@ def test_a_restricted_key_reaches_its_inbox_and_nothing_else(bundle: Path, tmp_p
     with sshd(tmp_path / "sshd", path=BIN, forced=f"transfer receive --stdio --inbox {inbox} --no-store") as server:
         assert ship(server, bundle, "plant:")[0] == 0
         assert same(bundle, inbox / "night.bundle")
-        assert ship(server, bundle, f"plant:{inbox}/deeper")[0] == 0
-        for outside in (f"plant:{tmp_path}", "plant:../x", "plant:/etc"):
+        assert ship(server, bundle, f"plant:{inbox}")[0] == 0
+        for outside in (f"plant:{inbox}/deeper", f"plant:{tmp_path}", "plant:../x", "plant:/etc"):
             code, said = ship(server, bundle, outside)
             assert code == 2, said
         (inbox / "link").symlink_to(tmp_path)
         assert ship(server, bundle, "plant:link")[0] == 2
         assert not (tmp_path / "night.bundle").exists()
         code, said = ship(server, bundle, "plant:", "--import", "--to", f"oci:{tmp_path}/out")
-        assert code != 0
+        assert (code, "may only receive" in said) == (24, True), said
         assert not (tmp_path / "out").exists()
+
+
+def test_what_a_restricted_key_imports_goes_where_its_administrator_says(bundle: Path, tmp_path: Path) -> None:
+    """Neither where, nor what it is called, nor whether a name moves is for the sender to say."""
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    inbox.mkdir()
+    forced = f"transfer receive --stdio --inbox {inbox} --no-store --allow-import --import-to oci:{out}"
+    with sshd(tmp_path / "sshd", path=BIN, forced=f"{forced} --site plant-7") as server:
+        for more in (["--to", f"oci:{tmp_path}/elsewhere"], ["--retag", "app:0=local/app:prod"]):
+            code, said = ship(server, bundle, "plant:", "--import", *more)
+            assert (code, "decides itself" in said) == (2, True), said
+        assert not (tmp_path / "elsewhere").exists()
+        assert ship(server, bundle, "plant:", "--import", "--to", f"oci:{out}")[0] == 0
+        assert (inbox / "plant-7" / "night.bundle" / "index.json").exists()
+        other = Layout()
+        other.name(other.image([layer({"other": b"1"})]), "app:0")
+        other.write(tmp_path / "l")
+        run("export", "--from", f"oci:{tmp_path}/l", "-o", tmp_path / "other.bundle", "-q", "--no-store")
+        code, said = ship(server, tmp_path / "other.bundle", "plant:", "--import")
+        assert (code, "another image's name" in said) == (2, True), said
+    with sshd(tmp_path / "sshd2", path=BIN, forced=f"{forced} --allow-move") as server:
+        code, said = ship(server, tmp_path / "other.bundle", "plant:", "--import")
+        assert (code, "is image" in said) == (0, True), said
+
+
+def test_an_import_of_many_images_comes_to_its_end(tmp_path: Path) -> None:
+    """What it prints is more than a pipe holds."""
+    layout = Layout()
+    shared = layer({"shared": b"1"})
+    for number in range(400):
+        config = {"architecture": "amd64", "os": "linux", "n": number, "rootfs": {"diff_ids": [str(sha256(shared))]}}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": layout.document(config, OCI_CONFIG),
+            "layers": [layout.blob(shared, OCI_LAYER)],
+        }
+        layout.name(layout.document(manifest, OCI_MANIFEST), f"registry.example.com/team/application-{number:04d}:v1")
+    layout.write(tmp_path / "l")
+    run("export", "--from", f"oci:{tmp_path}/l", "-o", tmp_path / "many.bundle", "-q", "--no-store")
+    with sshd(tmp_path / "sshd", path=BIN) as server:
+        code, said = ship(
+            server, tmp_path / "many.bundle", f"plant:{tmp_path}/in", "--import", "--to", f"oci:{tmp_path}/o"
+        )
+        assert (code, "400 images imported there" in said) == (0, True), said[-500:]
 
 
 @pytest.mark.parametrize("program", ["transfer", "no-such-program"])

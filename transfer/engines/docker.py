@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import stat
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -34,7 +33,7 @@ from transfer.engines.saves import Saves
 from transfer.errors import Damaged, EngineError, NoSpace, NotFound, TransferError, TryAgain
 from transfer.events import Noted, Observer, silent
 from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
-from transfer.streams import canonical_json, coalesced
+from transfer.streams import canonical_json, coalesced, parse_object, read_small, sha256
 from transfer.tarfmt import RECORD, make_header, member, padding
 
 TEMPORARY = "transfer-import"
@@ -198,23 +197,31 @@ class DockerSink:
         if self._chains is None:
             self._chains = set()
             if self._containerd:
-                return  # a layer is there if a blob of its own digest is; the same content as gzip is another blob
+                self._layers.update(self._referenced())
+                return
             for each in self._client.images(all="1"):
                 self._remember((self._client.inspect(each["Id"]) or {}).get("RootFS", {}).get("Layers") or [])
 
-    def _has_blob(self, digest: Digest) -> bool:
-        """Whether a containerd store has this blob, as far as can be told: what landed before, or what lies in its folder."""
-        if str(digest) in self._layers:
-            return True
-        root = str(self._client.info.get("DockerRootDir", ""))
-        if not self._client.local or not root:
-            return False
-        for place in (Path(root) / "containerd/daemon", Path("/var/lib/containerd")):
-            path = place / "io.containerd.content.v1.content/blobs" / digest.algorithm / digest.hex
-            with contextlib.suppress(OSError):
-                if stat.S_ISREG(path.lstat().st_mode):
-                    return True
-        return False
+    def _referenced(self) -> set[str]:
+        """In a containerd store: the layers that images have there whose content is all there, by their own digests.
+
+        The same content as gzip is another blob, and a blob that no image names may be collected at any moment. What a manifest names
+        stands in the daemon's content folder alone, so this is known to root on the daemon's host.
+        """
+        out: set[str] = set()
+        folders = [folder for folder in self._content_folders() if folder.is_dir()] if self._client.local else []
+        for each in self._client.images(all="1", manifests="1") if folders else ():
+            for manifest in each.get("Manifests") or []:
+                if isinstance(manifest, dict) and manifest.get("Available") is True:
+                    out |= _layers_of(str(manifest.get("ID")), folders)
+        return out
+
+    def _content_folders(self) -> list[Path]:
+        root = str(self._client.info.get("DockerRootDir") or "/nowhere")
+        return [
+            place / "io.containerd.content.v1.content/blobs/sha256"
+            for place in (Path(root) / "containerd/daemon", Path("/var/lib/containerd"))
+        ]
 
     def _available(self, image: Image, id: Digest, content: Content) -> bool:
         """Whether all content of the image is there. A classic store has it; a containerd store may have the name alone."""
@@ -251,7 +258,7 @@ class DockerSink:
     def _lacking(self, chosen: PlatformImage, layers: Sequence[Descriptor]) -> dict[tuple[str, ...], Descriptor]:
         """The layers the daemon lacks: by digest in a containerd store, else by the chain of diffIDs up to each."""
         if self._containerd:
-            return {(str(each.digest),): each for each in layers if not self._has_blob(each.digest)}
+            return {(str(each.digest),): each for each in layers if str(each.digest) not in self._layers}
         ids = tuple(str(each) for each in chosen.diff_ids)
         chains = self._chains or set()
         have = next((n for n in range(len(ids), 0, -1) if ids[:n] in chains), 0)
@@ -444,6 +451,17 @@ class DockerSink:
 
     def close(self, *, failed: bool) -> None:
         self._client.close()
+
+
+def _layers_of(manifest: str, folders: Sequence[Path]) -> set[str]:
+    """The layers a manifest names, out of a content folder; none if it cannot be read there, or is not what its digest says."""
+    for folder in folders:
+        with contextlib.suppress(TransferError):
+            digest = Digest.parse(manifest)
+            data = read_small(folder / digest.hex)
+            if sha256(data) == digest:
+                return {str(each.get("digest")) for each in parse_object(data, manifest).get("layers") or []}
+    return set()
 
 
 def _tags(names: Sequence[str]) -> list[str]:
