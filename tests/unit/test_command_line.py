@@ -71,7 +71,11 @@ def test_a_signal_ends_it_with_a_word(number: signal.Signals, code: int, layout:
         "--level",
         "12",
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def heed() -> None:  # the tests themselves may run under nohup, which ignores signals for all it starts
+        signal.signal(number, signal.SIG_DFL)
+
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     assert process.stderr
     while not list(tmp_path.glob("b/.transfer/pack-*")):
         assert process.poll() is None

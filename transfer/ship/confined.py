@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -140,5 +141,6 @@ class Confined:
             self._used = 0
             for folder, _, names in os.walk(self._root):
                 for name in names:
-                    self._used += max(LEAST, os.lstat(os.path.join(folder, name)).st_size)
+                    with contextlib.suppress(FileNotFoundError):  # another connection renamed it
+                        self._used += max(LEAST, os.lstat(os.path.join(folder, name)).st_size)
         return self._used

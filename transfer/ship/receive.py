@@ -279,7 +279,7 @@ def choose_root(folder: str, inbox: Path | None) -> Path:
 def sound_inbox(inbox: Path, site: str = "") -> Path:
     """The folder a sender is confined to: the inbox, or the site's own in it, which is made. UsageError for one that gives more away than bundles."""
     base = inbox.resolve()
-    if base == Path(base.anchor) or base in _homes() or (base / ".ssh").exists():
+    if base == Path(base.anchor) or base in _homes() or ".ssh" in base.parts or (base / ".ssh").exists():
         raise UsageError(
             f"the inbox {base} is a home, or holds .ssh: a sender could write there what is no bundle",
             hint="make a folder for bundles alone: receive --inbox /srv/inbox",
