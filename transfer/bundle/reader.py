@@ -22,7 +22,7 @@ from transfer.model import Addressed, Descriptor, Digest, Image
 from transfer.streams import BLOCK, open_plain, parse_object, pread, read_small, sha256
 
 T = TypeVar("T")
-CATALOG_MEMORY, CATALOG_GROWTH = 64 << 20, 16
+CATALOG_MEMORY, CATALOG_GROWTH = 128 << 20, 16
 """What the catalogs of a bundle may cost in memory: so many bytes, and so many more for each byte of their files."""
 _OWNERS = itertools.count()
 

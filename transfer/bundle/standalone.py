@@ -284,7 +284,7 @@ class Rebuilder:
     """Blobs out of packs, as FORMAT.md says: recipes, chunks, frames. Needs the zstd program, or Python 3.14."""
 
     CACHE = 128 << 20
-    ROOM, GROWTH = 64 << 20, 16
+    ROOM, GROWTH = 128 << 20, 16
 
     def __init__(self, folder, header):
         self.folder, self.header = folder, header
