@@ -167,7 +167,8 @@ def test_what_is_new_and_optional_is_passed_over(new: dict[str, Any], op: str) -
         data += said(wire.CALL, **(more | SOUND[op] | {"n": 3, "op": op}))
         with inboxes() as inbox:
             greeting = said(wire.HELLO, **(more | {"wire": 1, "mandatory": [], "folder": ""}))
-            kinds.append([kind for kind, _ in receive(inbox, greeting, data)])
+            # when an ACK goes out is a matter of time
+            kinds.append([kind for kind, _ in receive(inbox, greeting, data) if kind != wire.ACK])
             assert op in ("discard", "append") or (inbox / "b" / "README.txt").read_bytes() == b"x"
     assert kinds[0] == kinds[1]
 

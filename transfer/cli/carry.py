@@ -13,7 +13,7 @@ from transfer.bundle.reader import Bundle
 from transfer.bundle.sites import Sites
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress, event_of
-from transfer.cli.render import amount, print_json
+from transfer.cli.render import amount, print_json, several
 from transfer.errors import CredentialsError, NotFound, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows import receiving, stores
@@ -239,7 +239,9 @@ def _say(done: Shipped, by: str, landed: dict[str, Any] | None, manner: Manner) 
         )
     elif not manner.quiet:
         if done.already:
-            print(f"{printable(done.where)} is there already, and sound: {done.files} files, {amount(done.total)}")
+            print(
+                f"{printable(done.where)} is there already, and sound: {several(done.files, 'file')}, {amount(done.total)}"
+            )
         else:
             rate = f", {amount(int(done.sent / done.seconds))}/s" if done.seconds > 0.1 else ""
             how = "written, nothing is heard back" if by == "spool" else "sent, verified there"
@@ -247,7 +249,7 @@ def _say(done: Shipped, by: str, landed: dict[str, Any] | None, manner: Manner) 
         images = _landed_there(landed)
         if images is not None:
             new = images.count("imported")
-            print(f"{new} images imported there, {len(images) - new} were there already")
+            print(f"{several(new, 'image')} imported there, {len(images) - new} were there already")
 
 
 def _landed_there(landed: dict[str, Any] | None) -> list[str] | None:

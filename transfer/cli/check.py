@@ -13,7 +13,7 @@ from transfer.bundle.store import Store
 from transfer.cli.carry import Access
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
-from transfer.cli.render import amount, print_json
+from transfer.cli.render import amount, print_json, several
 from transfer.cli.wiring import Behind
 from transfer.errors import MissingPart, UsageError
 from transfer.events import silent
@@ -43,7 +43,7 @@ def answer(file: Path, output: Path, behind: Behind, patterns: list[str], json: 
         )
     elif not quiet:
         place = printable(str(output))
-        what = f"{done.files} files and {done.frames} frames of bundle {done.digest.short}, {amount(done.size)}"
+        what = f"{several(done.files, 'file')} and {several(done.frames, 'frame')} of bundle {done.digest.short}, {amount(done.size)}"
         print(f"{place}: {what}")
         print(f"  -> carry it there, then: transfer import DAMAGED --repair {place}; or cp -r {place}/. DAMAGED/")
 
@@ -91,7 +91,7 @@ def verify(
     else:
         _say_checked(bundle, done, quiet)
         if compared and not compared.missing and not quiet:
-            print(f"all {compared.needed} chunks it builds on are in {printable(against)}")
+            print(f"all {several(compared.needed, 'chunk')} it builds on are in {printable(against)}")
     if wrong:
         if not json and request:
             print(
@@ -103,7 +103,7 @@ def verify(
         sys.exit(13 if done.damage else 14)
     if compared and compared.missing:
         raise MissingPart(
-            f"{against} lacks {compared.missing} of the {compared.needed} chunks it builds on; {compared.words}",
+            f"{against} lacks {compared.missing} of the {several(compared.needed, 'chunk')} it builds on; {compared.words}",
             hint="import that bundle there first, or export against what the site has confirmed",
         )
 
@@ -121,7 +121,7 @@ def _say_answer(folder: Path, json: bool, quiet: bool) -> bool:
         print_json({"bundle": str(folder), "answer_for": str(found.bundle), "files": files, "frames": frames})
     elif not quiet:
         print(
-            f"{printable(str(folder))}: an answer to a request, with {files} files and {frames} frames of bundle {found.bundle.short}"
+            f"{printable(str(folder))}: an answer to a request, with {several(files, 'file')} and {several(frames, 'frame')} of bundle {found.bundle.short}"
         )
         print(f"  -> transfer import DAMAGED --repair {printable(str(folder))}")
     return True
@@ -152,7 +152,7 @@ def _say_checked(bundle: Path, done: checking.Checked, quiet: bool) -> None:
     if done.sound and not quiet:
         part = f" (one medium of a set: {done.elsewhere} packs are on others)" if done.elsewhere else ""
         print(
-            f"{printable(str(bundle))}: sound, {done.files} files, {amount(done.bytes_checked)} checked, "
+            f"{printable(str(bundle))}: sound, {several(done.files, 'file')}, {amount(done.bytes_checked)} checked, "
             f"{done.seconds:.1f} s{part}"
         )
 
@@ -196,7 +196,7 @@ def _verify_there(address: Address, access: Access, observer: Progress, json: bo
         if not wrong and not quiet:
             where = printable(done.where)
             print(
-                f"{where}: sound, {done.files} files, {amount(done.bytes_checked)} checked, {done.seconds:.1f} s ({done.by})"
+                f"{where}: sound, {several(done.files, 'file')}, {amount(done.bytes_checked)} checked, {done.seconds:.1f} s ({done.by})"
             )
     if wrong:
         if not json:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.cli.render import amount
+from transfer.cli.render import amount, several
 from transfer.engines.ocilayout import LayoutSink, LayoutSource, name_annotations
 from transfer.errors import Damaged, UsageError
 from transfer.events import silent
@@ -58,7 +58,7 @@ class _Demo:
         source = LayoutSource(here)
         done = export(source, select(source, ["*"], None, silent), bundle, level=3, jobs=None, observer=silent)
         self._rows.append(("exported bundle", amount(done.bytes_packed), f"{time.monotonic() - started:.1f} s"))
-        self._say(f"2. Exported {len(done.images)} images: each file once, though layers repeat it")
+        self._say(f"2. Exported {several(len(done.images), 'image')}: each file once, though layers repeat it")
         carried = self._folder / "stick"
         started = time.monotonic()
         shutil.copytree(bundle, carried)

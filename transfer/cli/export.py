@@ -12,7 +12,7 @@ from typing import Any
 
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
-from transfer.cli.render import amount, print_json
+from transfer.cli.render import amount, print_json, several
 from transfer.cli.wiring import Behind
 from transfer.engines.base import Found, ImageSource
 from transfer.errors import NoSpace, SomeImagesFailed
@@ -111,12 +111,12 @@ def export(
         )
     elif not quiet:
         if done.already:
-            print(f"{printable(str(done.bundle))} is already complete: {len(done.images)} images")
+            print(f"{printable(str(done.bundle))} is already complete: {several(len(done.images), 'image')}")
         else:
             print(
-                f"{printable(str(done.bundle))}: {len(done.images)} images, {amount(done.bytes_read)} read, "
-                f"{amount(done.bytes_packed)} packed in {done.packs} packs, {done.seconds:.1f} s"
-                + (f"; builds on {done.prerequisites} chunks of its base" if done.prerequisites else "")
+                f"{printable(str(done.bundle))}: {several(len(done.images), 'image')}, {amount(done.bytes_read)} read, "
+                f"{amount(done.bytes_packed)} packed in {several(done.packs, 'pack')}, {done.seconds:.1f} s"
+                + (f"; builds on {several(done.prerequisites, 'chunk')} of its base" if done.prerequisites else "")
             )
     _raise_failed([*failed, *done.failed], done)
 
@@ -199,7 +199,9 @@ def plan(
     else:
         for each in found:
             print(
-                printable(f"{', '.join(each.names) or each.id.short}  {len(each.layers)} layers  {amount(each.size)}")
+                printable(
+                    f"{', '.join(each.names) or each.id.short}  {several(len(each.layers), 'layer')}  {amount(each.size)}"
+                )
             )
         what = f"{amount(total)} to read, each shared layer once" if exact else f"at most {amount(total)} to read"
         print(f"{len(found)} image{'s' * (len(found) != 1)} from {printable(where)}: {what}")
@@ -238,9 +240,11 @@ def _delta_json(weighed: exporting.Exported) -> dict[str, Any]:
 
 def _say_delta(weighed: exporting.Exported, output: Path, free: int) -> None:
     for image, size in zip(weighed.images, weighed.image_bytes, strict=True):
-        print(printable(f"{', '.join(image.names) or image.label}  {len(image.layers)} layers  {amount(size)}"))
+        print(
+            printable(f"{', '.join(image.names) or image.label}  {several(len(image.layers), 'layer')}  {amount(size)}")
+        )
     print(
         f"{printable(str(output))}: {weighed.bytes_folder} bytes, {amount(free)} free there; "
-        f"builds on {weighed.prerequisites} chunks that the other side must have:"
+        f"builds on {several(weighed.prerequisites, 'chunk')} that the other side must have:"
     )
     print("  in its store, in a bundle named with --seed, or, slower, in the images of its engine")

@@ -14,7 +14,7 @@ from transfer.bundle.reader import Bundle
 from transfer.bundle.store import Store
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
-from transfer.cli.render import age, amount, print_json
+from transfer.cli.render import age, amount, print_json, several
 from transfer.cli.wiring import Behind
 from transfer.engines.daemon import DockerClient
 from transfer.engines.docker import DockerSource
@@ -60,7 +60,9 @@ def accept(file: str, anew: bool, folder: Path | None, json: bool) -> None:
         )
         return
     state = "" if done.new else " (accepted before)"
-    print(f"{done.receipt.site} has confirmed {len(done.confirmed)} bundles, receipt {done.receipt.serial}{state}")
+    print(
+        f"{done.receipt.site} has confirmed {several(len(done.confirmed), 'bundle')}, receipt {done.receipt.serial}{state}"
+    )
     if done.unknown:
         print(f"  and holds {len(done.unknown)} that are not known here: nothing is built on those")
 
@@ -82,11 +84,15 @@ def inventory(folder: Path | None, no_store: bool, json: bool) -> None:
         print_json({"store": store, "bundles": rows, "engine": where or None, "images": engine})
         return
     if choice.store:
-        print(f"store {printable(str(choice.store.root))}: {len(rows)} bundles")
+        print(f"store {printable(str(choice.store.root))}: {several(len(rows), 'bundle')}")
         _print_rows(rows)
-    print(f"engine {where}: {len(images)} images" if where else "no engine is running here")
+    print(f"engine {where}: {several(len(images), 'image')}" if where else "no engine is running here")
     for each in sorted(images, key=lambda i: i.names):
-        print(printable(f"  {', '.join(each.names) or each.id.short}  {each.layers} layers  {amount(each.size)}"))
+        print(
+            printable(
+                f"  {', '.join(each.names) or each.id.short}  {several(each.layers, 'layer')}  {amount(each.size)}"
+            )
+        )
 
 
 def _rows(store: Store) -> list[dict[str, Any]]:
@@ -94,13 +100,16 @@ def _rows(store: Store) -> list[dict[str, Any]]:
     for entry in store.entries():
         bundle = store.bundle(entry.digest)
         header = bundle.header if bundle else None
-        blobs = (*header.catalog, *(header.packs if entry.packs else ())) if header else ()
+        here = [blob for blob in header.packs if entry.packs or (store.root / blob.path).is_file()] if header else []
+        blobs = (*header.catalog, *here) if header else ()
         rows.append(
             {
                 "digest": str(entry.digest),
                 "role": str(entry.role) if header else "damaged",
                 "when": entry.when,
                 "packs": entry.packs,
+                "packs_here": len(here),
+                "packs_all": len(header.packs) if header else 0,
                 "bytes": sum(blob.size for blob in blobs),
                 "images": [list(image.names) for image in header.images] if header else [],
                 "builds_on": header.prerequisites["bundles"] if header else [],
@@ -114,7 +123,12 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
         images = row["images"]
         names = ", ".join(name for each in images[:3] for name in each[:1])
         more = f" and {len(images) - 3} more" if len(images) > 3 else ""
-        packs = "" if row["packs"] else "  (catalog only)"
+        some = (
+            f"  ({row['packs_here']} of {several(row['packs_all'], 'pack')})"
+            if row["packs_here"]
+            else "  (catalog only)"
+        )
+        packs = "" if row["packs"] or not row["packs_all"] else some
         about = f"{row['role']}  {amount(row['bytes'])}  {age(row['when'])}  {names}{more}{packs}"
         print(printable(f"  {row['digest'][7:19]}  {about}"))
 
@@ -126,7 +140,7 @@ def ls(folder: Path | None, json: bool) -> None:
     if json:
         print_json({"store": str(store.root), "bundles": rows})
     else:
-        print(f"{printable(str(store.root))}: {len(rows)} bundles")
+        print(f"{printable(str(store.root))}: {several(len(rows), 'bundle')}")
         _print_rows(rows)
 
 
@@ -156,9 +170,11 @@ def check(folder: Path | None, rebuild: bool, jobs: int | None, json: bool) -> N
             who = f"; cannot be rebuilt: {', '.join(each.images)}" if each.images else ""
             print(printable(f"{each.file}: {each.why}{who}"))
         again = ", the index was made anew" if done.rebuilt else ""
-        print(f"{printable(str(store.root))}: {done.bundles} bundles, {amount(done.bytes_checked)} checked{again}")
+        print(
+            f"{printable(str(store.root))}: {several(done.bundles, 'bundle')}, {amount(done.bytes_checked)} checked{again}"
+        )
         if done.unnamed:
-            print(f"  {done.unnamed} files no bundle names: `transfer store prune` removes them")
+            print(f"  {several(done.unnamed, 'file')} no bundle names: `transfer store prune` removes them")
     if done.faults:
         raise Damaged(
             f"{store.root}: {len(done.faults)} files are damaged",
@@ -182,7 +198,7 @@ def prune(keep_last: int, folder: Path | None, dry_run: bool, json: bool) -> Non
         )
         return
     verb = "would go" if dry_run else "are gone"
-    print(f"{len(done.removed)} bundles {verb}, {len(done.kept)} are kept, {amount(done.bytes_freed)} freed")
+    print(f"{several(len(done.removed), 'bundle')} {verb}, {len(done.kept)} are kept, {amount(done.bytes_freed)} freed")
     if done.suppliers:
         print(
             f"  {len(done.suppliers)} stay because kept ones build on them; `transfer store compact` makes them smaller"
@@ -203,7 +219,9 @@ def compact(folder: Path | None, jobs: int | None, json: bool) -> None:
     elif not done.chunks:
         print("nothing to compact")
     else:
-        print(f"{done.chunks} chunks packed anew: {amount(done.bytes_before)} became {amount(done.bytes_after)}")
+        print(
+            f"{several(done.chunks, 'chunk')} packed anew: {amount(done.bytes_before)} became {amount(done.bytes_after)}"
+        )
 
 
 def diff(older: str, newer: str, source: str, files: bool, behind: Behind, json: bool, quiet: bool) -> None:

@@ -12,7 +12,7 @@ from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.cli.main import printable
 from transfer.cli.progress import Progress
-from transfer.cli.render import amount, print_json
+from transfer.cli.render import amount, print_json, several
 from transfer.cli.wiring import Behind
 from transfer.engines.docker import Way
 from transfer.errors import Damaged, MissingPart, NotFound, SomeImagesFailed, TransferError, UsageError, one_failure
@@ -259,7 +259,7 @@ def _say_plan(named: Sequence[Named], bundle: Bundle, json: bool) -> None:
     for each in named:
         image = each.image
         names = ", ".join(each.names) or image.label
-        print(printable(f"{names}  {len(image.layers)} layers  {amount(image.size)}"))
+        print(printable(f"{names}  {several(len(image.layers), 'layer')}  {amount(image.size)}"))
         for move in each.moves:
             print(printable(f"  the name {move.name} is image {move.holder.short}'s there, and would move"))
         if each.error:
@@ -277,12 +277,12 @@ def _say_loaded(arrival: Arrival, json: bool, quiet: bool) -> None:
     elif not quiet:
         new = sum(each.status == "imported" for each in done.landed)
         print(
-            f"{new} images imported, {len(done.landed) - new} were there already; "
-            f"{done.layers_sent} layers sent, {done.layers_present} present, "
+            f"{several(new, 'image')} imported, {len(done.landed) - new} were there already; "
+            f"{several(done.layers_sent, 'layer')} sent, {done.layers_present} present, "
             f"{amount(done.bytes_unpacked)} unpacked, {done.seconds:.1f} s"
         )
         for more in arrival.completed:
-            print(f"{len(more.landed)} images of a staged bundle are in place as well")
+            print(f"{several(len(more.landed), 'image')} of a staged bundle are in place as well")
 
 
 def _as_json(arrival: Arrival) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transfer.cli.main import fail, printable
-from transfer.cli.render import amount, print_json
+from transfer.cli.render import amount, print_json, several
 from transfer.errors import MissingPart, TransferError
 from transfer.flows.media import MediaDone, MediaPlan, ToMedia, Written
 from transfer.ship.media import eject, mount_of, removable
@@ -138,10 +138,10 @@ def _say_plan(plan: MediaPlan, json: bool) -> None:
         return
     for each in plan.carriers:
         print(
-            f"{printable(str(each.folder))}: {len(each.files)} files, {amount(each.size)}, and what every medium carries"
+            f"{printable(str(each.folder))}: {several(len(each.files), 'file')}, {amount(each.size)}, and what every medium carries"
         )
     if plan.left:
-        print(f"still to come: {len(plan.left)} files, {amount(plan.left_size)}")
+        print(f"still to come: {several(len(plan.left), 'file')}, {amount(plan.left_size)}")
 
 
 def _say_written(filling: ToMedia, each: Written) -> None:
@@ -149,7 +149,7 @@ def _say_written(filling: ToMedia, each: Written) -> None:
     there = f", {amount(each.there)} were there" if each.there else ""
     rate = f", {amount(int(each.sent / each.seconds))}/s" if each.seconds > 0.1 else ""
     print(
-        f"{place}: medium {each.number}, {each.files} files, {amount(each.sent)} written{there}, all read back, "
+        f"{place}: medium {each.number}, {several(each.files, 'file')}, {amount(each.sent)} written{there}, all read back, "
         f"{each.seconds:.1f} s{rate}"
     )
 

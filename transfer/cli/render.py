@@ -19,6 +19,11 @@ def amount(size: int) -> str:
     return f"{value:.1f} TB"
 
 
+def several(number: int, what: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def parse_size(option: str, text: str) -> int:
     """Bytes: `50G`, `500M`, `100000`; 0 for none. UsageError for anything else."""
     found = re.fullmatch(r"(\d{1,15})([KMGT]?)B?", text, re.IGNORECASE | re.ASCII)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transfer.bundle.reader import Bundle
 from transfer.cli.main import printable
-from transfer.cli.render import age, amount, print_json
+from transfer.cli.render import age, amount, print_json, several
 from transfer.flows.select import listed_by, open_source
 
 
@@ -76,20 +76,20 @@ def inspect(bundle: Path, json: bool) -> None:
         platforms = ", ".join(map(str, image.platforms))
         print(
             printable(
-                f"  {', '.join(image.names) or image.label}  {len(image.layers)} layers  {amount(image.size)}  {platforms}"
+                f"  {', '.join(image.names) or image.label}  {several(len(image.layers), 'layer')}  {amount(image.size)}  {platforms}"
             )
         )
     totals = header.totals
     saved = 100 - 100 * totals.get("packed_bytes", 0) / max(1, totals.get("layer_bytes", 0))
     print(
         f"  {amount(totals.get('layer_bytes', 0))} of layers in {amount(totals.get('packed_bytes', 0))}"
-        f" ({saved:.0f} % less), {len(header.packs)} packs, {totals.get('chunks', 0)} chunks"
+        f" ({saved:.0f} % less), {several(len(header.packs), 'pack')}, {several(totals.get('chunks', 0), 'chunk')}"
     )
     missing = header.prerequisites.get("chunks", 0)
     if not missing:
         print("  complete in itself")
         return
-    print(f"  builds on {missing} chunks ({amount(header.prerequisites['bytes'])}) of")
+    print(f"  builds on {several(missing, 'chunk')} ({amount(header.prerequisites['bytes'])}) of")
     about = header.prerequisites.get("about", {})
     for text in header.prerequisites["bundles"]:
         print(printable(f"    bundle {text[7:19]}  {about.get(text, '')}").rstrip())
