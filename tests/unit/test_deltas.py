@@ -176,6 +176,10 @@ def test_receipts_decide_what_is_built_on(place: Path, tmp_path: Path) -> None:
     import_(first, out, far)
     run("receipt", "--text", "-o", tmp_path / "slip", "--site", "plant-7", "--store", far)
     run("receipt", "accept", tmp_path / "slip", "--store", near)
+    assert [each["confirmed"] for each in json.loads(run("store", "ls", "--json", "--store", near))["bundles"]] == [
+        ["plant-7"]
+    ]
+    assert "(confirmed by plant-7)" in run("store", "ls", "--store", near)
     run(*second)
     assert files(tmp_path / "feb" / "blobs") == files(place / "delta2" / "blobs")
     run("verify", tmp_path / "feb", "--against", "site:plant-7", "--store", near)

@@ -125,3 +125,12 @@ def test_a_name_that_not_every_medium_takes_is_refused(whole: Path, tmp_path: Pa
     assert code == 2, said
     assert "rename" in said
     assert says("ship", stick, "spool:")[0] in (2, 10)
+
+
+def test_the_list_says_how_much_of_a_set_has_come(media: list[Path], tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    run("import", media[1], "--to", f"oci:{tmp_path}/o", "--store", store, code=14)
+    (row,) = json.loads(run("store", "ls", "--json", "--store", store))["bundles"]
+    assert (row["role"], row["packs"]) == ("staged", False)
+    assert 0 < row["packs_here"] < row["packs_all"]
+    assert f"({row['packs_here']} of {row['packs_all']} packs)" in run("store", "ls", "--store", store)

@@ -96,7 +96,7 @@ def inventory(folder: Path | None, no_store: bool, json: bool) -> None:
 
 
 def _rows(store: Store) -> list[dict[str, Any]]:
-    rows = []
+    rows, confirmed = [], stores.confirmed_by(store)
     for entry in store.entries():
         bundle = store.bundle(entry.digest)
         header = bundle.header if bundle else None
@@ -113,6 +113,7 @@ def _rows(store: Store) -> list[dict[str, Any]]:
                 "bytes": sum(blob.size for blob in blobs),
                 "images": [list(image.names) for image in header.images] if header else [],
                 "builds_on": header.prerequisites["bundles"] if header else [],
+                "confirmed": confirmed.get(entry.digest, []),
             }
         )
     return rows
@@ -129,7 +130,8 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
             else "  (catalog only)"
         )
         packs = "" if row["packs"] or not row["packs_all"] else some
-        about = f"{row['role']}  {amount(row['bytes'])}  {age(row['when'])}  {names}{more}{packs}"
+        by = f"  (confirmed by {', '.join(row['confirmed'])})" if row["confirmed"] else ""
+        about = f"{row['role']}  {amount(row['bytes'])}  {age(row['when'])}  {names}{more}{packs}{by}"
         print(printable(f"  {row['digest'][7:19]}  {about}"))
 
 

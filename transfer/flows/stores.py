@@ -229,5 +229,13 @@ def accept(store: Store, data: bytes, where: str, *, anew: bool) -> Accepted:
 
 def all_confirmed(store: Store) -> set[Digest]:
     """Everything that some site has confirmed."""
-    sites = Sites(store.root)
-    return {digest for name in sites.names() for digest in sites.get(name).confirmed}
+    return {*confirmed_by(store)}
+
+
+def confirmed_by(store: Store) -> dict[Digest, list[str]]:
+    """For each bundle that some site has confirmed: which sites have."""
+    sites, out = Sites(store.root), dict[Digest, list[str]]()
+    for name in sorted(sites.names()):
+        for digest in sites.get(name).confirmed:
+            out.setdefault(digest, []).append(name)
+    return out
