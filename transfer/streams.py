@@ -97,9 +97,15 @@ class SliceReader:
 
 
 def pread(fd: int, size: int, offset: int, where: str) -> bytes:
-    """os.pread whose failure names the file."""
+    """All of these bytes, or what there is to the file's end: a filesystem may give less at a time. A failure names the file."""
     try:
-        return os.pread(fd, size, offset)
+        data = os.pread(fd, size, offset)
+        while data and len(data) < size:
+            more = os.pread(fd, size - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
     except OSError as error:
         raise from_os_error(error, f"reading {where}") from error
 

@@ -230,6 +230,11 @@ def walk(root: Descriptor, get: Callable[[Descriptor], bytes | None], platform: 
         value = parse_object(data, where)
         if "manifests" in value and "layers" in value:
             raise FormatError(f"{where}: both an index and a manifest; refused as ambiguous")
+        if "fsLayers" in value:
+            raise FormatError(
+                f"{where}: a schema 1 manifest, which no current engine takes",
+                hint="convert it where it comes from: skopeo copy --format v2s2",
+            )
         tree.documents.append(descriptor)
         if depth == 0:
             _called_right(descriptor, "manifests" in value)
@@ -239,11 +244,6 @@ def walk(root: Descriptor, get: Callable[[Descriptor], bytes | None], platform: 
                 visit(child, depth + 1)
             return
         if "layers" not in value or "config" not in value:
-            if "fsLayers" in value or "signatures" in value:
-                raise FormatError(
-                    f"{where}: a schema 1 manifest, which no current engine takes",
-                    hint="convert it where it comes from: skopeo copy --format v2s2",
-                )
             raise FormatError(f"{where}: neither an index nor a manifest")
         _visit_manifest(descriptor, value, where)
         if len(tree.documents) + len(tree.layers) > MAX_NODES:

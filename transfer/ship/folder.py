@@ -28,7 +28,7 @@ from transfer.ship.base import (
     unfinished,
     wrong_size,
 )
-from transfer.streams import write_all
+from transfer.streams import pread, write_all
 
 LOCK = ".transfer-ship.lock"
 SYNC_EVERY = 64 << 20
@@ -172,7 +172,7 @@ class FolderDepot:
         try:
             with self._open(name, growing=True) as fd:
                 size = os.fstat(fd).st_size
-                return [chunk_id(os.pread(fd, PART, at)) for at in range(0, size, PART)]
+                return [chunk_id(pread(fd, PART, at, f"{self.where}/{name}")) for at in range(0, size, PART)]
         except NotFound:
             return []
 
@@ -210,7 +210,7 @@ class FolderDepot:
             os.lseek(fd, offset, os.SEEK_SET)
             if file.hasher:
                 for start in range(0, offset, PART):
-                    file.hasher.update(os.pread(fd, min(PART, offset - start), start))
+                    file.hasher.update(pread(fd, min(PART, offset - start), start, f"{self.where}/{name}"))
             return file
 
     def finish(self, name: str, digest: Digest, size: int) -> None:
