@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.sftphost import Host, Outcome, changed, lost, refused
 from tests.support.zoo import noise
-from transfer.errors import Damaged, MediumError
+from transfer.errors import Damaged, MediumError, Nonsense
+from transfer.ship import sftp
 from transfer.ship.base import PART, Held
 from transfer.ship.sftp import SftpDepot
 from transfer.streams import sha256
@@ -106,3 +107,15 @@ def test_a_sound_host(host: Host, shell: str, replaces: bool) -> None:
     assert list(finished(host).parent.iterdir()) == [finished(host)]
     finished(host).write_bytes(changed(DATA))
     assert "digest" in depot.check(NAME, sha256(DATA), len(DATA))
+
+
+def test_a_folder_without_an_end_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = host.yard / "night.bundle" / "blobs" / "sha256"
+    place.mkdir(parents=True)
+    for number in range(300):
+        (place / f"{number:064x}").touch()
+    depot = host.depot()
+    assert len(depot.list("night.bundle")) == 300
+    monkeypatch.setattr(sftp, "LISTED_MAX", 100_000)
+    with pytest.raises(Nonsense, match="has no end"):
+        depot.list("night.bundle")

@@ -10,7 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from transfer.errors import CutOff, FormatError, MediumError, NoSpace, NotFound, TransferError
+from transfer.errors import (
+    CutOff,
+    FormatError,
+    MediumError,
+    Nonsense,
+    NoSpace,
+    NotAllowed,
+    NotFound,
+    TransferError,
+)
 from transfer.model import Digest
 from transfer.ship.base import PART, WINDOW, WRONG_CONTENT, Held, Traits, damaged, split_name, unfinished, wrong_size
 from transfer.ship.pace import Pace
@@ -24,6 +33,8 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 AHEAD = 4 * PART
 """Bytes that are asked for at once when a file is read."""
+LISTED_MAX, _ENTRY = 64 << 20, 600
+"""About the most memory that the list of a folder over there may cost (bytes), and what each file in it costs beside its name."""
 SAID_MAX = 64 << 10
 """Bytes of greetings from a shell that are passed over."""
 MARK = b"transfer-sha256 "
@@ -91,7 +102,7 @@ class SftpDepot:
         except FileNotFoundError as error:
             raise NotFound(f"{self.where}:{self._root}/{name} is not there") from error
         except PermissionError as error:
-            raise MediumError(
+            raise NotAllowed(
                 f"{self.where}:{self._root}/{name}: permission denied", hint="check the owner and the permissions there"
             ) from error
         except OSError as error:
@@ -141,9 +152,22 @@ class SftpDepot:
 
     def _entries(self, folder: str) -> list[Any]:
         try:
-            return self._ask(folder, lambda: self._client.listdir_attr(folder))
+            return self._ask(folder, lambda: self._listed(folder))
         except NotFound:
             return []
+
+    def _listed(self, folder: str) -> list[Any]:
+        """What a folder holds over there. Nonsense if there is no end to it."""
+        out, left = [], LISTED_MAX
+        for each in self._client.listdir_iter(folder, read_aheads=1):
+            left -= _ENTRY + len(each.filename) + len(each.longname)
+            if left < 0:
+                raise Nonsense(
+                    f"{self.where}:{folder}: what it holds has no end",
+                    hint="ship into an empty folder, or to a host with transfer installed",
+                )
+            out.append(each)
+        return out
 
     def list(self, folder: str) -> dict[str, int]:
         out: dict[str, int] = {}
