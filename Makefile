@@ -32,12 +32,12 @@ test: $(VENV)/developer
 	$(BIN)/python -m pytest $(TESTS)
 
 lint: $(VENV)/developer
-	$(BIN)/ruff format --check transfer tests benchmarks
-	$(BIN)/ruff check transfer tests benchmarks
+	$(BIN)/ruff format --check transfer tests benchmarks tools
+	$(BIN)/ruff check transfer tests benchmarks tools
 	$(BIN)/lint-imports
 
 types: $(VENV)/developer
-	$(BIN)/mypy transfer tests benchmarks
+	$(BIN)/mypy transfer tests benchmarks tools
 
 e2e: $(VENV)/developer
 	$(BIN)/python -m pytest tests/e2e
@@ -53,11 +53,9 @@ pythons:
 	sh tests/pythons.sh
 
 # This program and all it needs, for each Python it runs on: what `pip install --no-index --find-links` takes on a host without a network.
-wheels: $(BIN)/transfer
+wheels: $(VENV)/developer
+	rm -f $(WHEELS)/*.whl
 	$(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w $(WHEELS) .
-	for version in 3.11 3.12 3.13 3.14; do \
-	  $(BIN)/pip download -q --disable-pip-version-check --only-binary=:all: --implementation cp --python-version $$version \
-	    --platform manylinux_2_17_$(ARCH) --platform manylinux2014_$(ARCH) --platform manylinux_2_28_$(ARCH) --platform manylinux_2_34_$(ARCH) \
-	    -d $(WHEELS) $(WHEELS)/transfer_appliance-*.whl || exit 1; done
+	$(BIN)/python tools/wheels.py $(WHEELS) $(ARCH) 3.11 3.12 3.13 3.14
 	cp docs/install.md $(WHEELS)/INSTALL.md
 	@echo "$(WHEELS): carry it to the offline host; INSTALL.md in it says what to type there"
