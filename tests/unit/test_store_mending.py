@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -61,7 +62,7 @@ def test_prune_trusts_no_index(place: Path, tmp_path: Path) -> None:
     import_(place, tmp_path, 1, 2, 3)
     run("store", "prune", "--keep-last", 1, "--store", store)
     run("store", "compact", "--store", store)
-    with sqlite3.connect(store / "index.sqlite") as db:
+    with contextlib.closing(sqlite3.connect(store / "index.sqlite")) as db, db:
         db.execute("delete from chunk where number % 2")
     run("store", "prune", "--keep-last", 1, "--store", store)
     fresh(place, tmp_path, 3)
@@ -160,7 +161,7 @@ def test_a_spoiled_index_is_made_anew(place: Path, tmp_path: Path, seed: int) ->
     index.write_bytes(data)
     fresh(place, tmp_path, 2)
     if seed == 3:
-        with sqlite3.connect(index) as db:
+        with contextlib.closing(sqlite3.connect(index)) as db, db:
             db.execute("delete from chunk")
         fresh(place, tmp_path, 2)
         index.unlink()

@@ -11,6 +11,7 @@ import lzma
 import os
 import re
 import zlib
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def _start(file: BinaryIO) -> bytes:
     return os.pread(file.fileno(), 6, 0)
 
 
-class Archive(RootedSource):
+class Archive(RootedSource, ABC):
     """What plain and compressed archives have in common: their images, found out of their lists."""
 
     def __init__(self, path: Path, where: str) -> None:
@@ -110,9 +111,9 @@ class Archive(RootedSource):
         broken = [Broken(each.names, each.id, each.error) for each in images if each.error]
         super().__init__(where, Roots(entries, where, broken), self._open_blob)
 
+    @abstractmethod
     def _look(self, where: str) -> dict[str, bytes]:
         """Go through all members once; the lists that are there, manifest.json and index.json. Of each the last counts, as for tar."""
-        raise NotImplementedError
 
     def _take(self, entry: Entry, where: str) -> None:
         """Note a member. One that stands there again has to be the same again, but for the lists."""
@@ -126,8 +127,9 @@ class Archive(RootedSource):
             raise FormatError(f"{where}: {entry.name!r:.100} stands there twice, with other content", hint=REMAKE)
         self._at[entry.name] = entry
 
+    @abstractmethod
     def _is_same(self, one: Entry, other: Entry) -> bool:
-        raise NotImplementedError
+        """Whether two members have the same content."""
 
     def _find(self, name: str) -> Entry:
         found = self._at.get(follow(name, self._links, str(self._path)))
@@ -137,11 +139,13 @@ class Archive(RootedSource):
             )
         return found
 
+    @abstractmethod
     def small(self, name: str) -> bytes:
-        raise NotImplementedError
+        """A small member's bytes, at most a document's."""
 
+    @abstractmethod
     def layer(self, name: str) -> Layer:
-        raise NotImplementedError
+        """What a member that is a layer is: its digests, sizes and compression."""
 
     def _read_document(self, descriptor: Descriptor) -> bytes | None:
         data = self._saved.document(descriptor)
@@ -160,11 +164,11 @@ class Archive(RootedSource):
         return entry
 
     def _open_blob(self, descriptor: Descriptor) -> Readable:
+        """A document that was read. What else there is to open, each kind of archive knows."""
         known = self._documents.get(descriptor.digest)
-        return self._open_layer(descriptor) if known is None else io.BytesIO(known)
-
-    def _open_layer(self, descriptor: Descriptor) -> Readable:
-        raise NotImplementedError
+        if known is None:
+            raise NotFound(f"{self.where}: {descriptor.digest} is not there")
+        return io.BytesIO(known)
 
 
 LISTS = frozenset({"manifest.json", "index.json", "repositories", "oci-layout", "version"})
@@ -213,7 +217,9 @@ class ArchiveSource(Archive):
         named = named_digest(follow(name, self._links, str(self._path)))
         return Layer(named or (self._hash(entry) if packed else NOT_READ), entry.size, packed)
 
-    def _open_layer(self, descriptor: Descriptor) -> Readable:
+    def _open_blob(self, descriptor: Descriptor) -> Readable:
+        if self._documents.get(descriptor.digest) is not None:
+            return super()._open_blob(descriptor)
         return self._slice(self._member_of(descriptor))
 
     def close(self) -> None:
