@@ -41,6 +41,14 @@ def own_folder(path: Path, *inner: str, private: bool = False) -> None:
         raise from_os_error(error, f"making {path}") from error
 
 
+def no_links(path: Path, *inner: str) -> None:
+    """UsageError if one of these below a folder is there and is a link, or no folder."""
+    for name in inner:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(os.lstat(path / name).st_mode):
+                raise UsageError(f"{path / name} is a link or no folder", hint="remove it, if nobody needs it")
+
+
 def real_folders(path: Path, *inner: str) -> None:
     """The same, whoever they belong to: only links on the way are refused."""
     try:

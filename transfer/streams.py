@@ -24,7 +24,33 @@ MAX_DOCUMENT = 8 << 20
 """Largest manifest, index or config that is read (bytes). Registries stop at 4 MiB."""
 JSON_WEIGHT = 256 << 20
 """About the most memory that parsing JSON may cost (bytes): a few bytes of text can become many of objects."""
+EFFORT_MAX, _VISIT = 512 << 20, 4096
+"""Bytes of documents that are followed, over all images of a source; and what a visit counts beside them."""
 TEMPORARY = re.compile(r"\.(.+)\.[0-9]+\.[0-9a-f]{8}\.tmp", re.ASCII | re.DOTALL)
+
+
+class Effort:
+    """How much is read while documents are followed from many roots: many may share one large index, and each follows all of it.
+
+    One for a whole source or bundle. About 100,000 documents, or half a GB of them.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where, self._left = where, EFFORT_MAX
+
+    def spend(self, size: int) -> None:
+        """FormatError if that was one visit too many. `size`: of what was visited (bytes)."""
+        self._left -= _VISIT + size
+        if self._left < 0:
+            raise FormatError(
+                f"{self._where}: its images refer to more documents than this program follows",
+                hint="take fewer images at a time, or a source that names fewer",
+            )
+
+    def spent(self, data: bytes | None) -> bytes | None:
+        """The document, after its visit was counted."""
+        self.spend(len(data or b""))
+        return data
 
 
 class Readable(Protocol):

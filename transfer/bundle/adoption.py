@@ -14,6 +14,7 @@ from transfer.bundle.header import Blob
 from transfer.bundle.reader import Bundle, first_sound
 from transfer.bundle.store import PRIVATE, Store
 from transfer.errors import Damaged, FormatError, MediumError, MissingPart, NotFound, from_os_error
+from transfer.folders import own_folder
 from transfer.model import Addressed
 from transfer.streams import SliceReader, open_plain, publishing, sync_folder, temporary_name, verified
 
@@ -77,7 +78,7 @@ def adopt_part(store: Store, bundle: Bundle, told: Callable[[str], None]) -> lis
         sync_folder(store.blobs)
         digest, known = bundle.manifest.digest, store.entry(bundle.manifest.digest)
         if missing:
-            store.incoming(digest).mkdir(parents=True, exist_ok=True)
+            own_folder(store.root, "incoming", f"incoming/{digest.hex}", private=True)
         if known is None or (known.role is Role.STAGED and known.packs == bool(missing)):
             _enter(store, bundle, Role.STAGED, known.order if known else store.next_order(), not missing, "")
         store.look_again(digest)
@@ -120,7 +121,7 @@ def _take(store: Store, source: Path, each: Addressed, *, copy: bool, written: b
         stream = SliceReader(file.fileno(), 0, state.st_size, str(source))
         blocks = verified(stream, each.digest, each.size, str(source))
         temporary = temporary_name(final)
-        how = _link(source, temporary, state)
+        how = _link(source, temporary, state) if written or _is_settled(state) else ""
         if how:
             try:
                 for _ in blocks if not written else ():
@@ -138,6 +139,11 @@ def _take(store: Store, source: Path, each: Addressed, *, copy: bool, written: b
             return ""
     store.mark_damaged(store.damaged() - {each.digest.hex})
     return how
+
+
+def _is_settled(state: os.stat_result) -> bool:
+    """Whether nobody else can change a file later: what is linked has one content under both names."""
+    return state.st_uid == os.geteuid() and not state.st_mode & 0o022
 
 
 def _link(source: Path, target: Path, state: os.stat_result) -> str:

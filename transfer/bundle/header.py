@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from transfer.chunks.pack import BLOB_MAX
 from transfer.errors import FormatError, Unsupported
 from transfer.model import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Image, Platform
 from transfer.streams import canonical_json, parse_object
@@ -287,6 +288,11 @@ def parse_header(data: bytes, where: str) -> Header:
         )
     images = _list(value, "images", where)
     packs = tuple(_parse_blob(each, where) for each in _list(value, "packs", where))
+    roots = [
+        each["root"].get("digest") for each in images if isinstance(each, dict) and isinstance(each.get("root"), dict)
+    ]
+    if len(set(map(str, roots))) < len(roots):
+        raise FormatError(f"{where}: one image is listed twice")
     frames = sum(each.frames for each in packs)
     if frames > FRAMES_MAX or len({each.digest for each in packs}) < len(packs):
         raise FormatError(f"{where}: {frames} frames in all packs (limit {FRAMES_MAX}), or a pack that is listed twice")
@@ -374,7 +380,10 @@ def _parse_blob(value: object, where: str) -> Blob:
     if not isinstance(value, dict):
         raise FormatError(f"{where}: a pack's entry is an object")
     digest = own_digest(Digest.parse(value.get("digest"), where), where)
-    return Blob(digest, *(_number(value, key, where) for key in ("size", "frames", "raw_size")))
+    size = _number(value, "size", where)
+    if size > BLOB_MAX:
+        raise FormatError(f"{where}: {digest} has {size} bytes; no file of a bundle has more than {BLOB_MAX}")
+    return Blob(digest, size, *(_number(value, key, where) for key in ("frames", "raw_size")))
 
 
 def _list(value: dict[str, Any], key: str, where: str) -> list[Any]:

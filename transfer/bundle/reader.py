@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from transfer.bundle import header as head
-from transfer.bundle.catalog import Catalog, CatalogReader
+from transfer.bundle.catalog import Catalog, CatalogReader, chunk_names
 from transfer.bundle.library import EMPTY, STEPS_MAX, Library, find_records
 from transfer.bundle.packs import OPEN
 from transfer.chunks.frame import FRAME_RAW_MAX, decode_frame
 from transfer.chunks.name import chunk_id
-from transfer.chunks.pack import BLOB_MAX, pack_version, read_frame_header, read_packed, sound
+from transfer.chunks.pack import BLOB_MAX, PACK_HEADER, pack_version, read_frame_header, read_packed, sound
 from transfer.errors import Damaged, FormatError, MediumError, MissingPart, NotFound, TransferError
 from transfer.model import Addressed, Descriptor, Digest, Image
-from transfer.streams import BLOCK, open_plain, parse_object, pread, read_small, sha256
+from transfer.streams import BLOCK, Effort, open_plain, parse_object, pread, read_small, sha256
 
 T = TypeVar("T")
+GROWTH_FREE, GROWTH_RATIO, GROWTH_ABSENT = 4 << 30, 1000, 64 << 20
+"""All layers together may have so many bytes, more by so many times the size of the packs, and by so many for each chunk of other bundles."""
 CATALOG_MEMORY, CATALOG_GROWTH = 128 << 20, 16
 """What the catalogs of a bundle may cost in memory: so many bytes, and so many more for each byte of their files."""
 _OWNERS = itertools.count()
@@ -46,6 +48,7 @@ class Bundle:
         self.header = head.parse_header(self._document(self.config, "header"), f"{folder}: header")
         head.agreed(self.header, catalogs, packs, str(folder))
         self._catalog: Catalog | None = None
+        self.effort = Effort(str(folder))
         self._owner = next(_OWNERS)
         self._numbers: dict[Digest, int] | None = None
         self.reading = False
@@ -175,11 +178,27 @@ class Bundle:
         prefixed = any(entry.prefix for entry in catalog.frames)
         if (catalog.lacking and not self.is_delta) or (not self.is_patched and (self.is_delta or prefixed)):
             raise FormatError(f"{where}: it builds on chunks of other bundles and does not say so")
+        self._check_growth(catalog, where)
+
+    def _check_growth(self, catalog: Catalog, where: str) -> None:
+        """A few frames that are named again and again must not become layers without end."""
+        size = sum(recipe.size for recipe in catalog.recipes.values())
+        most = GROWTH_FREE + GROWTH_RATIO * sum(blob.size for blob in self.header.packs)
+        if size <= most:
+            return
+        names = {name for recipe in catalog.recipes.values() for name in chunk_names(recipe)}
+        most += GROWTH_ABSENT * sum(name not in catalog.numbers_of for name in names)
+        if size > most:
+            raise FormatError(
+                f"{where}: the layers come to {size} bytes, more than the {most} that these packs may become",
+                hint="if the images really are like that (zeros, mostly), leave them out",
+            )
 
     def _check_frames(self, catalog: Catalog, where: str) -> None:
         """The header's counts of frames and bytes are the catalog's, and frames stand in the order of the packs."""
         packs = self.header.packs
         found = [[0, 0] for _ in packs]
+        ends = [len(PACK_HEADER)] * len(packs)
         before = 0
         for entry in catalog.frames:
             if not before <= entry.pack < len(packs):
@@ -187,6 +206,12 @@ class Bundle:
             before = entry.pack
             found[before][0] += 1
             found[before][1] += entry.raw_size
+            ends[before] = entry.offset + entry.header_size + entry.packed_size
+        for blob, end in zip(packs, ends, strict=True):
+            if blob.size != end:
+                raise FormatError(
+                    f"{where}: the frames of pack {blob.digest.short} end at {end}, where the header says {blob.size}"
+                )
         for blob, (frames, raw) in zip(packs, found, strict=True):
             if (blob.frames, blob.raw_size) != (frames, raw):
                 raise FormatError(

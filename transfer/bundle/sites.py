@@ -10,6 +10,7 @@ from typing import Literal
 
 from transfer.bundle.receipt import SHORT, Receipt, site_name
 from transfer.errors import FormatError, NotFound, RolledBack
+from transfer.folders import own_folder
 from transfer.model import Digest
 from transfer.streams import parse_object, publish, read_small
 
@@ -75,7 +76,7 @@ class Sites:
             return Site(name)
 
     def put(self, site: Site) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        own_folder(self._folder.parent, self._folder.name, private=True)
         value = {
             "format": "transfer.site",
             "version": 1,

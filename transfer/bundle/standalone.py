@@ -285,6 +285,7 @@ class Rebuilder:
 
     CACHE = 128 << 20
     ROOM, GROWTH = 128 << 20, 16
+    FREE, RATIO = 4 << 30, 1000
 
     def __init__(self, folder, header):
         self.folder, self.header = folder, header
@@ -302,6 +303,9 @@ class Rebuilder:
                 for size in sizes:
                     self.add(raw[start : start + size])
                     start += size
+        layers = sum(size for size, _ in self.recipes.values())
+        if layers > self.FREE + self.RATIO * sum(blob["size"] for blob in header["packs"]):
+            raise Broken("its layers come to %d bytes, more than its packs may become" % layers)
 
     def add(self, record):
         self.room -= len(record) + 512

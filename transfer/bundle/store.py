@@ -37,12 +37,17 @@ from transfer.errors import (
     UsageError,
     from_os_error,
 )
-from transfer.folders import open_own, own_folder, remove_ours
+from transfer.folders import no_links, open_own, own_folder, remove_ours
 from transfer.model import Digest
 from transfer.streams import TEMPORARY, publish, read_small, sha256, sync_folder
 
 PRIVATE = 0o600
 """What a store makes is for its owner alone: it has the content of images."""
+INNER = ("bundles", "blobs", "blobs/sha256", "incoming", "sites", "compacting")
+FILES = ("lock", "in-use", "index.sqlite", "index.dirty", "damaged", "disowned", "site.json", "lost+found")
+"""What lies at the top of a store. A folder that holds other things, and no bundles of ours, is no store."""
+LINES_MAX = 64 << 20
+_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 PATIENCE = 30.0
 """How long a run waits for another one's lock (seconds)."""
 
@@ -115,10 +120,20 @@ class Store:
                 f"{self.root} holds images or a bundle and is no store",
                 hint="name another with --store or TRANSFER_STORE",
             )
+        no_links(self.root, *INNER)
+        if (
+            self.root.is_dir()
+            and not os.path.lexists(self._entries)
+            and not {each for each in os.listdir(self.root) if not each.startswith(".")} <= {*INNER, *FILES}
+        ):
+            raise UsageError(
+                f"{self.root} holds other things and is no store",
+                hint="name a new folder with --store or TRANSFER_STORE",
+            )
 
     def entry(self, digest: Digest) -> Entry | None:
         """The bundle's entry; None if there is none, or none that can be read."""
-        with contextlib.suppress(NotFound, FormatError):
+        with contextlib.suppress(NotFound, Damaged):
             path = self._entries / f"{digest.hex}.json"
             return parse_entry(read_small(path, ENTRY_MAX), str(path))
         return None
@@ -344,10 +359,13 @@ class Store:
 
     def damaged(self) -> set[str]:
         """Files that were found wrong (hex of their digests): whoever brings them again replaces them."""
-        try:
-            return set((self.root / "damaged").read_text(encoding="ascii", errors="replace").split())
-        except OSError:
-            return set()
+        return set(self._lines("damaged"))
+
+    def _lines(self, name: str) -> list[str]:
+        """The lines of a small file of ours; none if it is not there, or is no plain file."""
+        with contextlib.suppress(TransferError):
+            return read_small(self.root / name, LINES_MAX).decode("ascii", errors="replace").split()
+        return []
 
     def mark_damaged(self, hexes: set[str]) -> None:
         """Remember what is wrong, and nothing else."""
@@ -356,12 +374,8 @@ class Store:
 
     def disowned(self) -> set[Digest]:
         """Bundles with chunks that are not what their names say: they supply nothing to others any more."""
-        try:
-            lines = (self.root / "disowned").read_text(encoding="ascii", errors="replace").split()
-        except OSError:
-            return set()
         out = set()
-        for each in lines:
+        for each in self._lines("disowned"):
             with contextlib.suppress(FormatError):
                 out.add(Digest.parse(each))
         return out
@@ -411,7 +425,8 @@ class Store:
         """
         freed = remove_ours(self.root, "blobs/sha256", OURS, self.named())
         waiting = {entry.digest.hex for entry in self.entries() if not entry.packs}
-        left = [path for path in self.root.glob("incoming/*") if path.name not in waiting]
+        no_links(self.root, *INNER)
+        left = [each for each in self.root.glob("incoming/*") if _HEX.fullmatch(each.name) and each.name not in waiting]
         for path in (*self.root.glob(".transfer-base-*"), *self.root.glob("compacting"), *left):
             shutil.rmtree(path, ignore_errors=True)
         sync_folder(self.blobs)

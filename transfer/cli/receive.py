@@ -41,7 +41,8 @@ def receive(stdio: bool, rules: Rules, store: Path | None, no_store: bool) -> No
     channel = StdioChannel(os.dup(0), os.dup(1))
     os.dup2(2, 1)  # nothing but messages may come between
     held = stores.choose_store(store, no_store).store
-    landing = receiving.Landing(rules.import_to, rules.allow_move, free=inbox is None)
+    same = ("--no-store",) if no_store else ("--store", str(store.absolute())) if store else ()
+    landing = receiving.Landing(rules.import_to, rules.allow_move, free=inbox is None, store=same)
     may_import = rules.allow_import or inbox is None
     Receiver(
         channel,

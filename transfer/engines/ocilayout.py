@@ -29,6 +29,7 @@ from transfer.errors import Damaged, FormatError, NotFound, TransferError, Usage
 from transfer.folders import real_folders
 from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_label, is_name
 from transfer.streams import (
+    Effort,
     Readable,
     SliceReader,
     canonical_json,
@@ -98,12 +99,13 @@ class Roots:
         self, reference: str, suits: Callable[[Descriptor], bool] = lambda root: True
     ) -> tuple[Descriptor, tuple[str, ...]]:
         """The root a name, digest, or start of a digest's hex means, with all its names. Of several the one that `suits`."""
-        wanted = {reference}
+        wanted = [reference]
         if is_name(reference):
-            wanted.add(Reference.parse(reference).familiar)
-        hits = [each for name in wanted for each in self._named.get(name, ())]
+            wanted.append(Reference.parse(reference).familiar)
+        text = _bare(reference)
+        hits = [each for each in self.entries if str(each.digest) == reference]  # a whole digest is never a name
+        hits = hits or [each for name in dict.fromkeys(wanted) for each in self._named.get(name, ())]
         if not hits and reference:
-            text = reference.removeprefix("sha256:")
             hits = [each for each in self.entries if len(text) >= 6 and each.digest.hex.startswith(text)]
         if not reference and len({each.digest for each in self.entries}) == 1:
             hits = self.entries[:1]
@@ -120,13 +122,13 @@ class Roots:
             )
         return hits[0], self.names_of(hits[0].digest)
 
-    def _broken(self, reference: str, wanted: set[str], found: bool) -> None:
+    def _broken(self, reference: str, wanted: list[str], found: bool) -> None:
         """The error of an image that is meant and cannot be had."""
-        text = reference.removeprefix("sha256:")
+        text = _bare(reference)
         for each in self.broken:
             alone = not reference and not self.entries
             by_id = len(text) >= 6 and each.id.hex.startswith(text)
-            if not found and (alone or by_id or wanted & set(each.names)):
+            if not found and (alone or by_id or set(wanted) & set(each.names)):
                 raise each.error
 
     def names_of(self, digest: Digest) -> tuple[str, ...]:
@@ -134,6 +136,11 @@ class Roots:
 
     def unique(self) -> list[Descriptor]:
         return list({each.digest: each for each in self.entries}.values())
+
+
+def _bare(reference: str) -> str:
+    """A digest without what says its algorithm, as people type its beginning."""
+    return reference.removeprefix("sha256:").removeprefix("sha512:")
 
 
 class RootedSource:
@@ -146,6 +153,8 @@ class RootedSource:
         self._roots = roots
         self._open = opener
         self._documents: dict[Digest, bytes | None] = {}
+        self._trees: dict[tuple[Digest, str, int, Platform | None], Tree] = {}
+        self._effort = Effort(where)
 
     def _document(self, descriptor: Descriptor) -> bytes | None:
         if descriptor.digest not in self._documents:
@@ -160,13 +169,17 @@ class RootedSource:
         return read_document(stream, descriptor, self.where)
 
     def _tree(self, root: Descriptor, platform: Platform | None) -> Tree:
-        return walk(root, self._document, platform)
+        key = (root.digest, root.media_type, root.size, platform)
+        if key not in self._trees:
+            self._trees[key] = walk(root, lambda each: self._effort.spent(self._document(each)), platform)
+        return self._trees[key]
 
     def names(self) -> list[Listed]:
         out = []
+        effort = Effort(self.where)
         for root in self._roots.unique():
             try:
-                layers = self._tree(root, None).layers
+                layers = walk(root, lambda each: effort.spent(self._document(each))).layers
             except TransferError:
                 layers = []  # it is listed all the same: whoever asks for it is told what is wrong
             size = sum(each.size for each in layers)
@@ -246,7 +259,8 @@ class LayoutSink:
         try:
             real_folders(folder, "blobs", "blobs/sha256")
             for place in (folder, *(folder / "blobs").iterdir()):
-                sweep(place)
+                if place == folder or not place.is_symlink():
+                    sweep(place)
         except OSError as error:
             raise from_os_error(error, f"making {folder}") from error
         if not (folder / "oci-layout").exists():

@@ -19,11 +19,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from transfer.engines.base import REMAKE, Found, Manifest, Offer, Tree, agrees, diff_ids, image_of, walk
+from transfer.engines.base import MAX_NODES, REMAKE, Found, Manifest, Offer, Tree, agrees, diff_ids, image_of, walk
 from transfer.engines.ocilayout import Roots
 from transfer.errors import Damaged, FormatError, NotFound, TransferError
 from transfer.model import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Digest, Image, is_label
-from transfer.streams import BLOCK, MAX_DOCUMENT, Readable, SliceReader, parse_json, pread, sha256
+from transfer.streams import BLOCK, MAX_DOCUMENT, Effort, Readable, SliceReader, parse_json, pread, sha256
 from transfer.tarfmt import MAX_EXTENSION, RECORD, ZERO, padding, parse_header, parse_pax, pax_size
 
 MAX_MEMBERS = 500_000
@@ -247,6 +247,8 @@ def parse_saved(data: bytes, where: str) -> list[Saved]:
             isinstance(text, str) for text in [config, *tags, *layers]
         ):
             raise FormatError(f"{where}: an entry of manifest.json has a config, tags or layers that are no names")
+        if len(layers) > MAX_NODES:
+            raise FormatError(f"{where}: an entry of manifest.json has over {MAX_NODES} layers")
         named = tuple(dict.fromkeys(tag for tag in tags if is_label(tag)))
         out.append(Saved(inside(str(config), where), named, tuple(inside(name, where) for name in layers)))
     return out
@@ -329,8 +331,14 @@ class SavedImages:
         self.made: dict[Digest, bytes] = {}
         self.paths: dict[Digest, str] = {}
         self._documents: dict[Digest, bytes | None] = {}
+        self._layers: dict[str, Layer] = {}
+        self._effort = Effort(where)
         entries = Roots.parse(index, f"{where}: index.json") if index is not None else Roots([], where)
         self._entries = [(root, entries.names_of(root.digest), self._manifests(root)) for root in entries.unique()]
+        self._by_config: dict[Digest, list[tuple[Descriptor, tuple[str, ...], Manifest]]] = {}
+        for root, names, manifests in self._entries:
+            for each in manifests:
+                self._by_config.setdefault(each.config.digest, []).append((root, names, each))
         self.images: list[SavedImage] = []
         configs: set[Digest] = set()
         for saved in parse_saved(manifest, f"{where}: manifest.json") if manifest is not None else ():
@@ -362,17 +370,19 @@ class SavedImages:
     def _manifests(self, root: Descriptor) -> list[Manifest]:
         """The manifests an entry of index.json leads to; none where it cannot be followed: whoever asks for it is told why."""
         with contextlib.suppress(TransferError):
-            return walk(root, self.document).manifests
+            return walk(root, lambda each: self._effort.spent(self.document(each))).manifests
         return []
 
     def _saved(self, saved: Saved) -> tuple[SavedImage, Digest | None]:
         """An image of manifest.json, and its config's digest."""
         config: Digest | None = None
         try:
+            self._effort.spend(0)
             data = self._members.small(saved.config)
+            self._effort.spend(len(data))
             config = sha256(data)
             self.paths.setdefault(config, saved.config)
-            layers = [self._members.layer(name) for name in saved.layers]
+            layers = [self._layer(name) for name in saved.layers]
             layers, sound = self._held_against(layers, data)
             for layer, name in zip(layers, saved.layers, strict=True):
                 self.paths.setdefault(layer.digest, name)
@@ -386,6 +396,12 @@ class SavedImages:
             unknown = config or sha256(saved.config.encode())
             return SavedImage(saved.tags, unknown, None, error, len(saved.layers)), config
 
+    def _layer(self, name: str) -> Layer:
+        """A layer, looked at once however often it is named."""
+        if name not in self._layers:
+            self._layers[name] = self._members.layer(name)
+        return self._layers[name]
+
     def _held_against(self, layers: list[Layer], config: bytes) -> tuple[list[Layer], bool]:
         """The layers, a plain one under its diffID; and whether they are those the config names."""
         ids = diff_ids(config, self._where)
@@ -398,10 +414,10 @@ class SavedImages:
     def _entry(self, config: Digest, layers: list[Layer], sound: bool) -> tuple[Descriptor | None, tuple[str, ...]]:
         """The entry of index.json that is this image; None if a manifest has to be made. FormatError if both are wrong."""
         right: list[tuple[Descriptor, tuple[str, ...]]] = []
-        for root, names, manifests in self._entries:
-            for each in manifests:
-                if each.config.digest == config and self._is_right(each, layers, sound):
-                    right.append((root, names))
+        for root, names, each in self._by_config.get(config, ()):
+            self._effort.spend(256 * len(layers))
+            if self._is_right(each, layers, sound):
+                right.append((root, names))
         if not right and not sound:
             raise FormatError(f"{self._where}: the layers are not those that config {config} names", hint=REMAKE)
         return right[0] if right else (None, ())

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transfer.bundle.adoption import Adopted, adopt_part
@@ -153,12 +153,24 @@ def foresee(bundle: Bundle, images: Sequence[Image], rename: Rename, target: Tar
             return [Named(image, rename(image.names)) for image in images]
         try:
             bundle.catalog()
-            return name_all(images, rename, sink, content, keep_tags=target.keep_tags)
+            return [
+                _vouched(each, content) for each in name_all(images, rename, sink, content, keep_tags=target.keep_tags)
+            ]
         finally:
             sink.close(failed=True)
     except (EngineError, TryAgain, MissingPart) as error:
         observer(Noted(f"what names would move cannot be told: {error.message}"))
         return [Named(image, rename(image.names)) for image in images]
+
+
+def _vouched(named: Named, content: BundleContent) -> Named:
+    """With what an import would refuse of the image."""
+    try:
+        if not named.error:
+            content.vouch(named.image)
+    except TransferError as error:
+        return replace(named, error=error)
+    return named
 
 
 def _source_of(to: str) -> ImageSource | None:

@@ -148,8 +148,8 @@ def _medium_files(bundle: Bundle) -> set[str] | None:
     path = bundle.folder / MEDIUM
     try:
         found = parse_media(read_small(path, DOCUMENT_MAX), str(path))
-    except NotFound:
-        return None
+    except TransferError:
+        return None  # advice for people (FORMAT.md, section 11): without it all of the bundle is looked for
     medium = found.medium(found.this)
     return set(medium.files) if medium and found.bundle == bundle.manifest.digest else None
 

@@ -21,7 +21,7 @@ from transfer.events import Noted, Observer
 from transfer.flows import parity, repair
 from transfer.flows.recut import SCRATCH
 from transfer.flows.stores import StoreChoice, reading, spacious
-from transfer.folders import scratch
+from transfer.folders import no_links, own_folder, scratch
 from transfer.model import Digest, Image
 from transfer.streams import copy_verified, parse_object, publish, read_small
 from transfer.work import default_jobs
@@ -189,7 +189,8 @@ class Gathering:
     def _keep_recovery(self, store: Store, found: rec.Recovery) -> None:
         """Recovery files may stand in for packs that never come."""
         waiting = store.incoming(found.bundle)
-        (waiting / rec.FOLDER).mkdir(parents=True, exist_ok=True)
+        inner = f"incoming/{waiting.name}"
+        own_folder(store.root, "incoming", inner, f"{inner}/{rec.FOLDER}", private=True)
         for part in found.files:
             final = waiting / part.path
             for place in self.bundle.places:
@@ -218,7 +219,9 @@ class Gathering:
     def settle(self) -> None:
         """It is in: nothing waits for it any more, if all of it has come."""
         if self._store and not self.bundle.missing_packs():
-            shutil.rmtree(self._store.incoming(self.bundle.manifest.digest), ignore_errors=True)
+            with contextlib.suppress(UsageError):
+                no_links(self._store.root, "incoming")
+                shutil.rmtree(self._store.incoming(self.bundle.manifest.digest), ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -46,13 +46,16 @@ class Landing:
     to: str = ""
     allow_move: bool = False
     free: bool = False
+    store: tuple[str, ...] = ()
+    """`--store DIR` or `--no-store`, as the receiver itself was started."""
 
 
 def run_import(
     folder: Path, options: dict[str, Any], event: Callable[[dict[str, Any]], None], landing: Landing
 ) -> dict[str, Any]:
     """Import in a process of its own, which is waited for. The answer has its exit code, what it printed, and what it said was wrong."""
-    words = [sys.executable, "-m", "transfer", "import", str(folder.absolute()), "--json", *_options(options, landing)]
+    words = [sys.executable, "-m", "transfer", "import", str(folder.absolute()), "--json", *landing.store]
+    words += _options(options, landing)
     with tempfile.TemporaryFile() as printed:
         process = subprocess.Popen(
             words,

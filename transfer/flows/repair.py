@@ -258,7 +258,10 @@ def _mend(bundle: Bundle, pack: Blob, frames: Ranges, given: Path, target: Path)
     try:
         with contextlib.suppress(NotFound), open_plain(path) as file:
             for at in range(0, pack.size, BLOCK):
-                write_all(fd, pread(file.fileno(), min(BLOCK, pack.size - at), at, str(path)))
+                block = pread(file.fileno(), min(BLOCK, pack.size - at), at, str(path))
+                if not block:
+                    break
+                write_all(fd, block)
         os.ftruncate(fd, pack.size)
         os.pwrite(fd, PACK_HEADER, 0)
         with open_plain(given) as file:

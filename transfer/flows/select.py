@@ -150,9 +150,9 @@ def select(
             raise NotFound(f"{source.where} has no image that {pattern!r} matches")
         count = len({each.id for each, _ in hits})
         observer(Noted(f"{pattern} matches {count} image{'s' * (count != 1)}"))
-        shared = Counter(name for each in listed for name in each.names)
+        shared = Counter(_name_form(name) for each in listed for name in each.names)
         for each, name in hits:
-            if name and shared[name] == 1:
+            if name and shared[_name_form(name)] == 1:
                 take(name)
             else:
                 take(str(each.id), (name,) if name else ())

@@ -12,10 +12,12 @@ from transfer.model import Digest
 from transfer.ship.base import Depot, Held, Traits, split_name
 
 INDEX = "index.json"
-_NAMED_BY_CONTENT = re.compile(r"(?:again/)?(?:blobs/sha256|recovery)/([0-9a-f]{64})", re.ASCII)
+_NAMED_BY_CONTENT = re.compile(r"(?:blobs/sha256|recovery)/([0-9a-f]{64})", re.ASCII)
 _OTHERS = re.compile(
-    r"(?:again/)?(?:index\.json|index\.json\.sig|oci-layout|README\.txt|verify\.py|medium\.json|media\.json|recovery\.json)"
+    r"(?:index\.json|index\.json\.sig|oci-layout|README\.txt|verify\.py|medium\.json|media\.json|recovery\.json)"
 )
+LAYOUT_MAX = 4096
+"""Bytes of an oci-layout."""
 LEAST = 4096
 """What a file counts at least against the limit (bytes): empty ones take room too."""
 
@@ -47,6 +49,7 @@ class Confined:
     def __init__(self, inner: Depot, root: str, most: int = 0) -> None:
         self._inner, self._root, self._most = inner, root, most
         self._used: int | None = None
+        self._since = 0
 
     @property
     def where(self) -> str:
@@ -57,7 +60,9 @@ class Confined:
         return self._inner.traits
 
     def hold(self, folder: str, token: str) -> None:
-        self._inner.hold(one_folder(folder), token)
+        if not self._inner.list(one_folder(folder)):
+            self.count(LEAST)
+        self._inner.hold(folder, token)
 
     def stat(self, names: Sequence[str]) -> list[Held | None]:
         for name in names:
@@ -78,7 +83,9 @@ class Confined:
 
     def append(self, name: str, data: bytes | memoryview, offset: int) -> None:
         bundle_file(name)
-        self._count(len(data) + (LEAST if offset == 0 else 0))
+        if offset == 0:
+            self._used = None  # others may have sent meanwhile
+        self.count(len(data) + (LEAST if offset == 0 else 0))
         self._inner.append(name, data, offset)
 
     def finish(self, name: str, digest: Digest, size: int) -> None:
@@ -86,6 +93,10 @@ class Confined:
         content = _NAMED_BY_CONTENT.fullmatch(rest)
         if content and content[1] != digest.hex:
             raise FormatError(f"{name!r:.200}: its name is not its digest, {digest}")
+        if size and self._inner.stat([name]) == [None]:
+            raise FormatError(f"{name!r:.200}: nothing of it was sent")
+        if rest == "oci-layout" and size > LAYOUT_MAX:
+            raise FormatError(f"{name!r:.200}: {size} bytes are more than it can have")
         if rest == INDEX and self._is_finished(name) and self._inner.check(name, digest, size):
             raise UsageError(f"{self.where}/{name} is another bundle's", hint="ship under another name")
         self._inner.finish(name, digest, size)
@@ -100,7 +111,7 @@ class Confined:
         content = _NAMED_BY_CONTENT.fullmatch(rest)
         held = self._inner.stat([name])[0]
         if held and held.finished:
-            if rest == INDEX:
+            if rest == INDEX or (not content and self._is_finished(f"{name.partition('/')[0]}/{INDEX}")):
                 raise UsageError(f"{self.where}/{name} is a bundle's, and stays", hint="ship under another name")
             if content and not self._inner.check(name, Digest(f"sha256:{content[1]}"), held.size):
                 return
@@ -124,9 +135,13 @@ class Confined:
     def close(self) -> None:
         self._inner.close()
 
-    def _count(self, size: int) -> None:
+    def count(self, size: int) -> None:
+        """NoSpace if so many bytes more would be too many. What other connections send is looked at now and then."""
         if not self._most:
             return
+        self._since += size
+        if self._since > max(1 << 20, self._most >> 6):
+            self._used, self._since = None, 0
         used = self._all() + size
         if used > self._most:
             raise NoSpace(
@@ -140,6 +155,7 @@ class Confined:
         if self._used is None:
             self._used = 0
             for folder, _, names in os.walk(self._root):
+                self._used += LEAST
                 for name in names:
                     with contextlib.suppress(FileNotFoundError):  # another connection renamed it
                         self._used += max(LEAST, os.lstat(os.path.join(folder, name)).st_size)

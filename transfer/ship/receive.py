@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pwd
+import re
 import select
 import stat
 import time
@@ -18,7 +19,7 @@ from transfer.errors import CutOff, FormatError, MediumError, TransferError, Usa
 from transfer.model import Digest
 from transfer.ship import wire
 from transfer.ship.base import Depot, split_name
-from transfer.ship.confined import Confined, one_folder
+from transfer.ship.confined import LEAST, Confined, one_folder
 from transfer.ship.folder import PATIENCE, FolderDepot
 from transfer.ship.wire import Channel, Ended, Talk
 
@@ -176,7 +177,7 @@ class Receiver:
         return {}
 
     def _hold(self, call: dict[str, Any]) -> dict[str, Any]:
-        self._place.hold(_text(call["folder"]), _text(call["token"]))
+        self._place.hold(_text(call["folder"]), _token(call["token"]))
         return {}
 
     def _stat(self, call: dict[str, Any]) -> dict[str, Any]:
@@ -228,6 +229,8 @@ class Receiver:
             if name != f"blobs/{Digest.parse(digest).algorithm}/{Digest.parse(digest).hex}":
                 continue  # what is named by its content can be supplied, and nothing else
             if self._supply and self._place.stat([f"{folder}/{name}"]) == [None]:
+                if isinstance(self._depot, Confined):
+                    self._depot.count(_whole(size) + LEAST)
                 count += self._supply(self._root / folder / name, Digest.parse(digest), _whole(size))
         return {"count": count}
 
@@ -310,6 +313,12 @@ _NO_HOMES = {"", "/", "/nonexistent", "/dev/null"}
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
+        raise FormatError("a malformed call")
+    return value
+
+
+def _token(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9A-Za-z]{1,64}", value, re.ASCII):
         raise FormatError("a malformed call")
     return value
 
