@@ -65,7 +65,7 @@ class ChunkIndex:
     def clear(self) -> None:
         """An empty index, whatever was there."""
         self.close()
-        if self.path and self.path.is_dir():
+        if self.path and self.path.is_dir() and not self.path.is_symlink():
             shutil.rmtree(self.path)
         elif self.path:
             self.path.unlink(missing_ok=True)

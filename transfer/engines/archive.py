@@ -70,7 +70,9 @@ MAX_RATIO, ALLOWED = 3000, 1 << 30
 HOLD_ONE, HOLD_ALL = 32 << 20, 64 << 20
 """Layers of a compressed archive that come before their turn are kept in memory up to this size (bytes), one and all together."""
 AGAIN_MAX = 8
-"""So often a compressed archive is read anew for documents that were not kept, and for layers that stand out of order."""
+"""So often a compressed archive is read anew for documents that were not kept."""
+PASSES_MAX = 4
+"""So often it is read for layers that are too large to be kept and stand out of order."""
 WINDOW_LOG_MAX, WIDE_MAX = 27, 256 << 20
 """zstd windows up to 2^27 are no matter; with a larger one (`zstd --long=28` to 31) so many bytes are read: memory goes with them."""
 _GZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"
@@ -328,7 +330,7 @@ class StreamedArchive(Archive):
             except TransferError as error:
                 yield Offer(False, partial(_raise, error), each.digest, each.size)
         held: dict[int, bytes] = {}
-        for _ in range(AGAIN_MAX):
+        for _ in range(PASSES_MAX):
             if not todo:
                 return
             with contextlib.closing(_Inflated(self._path)) as stream:
@@ -348,7 +350,9 @@ class StreamedArchive(Archive):
                 if len(todo) == before:
                     raise Damaged(f"{self._path}: it has changed while it was read", hint="run the same command again")
         for layer, entry in todo:
-            why = f"{self._path}: large layers stand in an order for which it would be read more than {AGAIN_MAX} times"
+            why = (
+                f"{self._path}: large layers stand in an order for which it would be read more than {PASSES_MAX} times"
+            )
             refused = FormatError(why, hint="decompress it, and name the plain archive")
             yield Offer(False, partial(_raise, refused), layer.digest, entry.size)
 
