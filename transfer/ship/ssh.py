@@ -20,8 +20,8 @@ from transfer.ship.wire import Channel
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what matters comes as an exception
 
-CONNECT, ANSWER = 20.0, 60.0
-"""Seconds to wait for a connection, and for any answer on it."""
+CONNECT, ANSWER, PATIENCE = 20.0, 60.0, 2.0
+"""Seconds to wait for a connection, for any answer on it, and for a program there to end."""
 WINDOW, PACKET = 128 << 20, 256 << 10
 GONE = (EOFError, paramiko.SSHException, ConnectionError, TimeoutError, paramiko.SFTPError)
 """What paramiko raises when the line is gone. A plain OSError is an answer of the far side."""
@@ -30,8 +30,9 @@ GONE = (EOFError, paramiko.SSHException, ConnectionError, TimeoutError, paramiko
 class ParamikoChannel:
     """A wire channel over one of a connection's channels."""
 
-    def __init__(self, channel: paramiko.Channel, where: str) -> None:
-        self.channel, self._where = channel, where
+    def __init__(self, channel: paramiko.Channel, where: str, *, program: bool = False) -> None:
+        """`program`: a command runs there, which ends with its input and is waited for."""
+        self.channel, self._where, self._program = channel, where, program
 
     def send(self, data: bytes | memoryview) -> None:
         try:
@@ -55,6 +56,9 @@ class ParamikoChannel:
 
     def close(self) -> None:
         with contextlib.suppress(OSError, *GONE):
+            if self._program:
+                self.channel.shutdown_write()
+                self.channel.status_event.wait(PATIENCE)  # a receiver clears its locks away in the end
             self.channel.close()
 
 
@@ -255,7 +259,7 @@ class ParamikoLine:
             if self._transport and self._transport.is_active():
                 return ParamikoChannel(channel, self.address.where)  # it lets nothing be run
             raise CutOff(f"{self.address.where}: the connection broke") from error
-        return ParamikoChannel(channel, self.address.where)
+        return ParamikoChannel(channel, self.address.where, program=True)
 
     def sftp(self) -> ParamikoChannel:
         """The file transfer subsystem."""
