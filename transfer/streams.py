@@ -24,7 +24,7 @@ MAX_DOCUMENT = 8 << 20
 """Largest manifest, index or config that is read (bytes). Registries stop at 4 MiB."""
 JSON_WEIGHT = 256 << 20
 """About the most memory that parsing JSON may cost (bytes): a few bytes of text can become many of objects."""
-EFFORT_MAX, _VISIT = 512 << 20, 4096
+EFFORT_MAX, _VISIT = 256 << 20, 4096
 """Bytes of documents that are followed, over all images of a source; and what a visit counts beside them."""
 TEMPORARY = re.compile(r"\.(.+)\.[0-9]+\.[0-9a-f]{8}\.tmp", re.ASCII | re.DOTALL)
 
@@ -32,7 +32,7 @@ TEMPORARY = re.compile(r"\.(.+)\.[0-9]+\.[0-9a-f]{8}\.tmp", re.ASCII | re.DOTALL
 class Effort:
     """How much is read while documents are followed from many roots: many may share one large index, and each follows all of it.
 
-    One for a whole source or bundle. About 100,000 documents, or half a GB of them.
+    One for a whole source or bundle. About 50,000 documents, or a quarter of a GB of them.
     """
 
     def __init__(self, where: str) -> None:

@@ -328,3 +328,35 @@ def test_each_site_has_a_folder_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "in" / "evil").symlink_to(tmp_path)
     with pytest.raises(UsageError):
         sound_inbox(tmp_path / "in", "evil")
+
+
+def test_what_is_closed_stays_and_what_was_not_sent_is_not_made(tmp_path: Path) -> None:
+    sound = put("b/oci-layout", b"{}") + put("b/index.json", b"{}", 3)
+    goes = said(wire.CALL, n=5, op="discard", name="b/oci-layout")
+    empty = {"op": "finish", "name": f"c/blobs/sha256/{X.hex}", "digest": str(X), "size": 1}
+    spool = said(wire.CALL, n=7, op="append", name="b/again/index.json", offset=0) + frame(wire.DATA, b"{}")
+    long = said(wire.CALL, n=8, op="hold", folder="d", token="0" * 65)
+    with inboxes() as inbox:
+        heard = receive(inbox, hello(), sound + goes + said(wire.CALL, n=6, **empty) + spool + long)
+        told = [json.loads(body)["n"] for kind, body in heard if kind == wire.FAIL]
+        assert told == [5, 6, 7, 8]
+        assert (inbox / "b" / "oci-layout").read_bytes() == b"{}"
+        assert not (inbox / "c").exists()
+        assert not (inbox / "b" / "again").exists()
+
+
+def test_what_the_receiver_supplies_counts_too(tmp_path: Path) -> None:
+    def give(path: Path, digest: Digest, size: int) -> bool:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+        return True
+
+    calls = b"".join(
+        said(wire.CALL, n=n, op="supply", folder=f"b{n}", files=[[f"blobs/sha256/{X.hex}", str(X), 30_000]])
+        for n in range(5)
+    )
+    receiving = lambda channel: Receiver(channel, inbox=tmp_path, supply=give, most=100_000).run()  # noqa: E731
+    _, heard = meet(receiving, hello() + calls)
+    _, *answers = messages(heard.removeprefix(wire.MAGIC))
+    assert "no-space" in [json.loads(body).get("slug") for kind, body in answers if kind == wire.FAIL]
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 100_000

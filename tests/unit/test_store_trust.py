@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -177,3 +178,69 @@ def test_a_bundle_is_imported_before_what_builds_on_it(place: Path, tmp_path: Pa
         shutil.copytree(place / name, spool / as_name)
     run("import", f"spool:{spool}", "--to", f"oci:{tmp_path / 'o'}", "--store", tmp_path / "s", "-q")
     assert len(rows(tmp_path / "s")) == 3
+
+
+@pytest.mark.parametrize("inner", ["incoming", "sites", "compacting", "blobs"])
+def test_a_link_in_a_store_leads_nowhere(place: Path, tmp_path: Path, inner: str) -> None:
+    """In a folder that somebody else filled: nothing is made, changed or removed where the link leads."""
+    other, store = tmp_path / "other", tmp_path / "s"
+    (other / "docs").mkdir(parents=True)
+    (other / "docs" / "x").write_bytes(b"mine")
+    run("import", place / "m1", "--to", f"oci:{tmp_path}/o", "--store", store, "-q")
+    slip = tmp_path / "slip"
+    run("receipt", "--site", "docs", "--store", store, "-o", slip)
+    shutil.rmtree(store / inner, ignore_errors=True)
+    (store / inner).symlink_to(other)
+    for words in (
+        ["store", "prune", "--keep-last", 1],
+        ["store", "compact"],
+        ["receipt", "accept", slip],
+        ["import", place / "m2", "--to", f"oci:{tmp_path}/o"],
+    ):
+        code, said = says(*words, "--store", store)
+        assert (code, f"{inner} is a link" in said) == (2, True), said
+    assert [str(each.relative_to(other)) for each in sorted(other.rglob("*"))] == ["docs", "docs/x"]
+
+
+@pytest.mark.parametrize("name", ["damaged", "disowned"])
+def test_a_fifo_in_a_store_holds_nobody_up(place: Path, tmp_path: Path, name: str) -> None:
+    store = tmp_path / "s"
+    store.mkdir()
+    os.mkfifo(store / name)
+    run("import", place / "m1", "--to", f"oci:{tmp_path}/o", "--store", store, "-q")
+    run("store", "check", "--store", store)
+
+
+def test_an_entry_that_is_no_file_is_mended_by_importing_again(place: Path, tmp_path: Path) -> None:
+    words = ["import", place / "m1", "--to", f"oci:{tmp_path}/o", "--store", tmp_path / "s", "-q"]
+    run(*words)
+    (entry,) = (tmp_path / "s" / "bundles").iterdir()
+    entry.unlink()
+    os.mkfifo(entry)
+    run(*words)
+    assert len(rows(tmp_path / "s")) == 1
+    run("store", "check", "--store", tmp_path / "s")
+
+
+def test_a_folder_with_other_things_is_no_store(place: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir(mode=0o755)
+    (other / "letter").write_bytes(b"mine")
+    code, said = says("import", place / "m1", "--to", f"oci:{tmp_path}/o", "--store", other)
+    assert (code, "is no store" in said) == (2, True), said
+    assert (oct(other.stat().st_mode)[-3:], [each.name for each in other.iterdir()]) == ("755", ["letter"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+@pytest.mark.parametrize("how", ["owner", "mode"])
+def test_what_others_may_change_is_copied_and_not_linked(place: Path, tmp_path: Path, how: str) -> None:
+    shutil.copytree(place / "m1", tmp_path / "theirs")
+    for path in (tmp_path / "theirs").rglob("*"):
+        if how == "owner":
+            os.chown(path, 65534, 65534)
+        elif path.is_file():
+            path.chmod(0o666)
+    run("import", tmp_path / "theirs", "--to", f"oci:{tmp_path}/o", "--store", tmp_path / "s", "-q")
+    for path in (tmp_path / "s" / "blobs" / "sha256").iterdir():
+        found = path.stat()
+        assert (found.st_uid, found.st_nlink, found.st_mode & 0o077) == (0, 1, 0)

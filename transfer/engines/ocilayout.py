@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,8 @@ from transfer.streams import (
 )
 
 REF_NAME = "org.opencontainers.image.ref.name"
+_DIGEST = re.compile(r"sha(256|512):[0-9a-f]+", re.ASCII)
+"""What reads as a digest is no name: it would mean two images."""
 FULL_NAME = "io.containerd.image.name"
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
 
@@ -54,7 +57,7 @@ def entry_names(descriptor: Descriptor) -> tuple[str, ...]:
     if full and is_name(full):
         return (Reference.parse(full).familiar,)
     name = descriptor.annotations.get(REF_NAME, "")
-    return (name,) if is_label(name) else ()
+    return (name,) if is_label(name) and not _DIGEST.fullmatch(name) else ()
 
 
 def name_annotations(name: str) -> dict[str, str]:

@@ -393,6 +393,7 @@ class SavedImages:
                 self.made[root.digest] = data
             return SavedImage(tuple(dict.fromkeys((*saved.tags, *names))), root.digest, root, None, len(layers)), config
         except TransferError as error:
+            error.__traceback__ = error.__context__ = None  # they hold the config, and there may be many
             unknown = config or sha256(saved.config.encode())
             return SavedImage(saved.tags, unknown, None, error, len(saved.layers)), config
 
