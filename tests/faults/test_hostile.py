@@ -166,7 +166,8 @@ def test_a_few_bytes_ask_for_little_work(sound: Path, tmp_path: Path, what: str)
 def test_one_bad_bundle_in_a_spool_stops_no_other(sound: Path, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
-    changed(sound, spool / "a.bundle", *(root_of(name, b"[1]") for name in ("app:1", "other:1", "multi:1")))
+    documents = {"app:1": b"[1]", "other:1": b"[2]", "multi:1": b"[3]"}
+    changed(sound, spool / "a.bundle", *(root_of(name, data) for name, data in documents.items()))
     shutil.copytree(sound, spool / "b.bundle")
     code, said = says("import", f"spool:{spool}", "--to", f"oci:{tmp_path / 'o'}", "--no-store")
     assert code == 13, said

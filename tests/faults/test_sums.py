@@ -162,3 +162,35 @@ def test_a_list_of_media_that_cannot_be_read_is_no_damage(sound: Path, tmp_path:
     (bundle / "medium.json").write_bytes(content)
     run("verify", bundle)
     run("import", bundle, "--to", f"oci:{tmp_path}/o", "--no-store", "-q")
+
+
+@pytest.mark.parametrize("form", ["folder", "tar", "tar.gz"])
+@pytest.mark.parametrize("bad", [{"digest": "sha256:" + "0" * 64, "size": 5}, 7, {"mediaType": OCI_MANIFEST}])
+def test_a_malformed_entry_does_not_stop_the_others(form: str, bad: object, tmp_path: Path) -> None:
+    made = Layout()
+    made.name(made.image([layer({"a": b"1"})]), "good:1")
+    named = {**bad, "annotations": {"org.opencontainers.image.ref.name": "bad:1"}} if isinstance(bad, dict) else bad
+    made.entries.insert(0, named)  # type: ignore[arg-type]
+    source = f"oci:{made.write(tmp_path / 'a')}"
+    if form != "folder":
+        source = f"oci-archive:{saved.write(tmp_path / f'a.{form}', saved.of_layout(made), form)}"
+    code, said = says("export", "--from", source, "-o", tmp_path / "b", "--no-store")
+    assert (code, "entry 1" in said) == (3, True), said
+    assert ("bad:1" in said) == isinstance(bad, dict)
+    (image,) = json.loads(run("inspect", tmp_path / "b", "--json"))["images"]
+    assert image["names"] == ["good:1"]
+
+
+@pytest.mark.parametrize("form", ["tar", "tar.gz"])
+@pytest.mark.parametrize("bad", [{"Config": None}, {"Layers": ["../x"]}, {"Layers": [""]}, {"RepoTags": [5]}, 7])
+def test_a_malformed_entry_of_docker_save_does_not_stop_the_others(form: str, bad: object, tmp_path: Path) -> None:
+    members = saved.old(("good:1", [layer({"a": b"1"})]))
+    listed = dict(members)
+    entries = json.loads(listed["manifest.json"])
+    entries.append({**entries[0], "RepoTags": ["bad:1"], **bad} if isinstance(bad, dict) else bad)
+    listed["manifest.json"] = json.dumps(entries).encode()
+    path = saved.write(tmp_path / f"a.{form}", list(listed.items()), form)
+    code, said = says("export", "--from", f"docker-archive:{path}", "-o", tmp_path / "b", "--no-store")
+    assert (code, "entry 2" in said) == (3, True), said
+    (image,) = json.loads(run("inspect", tmp_path / "b", "--json"))["images"]
+    assert image["names"] == ["good:1"]

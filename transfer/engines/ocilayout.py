@@ -40,6 +40,7 @@ from transfer.streams import (
     publishing,
     read_document,
     read_small,
+    sha256,
     sweep,
     verified,
 )
@@ -89,14 +90,22 @@ class Roots:
                 self._named.setdefault(name, []).append(each)
 
     @staticmethod
-    def parse(data: bytes, where: str) -> Roots:
-        """FormatError if it is not an index.json."""
+    def parse(data: bytes, where: str, *, strict: bool = False) -> Roots:
+        """FormatError if it is not an index.json. A malformed entry is that image's own fault, but with `strict`."""
         found = parse_object(data, where).get("manifests", 0)
         if found is None:
             found = []  # as Go writes an empty list
         if not isinstance(found, list):
             raise FormatError(f"{where}: manifests is not a list")
-        return Roots([Descriptor.parse(each, where) for each in found], where)
+        good, broken = [], []
+        for number, each in enumerate(found, 1):
+            try:
+                good.append(Descriptor.parse(each, where))
+            except FormatError as error:
+                if strict:
+                    raise
+                broken.append(_broken_entry(each, number, where, error))
+        return Roots(good, where, broken)
 
     def pick(
         self, reference: str, suits: Callable[[Descriptor], bool] = lambda root: True
@@ -139,6 +148,16 @@ class Roots:
 
     def unique(self) -> list[Descriptor]:
         return list({each.digest: each for each in self.entries}.values())
+
+
+def _broken_entry(value: object, number: int, where: str, error: FormatError) -> Broken:
+    """An entry of index.json that is none, by what can be read of it."""
+    notes = value.get("annotations") if isinstance(value, dict) else None
+    name = notes.get(REF_NAME) if isinstance(notes, dict) else None
+    names = (name,) if isinstance(name, str) and is_label(name) else ()
+    called = f" ({names[0]})" if names else ""
+    told = FormatError(f"{where}: entry {number}{called}: {error.message.removeprefix(f'{where}: ')}", hint=error.hint)
+    return Broken(names, sha256(f"entry {number}".encode()), told)
 
 
 def _bare(reference: str) -> str:
@@ -330,7 +349,7 @@ class LayoutSink:
 
     def _entries(self) -> list[Descriptor]:
         path = self._folder / "index.json"
-        return Roots.parse(read_small(path), str(path)).entries if path.exists() else []
+        return Roots.parse(read_small(path), str(path), strict=True).entries if path.exists() else []
 
     def _commit(self, root: Descriptor, names: Sequence[str]) -> None:
         """Add or move the names, keeping every other entry as it is. One writer at a time."""

@@ -229,29 +229,38 @@ class Saved:
     config: str
     tags: tuple[str, ...]
     layers: tuple[str, ...]
+    error: FormatError | None = None
+    """Why the entry is none."""
 
 
 def parse_saved(data: bytes, where: str) -> list[Saved]:
-    """A manifest.json; FormatError if it is not what `docker save` writes. A tag that is none is left out."""
+    """A manifest.json; FormatError if it is not what `docker save` writes. A tag that is none is left out; a malformed entry is its own fault."""
     value = parse_json(data, where)
     if value is None:
         return []  # as Go writes an empty list
     if not isinstance(value, list):
         raise FormatError(f"{where}: manifest.json is not a list")
-    out = []
-    for each in value:
-        if not isinstance(each, dict):
-            raise FormatError(f"{where}: an entry of manifest.json is not an object")
-        tags, layers, config = each.get("RepoTags") or [], each.get("Layers") or [], each.get("Config")
-        if not all(isinstance(listed, list) for listed in (tags, layers)) or not all(
-            isinstance(text, str) for text in [config, *tags, *layers]
-        ):
-            raise FormatError(f"{where}: an entry of manifest.json has a config, tags or layers that are no names")
+    return [_saved_entry(each, number, where) for number, each in enumerate(value, 1)]
+
+
+def _saved_entry(value: object, number: int, where: str) -> Saved:
+    """One entry of a manifest.json; with an error, by what can be read of it."""
+    tags = value.get("RepoTags") or [] if isinstance(value, dict) else []
+    named = tuple(dict.fromkeys(tag for tag in tags if is_label(tag))) if isinstance(tags, list) else ()
+    place = f"{where}: entry {number}" + (f" ({named[0]})" if named else "")
+    try:
+        if not isinstance(value, dict):
+            raise FormatError(f"{place} is not an object")
+        layers, config = value.get("Layers") or [], value.get("Config")
+        if not isinstance(tags, list) or not isinstance(layers, list):
+            raise FormatError(f"{place}: its tags or layers are not lists")
+        if not all(isinstance(text, str) for text in [config, *tags, *layers]):
+            raise FormatError(f"{place}: its config, tags or layers are no names")
         if len(layers) > MAX_NODES:
-            raise FormatError(f"{where}: an entry of manifest.json has over {MAX_NODES} layers")
-        named = tuple(dict.fromkeys(tag for tag in tags if is_label(tag)))
-        out.append(Saved(inside(str(config), where), named, tuple(inside(name, where) for name in layers)))
-    return out
+            raise FormatError(f"{place} has over {MAX_NODES} layers")
+        return Saved(inside(str(config), place), named, tuple(inside(name, place) for name in layers))
+    except FormatError as error:
+        return Saved(f"entry {number}", named, (), error)
 
 
 PACKED = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd", b"\xfd7zXZ": "+xz", b"BZh": "+bzip2"}
@@ -345,6 +354,8 @@ class SavedImages:
             found, config = self._saved(saved)
             self.images.append(found)
             configs |= {config} if config else set()
+        if manifest is None:
+            self.images += [SavedImage(each.names, each.id, None, each.error) for each in entries.broken]
         taken = {each.root.digest for each in self.images if each.root}
         for root, names, manifests in self._entries:
             if root.digest not in taken and not any(each.config.digest in configs for each in manifests):
@@ -377,6 +388,8 @@ class SavedImages:
         """An image of manifest.json, and its config's digest."""
         config: Digest | None = None
         try:
+            if saved.error:
+                raise saved.error
             self._effort.spend(0)
             data = self._members.small(saved.config)
             self._effort.spend(len(data))
