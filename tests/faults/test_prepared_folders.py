@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from tests.support.run import files, run, says
 from tests.support.zoo import Layout, layer, noise
+from transfer.bundle.journal import Journal
 
 NOBODY = 65534
 
@@ -195,3 +197,22 @@ def test_a_store_is_for_its_owner_alone(layout: Path, tmp_path: Path) -> None:
     run("import", out, "--to", f"oci:{tmp_path / 'q'}", "--store", store, "-q")
     assert stat.S_IMODE(store.stat().st_mode) == 0o700
     assert json.loads(run("store", "check", "--store", store, "--json"))["sound"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b'{"digest":"sha256:%s","size":1,"encoding":0,"parts":[["","",[%d]]],"new":[],"like":null,"before":""}'
+        % (b"0" * 64, 1 << 70),
+        b'{"digest":5,"size":{},"encoding":0,"parts":[],"new":[],"like":null,"before":""}',
+        b'"nonsense"',
+    ],
+)
+def test_a_prepared_journal_is_not_believed(tmp_path: Path, line: bytes) -> None:
+    lines = [b'{"level":3}', line]
+    data = b"".join(b"%08x %s\n" % (zlib.crc32(each), each) for each in lines)
+    (tmp_path / "journal").write_bytes(data)
+    journal = Journal(tmp_path / "journal", {"level": 3})
+    journal.close()
+    assert (journal.resumed, journal.seen) == (True, {})

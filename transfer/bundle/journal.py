@@ -87,7 +87,7 @@ def _sound_lines(path: Path) -> Iterator[Any]:
                 if not line.endswith(b"\n") or int(line[:8], 16) != zlib.crc32(line[9:-1]):
                     return
                 yield json.loads(line[9:-1])
-            except ValueError:
+            except (ValueError, RecursionError):
                 return
 
 
@@ -120,7 +120,7 @@ def _parse(value: Any) -> Seen:
             Part(bytes.fromhex(skeleton), bytes.fromhex(payload), array("Q", gaps))
             for skeleton, payload, gaps in value["parts"]
         )
-        recipe = Recipe(Digest.parse(value["digest"]), value["size"], value["encoding"], parts)
+        recipe = Recipe(Digest.parse(value["digest"]), int(value["size"]), int(value["encoding"]), parts)
         new = tuple(
             New(
                 _chunk(name), int(size), Kind(kind), tuple(map(int, partners)), int(offset), tuple(map(_chunk, similar))
@@ -129,7 +129,7 @@ def _parse(value: Any) -> Seen:
         )
         like = Digest.parse(value["like"]) if value["like"] else None
         before = str(value["before"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise FormatError("the journal of the unfinished export cannot be read") from error
     return Seen(recipe, new, like, before)
 
