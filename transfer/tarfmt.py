@@ -104,16 +104,26 @@ def padding(size: int) -> int:
 
 
 def make_header(name: str, size: int, *, kind: bytes = b"0", mtime: int = 0) -> bytes:
-    """A header for a plain member: mode 0644 (0755 for a folder), owner 0. The name must fit 100 bytes."""
+    """A header for a plain member: mode 0644 (0755 for a folder), owner 0. A name of over 100 bytes has a PAX header in front."""
     encoded = name.encode()
     if len(encoded) > 100:
-        raise FormatError(f"the name {name!r} is too long for a tar header")
+        told = _pax_record(b"path", encoded)
+        front = make_header("PaxHeaders/0", len(told), kind=b"x", mtime=mtime) + told + bytes(padding(len(told)))
+        return front + make_header(encoded[:100].decode(errors="ignore"), size, kind=kind, mtime=mtime)
     size_field = b"%011o\0" % size if size < 8 << 30 else b"\x80" + size.to_bytes(11, "big")
     mode = b"0000755\0" if kind == b"5" else b"0000644\0"
     head = encoded.ljust(100, b"\0") + mode + b"0000000\0" * 2 + size_field + b"%011o\0" % mtime
     tail = kind + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2
     record = (head + b" " * 8 + tail).ljust(RECORD, b"\0")
     return record[:148] + b"%06o\0 " % sum(record) + record[156:]
+
+
+def _pax_record(key: bytes, value: bytes) -> bytes:
+    """`LENGTH KEY=VALUE`, where the length counts itself."""
+    rest = b" %s=%s\n" % (key, value)
+    size = len(rest) + len(str(len(rest)))
+    size = len(rest) + len(str(size))
+    return b"%d%s" % (size, rest)
 
 
 def member(name: str, data: bytes, *, mtime: int = 0) -> Iterator[bytes]:

@@ -4,19 +4,23 @@ environments, wrong clocks, two commands at once, and images of kinds that engin
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.run import files, run, says
+from tests.support.run import alone, files, run, says
 from tests.support.zoo import Layout, layer, noise, noisy
 from transfer.bundle.reader import Bundle
 from transfer.engines.memory import MemoryImages, MemorySink
@@ -226,3 +230,40 @@ def test_schema_1_is_refused_with_the_way_out(tmp_path: Path) -> None:
     made.name(made.document(old, "application/vnd.docker.distribution.manifest.v1+prettyjws"), "old:1")
     code, said = says("export", "--from", f"oci:{made.write(tmp_path / 'a')}", "-o", tmp_path / "b", "--no-store")
     assert (code, "schema 1" in said, "skopeo copy --format v2s2" in said) == (13, True, True), said
+
+
+def test_images_under_sha512_go_every_way(tmp_path: Path) -> None:
+    made = Layout()
+    data = layer({"a": noise(3, 5000)})
+
+    def long(value: bytes, kind: str) -> dict[str, object]:
+        digest = hashlib.sha512(value).hexdigest()
+        place = tmp_path / "a" / "blobs" / "sha512"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / digest).write_bytes(value)
+        return {"mediaType": kind, "digest": f"sha512:{digest}", "size": len(value)}
+
+    ids = [f"sha256:{hashlib.sha256(data).hexdigest()}"]
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ids}}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": long(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"),
+        "layers": [long(data, "application/vnd.oci.image.layer.v1.tar")],
+    }
+    root = long(json.dumps(manifest).encode(), str(manifest["mediaType"]))
+    made.name(root)
+    run("export", "--from", f"oci:{made.write(tmp_path / 'a')}", "-o", tmp_path / "b", "-q", "--no-store")
+    run("verify", tmp_path / "b", "--deep")
+    for to in ("oci:" + str(tmp_path / "o"), f"oci-archive:{tmp_path}/o.tar", f"docker-archive:{tmp_path}/d.tar"):
+        run("import", tmp_path / "b", "--to", to, "--no-store", "-q")
+    for source in (f"oci:{tmp_path}/o", f"oci-archive:{tmp_path}/o.tar"):
+        (found,) = json.loads(run("images", "--from", source, "--json"))["images"]
+        assert (found["id"], found["size"]) == (root["digest"], len(data))
+    with tarfile.open(tmp_path / "d.tar") as tar:
+        stream = tar.extractfile(json.load(tar.extractfile("manifest.json") or io.BytesIO())[0]["Layers"][0])
+        assert stream is not None
+        assert stream.read() == data
+    if shutil.which("zstd") or sys.version_info >= (3, 14):
+        assert alone(tmp_path / "b", "--rebuild", tmp_path / "r") == 0
+        assert files(tmp_path / "r" / "blobs") == files(tmp_path / "a" / "blobs")

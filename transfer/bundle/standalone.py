@@ -95,13 +95,13 @@ def path_of(folder, digest):
     return os.path.join(folder, "blobs", "sha256", digest[7:])
 
 
-def hash_file(path):
-    digest, size = hashlib.sha256(), 0
+def hash_file(path, algorithm="sha256"):
+    digest, size = hashlib.new(algorithm), 0
     with opened(path) as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
             size += len(block)
-    return "sha256:" + digest.hexdigest(), size
+    return "%s:%s" % (algorithm, digest.hexdigest()), size
 
 
 def load(folder, descriptor, where):
@@ -451,7 +451,7 @@ def rebuild(folder, header, target, names):
     if header["prerequisites"]["chunks"] or header["prerequisites"]["bundles"]:
         raise Broken("it builds on other bundles: only `transfer import` can rebuild its images")
     source = Rebuilder(folder, header)
-    os.makedirs(os.path.join(target, "blobs", "sha256"), exist_ok=True)
+    os.makedirs(target, exist_ok=True)
     entries, saved = [], []
     for image in header["images"]:
         if names and not set(names) & set(image["names"]):
@@ -470,7 +470,7 @@ def rebuild(folder, header, target, names):
         manifest = parsed_json(root, "a manifest")
         if "layers" in manifest:
             where = [
-                "blobs/sha256/" + member(each, "digest", str, "a manifest")[7:]
+                "blobs/" + member(each, "digest", str, "a manifest").replace(":", "/")
                 for each in [member(manifest, "config", dict, "a manifest")] + (manifest["layers"] or [])
             ]
             saved.append({"Config": where[0], "RepoTags": image["names"] or None, "Layers": where[1:]})
@@ -484,9 +484,9 @@ def rebuild(folder, header, target, names):
         write(os.path.join(target, name), [json.dumps(value).encode()])
 
 
-def write(path, blocks):
-    """A file under its name when it is whole; nothing is written through a link. The sha256 of what was written."""
-    hasher, part = hashlib.sha256(), path + ".part"
+def write(path, blocks, algorithm="sha256"):
+    """A file under its name when it is whole; nothing is written through a link. The digest of what was written."""
+    hasher, part = hashlib.new(algorithm), path + ".part"
     if os.path.lexists(part):
         os.unlink(part)
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -495,15 +495,19 @@ def write(path, blocks):
             hasher.update(block)
             file.write(block)
     os.replace(part, path)
-    return "sha256:" + hasher.hexdigest()
+    return "%s:%s" % (algorithm, hasher.hexdigest())
 
 
 def keep(target, digest, blocks):
     """Write a blob under its name if its bytes are what the name says."""
-    path = path_of(target, digest)
-    if os.path.isfile(path) and not os.path.islink(path) and hash_file(path)[0] == digest:
+    path_like(digest)
+    algorithm, name = digest.split(":")
+    folder = os.path.join(target, "blobs", algorithm)
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, name)
+    if os.path.isfile(path) and not os.path.islink(path) and hash_file(path, algorithm)[0] == digest:
         return
-    if write(path, blocks) != digest:
+    if write(path, blocks, algorithm) != digest:
         os.unlink(path)
         raise Broken("%s does not come out right: the bundle is damaged" % digest)
 
