@@ -120,6 +120,9 @@ def test_nothing_that_lies_there_makes_it_wait(name: str, kind: str, sound: Path
         (bundle / name).symlink_to("/dev/zero")
     else:
         (bundle / name).write_text("nonsense")
+    if name == "medium.json":  # advice for people: without it the bundle is what it was
+        assert (verify(sys.executable, bundle)[0], says("verify", bundle)[0]) == (0, 0)
+        return
     assert verify(sys.executable, bundle)[0] in (13, 14)
     assert says("verify", bundle)[0] in (10, 13, 14)
 

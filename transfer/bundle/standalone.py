@@ -214,18 +214,21 @@ def lost_frames(path, first, count):
 
 
 def on_this_medium(folder):
-    """The names of the packs that one medium of a set should have, and which it is of how many; None for a bundle that is all in one place."""
+    """The names of the packs that one medium of a set should have, and which it is of how many; None for a bundle that is all in one place.
+
+    A list that cannot be read is advice that is not there (FORMAT.md, section 11).
+    """
     path = os.path.join(folder, "medium.json")
     try:
         with opened(path) as file:
             media = parsed_json(file.read(16 << 20), path)
-    except FileNotFoundError:
+        names, number, listed = set(), 0, member(media, "media", list, path)
+        for at, each in enumerate(listed, 1):
+            if member(each, "id", str, path) == member(media, "this", str, path):
+                number = at
+                names.update(str(name).split("/")[-1] for name in member(each, "files", list, path))
+    except (Broken, EnvironmentError):
         return None
-    names, number, listed = set(), 0, member(media, "media", list, path)
-    for at, each in enumerate(listed, 1):
-        if member(each, "id", str, path) == member(media, "this", str, path):
-            number = at
-            names.update(str(name).split("/")[-1] for name in member(each, "files", list, path))
     return names, number, len(listed)
 
 
