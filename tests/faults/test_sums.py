@@ -194,3 +194,19 @@ def test_a_malformed_entry_of_docker_save_does_not_stop_the_others(form: str, ba
     assert (code, "entry 2" in said) == (3, True), said
     (image,) = json.loads(run("inspect", tmp_path / "b", "--json"))["images"]
     assert image["names"] == ["good:1"]
+
+
+def test_one_child_whose_platform_nobody_says_is_the_image(tmp_path: Path) -> None:
+    made = Layout()
+    image = made.image([layer({"a": b"1"})], arch="")
+    manifest = json.loads(made.blobs[image["digest"]])
+    config = json.loads(made.blobs[manifest["config"]["digest"]])
+    del config["os"], config["architecture"]
+    manifest["config"] = made.document(config, OCI_CONFIG)
+    child = made.document(manifest, OCI_MANIFEST)
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]}
+    made.name(made.document(index, OCI_INDEX), "plain:1")
+    run("export", "--from", f"oci:{made.write(tmp_path / 'a')}", "-o", tmp_path / "b", "-q", "--no-store")
+    run("import", tmp_path / "b", "--to", f"docker-archive:{tmp_path}/d.tar", "--no-store", "-q")
+    (found,) = json.loads(run("images", "--from", f"docker-archive:{tmp_path}/d.tar", "--json"))["images"]
+    assert found["names"] == ["plain:1"]

@@ -439,19 +439,24 @@ def _key(layer: Descriptor) -> tuple[str, str, int]:
     return (str(layer.digest), layer.media_type, layer.size)
 
 
+def _of(manifest: Manifest) -> Platform:
+    """What a manifest is for: as the index says, else as its config does."""
+    return manifest.descriptor.platform or manifest.platform
+
+
 def platform_image(image: Image, document: Callable[[Digest], bytes], platform: Platform) -> PlatformImage:
     """The image's manifest for a platform: the only one it has, or the one that fits best. NotFound otherwise.
 
     An index's word on a platform counts; where it says nothing, the config's does.
     """
     tree = tree_of(image, document)
-    alone = len(tree.manifests) == 1 and tree.manifests[0].descriptor.digest == image.root.digest
-    ranked = [
-        (1 if alone else platform.rank(each.descriptor.platform or each.platform), each) for each in tree.manifests
-    ]
+    first, several = next(iter(tree.manifests), None), len(tree.manifests) > 1
+    unsaid = first is not None and first.descriptor.platform is None and first.platform.os == "unknown"
+    alone = first is not None and not several and (unsaid or first.descriptor.digest == image.root.digest)
+    ranked = [(1 if alone else platform.rank(_of(each)), each) for each in tree.manifests]
     best, chosen = max(ranked, key=lambda pair: pair[0], default=(0, None))
     if not best or chosen is None:
-        have = ", ".join(map(str, image.platforms)) or "no platform"
+        have = ", ".join(str(_of(each)) for each in tree.manifests) or "no manifest"
         raise NotFound(f"{image.label}: holds {have}, nothing for {platform}", hint="--platform names one it holds")
     ids = tuple(diff_ids(document(chosen.config.digest), str(chosen.config.digest)))
     if len(ids) != len(chosen.layers):
