@@ -81,6 +81,8 @@ _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 
 def open_archive(path: Path) -> Archive:
     """A docker-archive or oci-archive, plain or compressed; which of them is seen from its content. The path may be a link."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, and no archive", hint=f"--from oci:{path} reads an OCI layout")
     file = open_plain(path, follow=True)
     if packed_as(_start(file)) or _SKIPPABLE.match(_start(file)):
         file.close()
