@@ -57,6 +57,11 @@ class Digest:
         return self.text
 
 
+def blob_path(digest: Digest) -> str:
+    """Where a file named by its digest lies in a bundle, a layout or an archive."""
+    return f"blobs/{digest.algorithm}/{digest.hex}"
+
+
 @dataclass(frozen=True, slots=True)
 class Platform:
     """Operating system, architecture and variant, as in an OCI index."""
@@ -274,6 +279,11 @@ class Reference:
     @property
     def _suffix(self) -> str:
         return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+
+def familiar(name: str) -> str:
+    """One form for all spellings of a name: `docker.io/library/nginx` is `nginx:latest`. What is no name stays as it is."""
+    return Reference.parse(name).familiar if is_name(name) else name
 
 
 def is_label(text: object) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from transfer.chunks.pack import BLOB_MAX
 from transfer.errors import FormatError, Unsupported
-from transfer.model import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Image, Platform
+from transfer.model import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Image, Platform, blob_path
 from transfer.streams import canonical_json, parse_object
 
 FORMAT, VERSION = "transfer.bundle", 1
@@ -35,11 +35,6 @@ PATCH = "patch"
 """The feature of a delta: frames with prefixes, and chunks that others carry."""
 KNOWN_FEATURES = frozenset({PATCH})
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
-
-
-def blob_path(digest: Digest) -> str:
-    """Where a file named by its digest lies in a bundle's folder."""
-    return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
 def own_digest(digest: Digest, where: str) -> Digest:

@@ -18,7 +18,7 @@ from transfer.chunks.frame import FRAME_RAW_MAX, decode_frame
 from transfer.chunks.name import chunk_id
 from transfer.chunks.pack import BLOB_MAX, PACK_HEADER, pack_version, read_frame_header, read_packed, sound
 from transfer.errors import Damaged, FormatError, MediumError, MissingPart, NotFound, TransferError
-from transfer.model import Addressed, Descriptor, Digest, Image
+from transfer.model import Addressed, Descriptor, Digest, Image, blob_path
 from transfer.streams import BLOCK, Effort, open_plain, parse_object, pread, read_small, sha256
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class Bundle:
 
     def paths_of(self, file: Addressed) -> list[Path]:
         """Where it could lie, the likeliest first."""
-        name = head.blob_path(file.digest)
+        name = blob_path(file.digest)
         return [place / name for place in self.places]
 
     def _document(self, descriptor: Descriptor, what: str) -> bytes:

@@ -41,7 +41,6 @@ from transfer.engines.savefile import (
     ForwardFile,
     Layer,
     SavedImages,
-    blob_name,
     follow,
     members,
     named_digest,
@@ -49,7 +48,7 @@ from transfer.engines.savefile import (
     whole_member,
 )
 from transfer.errors import Damaged, FormatError, NotFound, TransferError, UsageError, from_os_error
-from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
+from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, blob_path, is_name
 from transfer.streams import (
     BLOCK,
     MAX_DOCUMENT,
@@ -161,7 +160,7 @@ class Archive(RootedSource, ABC):
 
     def _member_of(self, descriptor: Descriptor) -> Entry:
         """Where a layer lies. Damaged if its size is another than its descriptor's."""
-        name = self._saved.paths.get(descriptor.digest) or blob_name(descriptor.digest)
+        name = self._saved.paths.get(descriptor.digest) or blob_path(descriptor.digest)
         entry = self._find(name)
         if entry.size != descriptor.size:
             raise Damaged(f"{self._path}: {name} has {entry.size} bytes where its descriptor says {descriptor.size}")
@@ -509,11 +508,11 @@ class ArchiveSink:
         own = image.platforms[0] if len(image.platforms) == 1 else self._platform
         chosen = platform_image(image, content.document, own)
         tags = [Reference.parse(name).familiar for name in names if is_name(name)]
-        layers = [blob_name(layer.digest) for layer in chosen.layers]
-        return {"Config": blob_name(chosen.config.digest), "RepoTags": tags or None, "Layers": layers}
+        layers = [blob_path(layer.digest) for layer in chosen.layers]
+        return {"Config": blob_path(chosen.config.digest), "RepoTags": tags or None, "Layers": layers}
 
     def _put(self, digest: Digest, size: int, data: Iterator[bytes]) -> None:
-        self._member(blob_name(digest), size, data)
+        self._member(blob_path(digest), size, data)
         self._written.add(digest)
 
     def _member(self, name: str, size: int, data: Iterator[bytes]) -> None:

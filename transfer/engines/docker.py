@@ -32,7 +32,7 @@ from transfer.engines.overlay import ASK, OverlayImages
 from transfer.engines.saves import Saves
 from transfer.errors import Damaged, EngineError, NoSpace, NotFound, TransferError, TryAgain
 from transfer.events import Noted, Observer, silent
-from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, is_name
+from transfer.model import OCI_INDEX, Descriptor, Digest, Image, Platform, Reference, blob_path, is_name
 from transfer.streams import canonical_json, coalesced, parse_object, read_small, sha256
 from transfer.tarfmt import RECORD, make_header, member, padding
 
@@ -502,12 +502,12 @@ class _Archive:
         entry = Descriptor(root.media_type, root.digest, root.size).as_json()
         entries = [{**entry, "annotations": name_annotations(name)} for name in names] or [entry]
         saved = {
-            "Config": _blob_name(chosen.config.digest),
+            "Config": blob_path(chosen.config.digest),
             "RepoTags": list(names) or None,
-            "Layers": [_blob_name(each.digest) for each in chosen.layers],
+            "Layers": [blob_path(each.digest) for each in chosen.layers],
         }
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
-        self._before = [(_blob_name(digest), content.document(digest)) for digest in documents]
+        self._before = [(blob_path(digest), content.document(digest)) for digest in documents]
         self._after = [
             ("manifest.json", canonical_json([saved])),
             ("index.json", canonical_json(index)),
@@ -522,14 +522,10 @@ class _Archive:
             yield from member(name, data)
         with self._turn:
             for layer in self._layers:
-                yield make_header(_blob_name(layer.digest), layer.size)
+                yield make_header(blob_path(layer.digest), layer.size)
                 yield from self._content.open(layer)
                 yield bytes(padding(layer.size))
         self._plan.wait()  # the daemon unpacks when it has the archive's end; what another image brings must be there by then
         for name, data in self._after:
             yield from member(name, data)
         yield bytes(2 * RECORD)
-
-
-def _blob_name(digest: Digest) -> str:
-    return f"blobs/{digest.algorithm}/{digest.hex}"

@@ -22,7 +22,7 @@ from typing import Protocol
 from transfer.engines.base import MAX_NODES, REMAKE, Found, Manifest, Offer, Tree, agrees, diff_ids, image_of, walk
 from transfer.engines.ocilayout import Roots
 from transfer.errors import Damaged, FormatError, NotFound, TransferError
-from transfer.model import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Digest, Image, is_label
+from transfer.model import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, Digest, Image, blob_path, is_label
 from transfer.streams import BLOCK, MAX_DOCUMENT, Effort, Readable, SliceReader, parse_json, pread, sha256
 from transfer.tarfmt import MAX_EXTENSION, RECORD, ZERO, padding, parse_header, parse_pax, pax_size
 
@@ -367,7 +367,7 @@ class SavedImages:
         if descriptor.digest in self.made:
             return self.made[descriptor.digest]
         if descriptor.digest not in self._documents:
-            name = self.paths.get(descriptor.digest) or blob_name(descriptor.digest)
+            name = self.paths.get(descriptor.digest) or blob_path(descriptor.digest)
             try:
                 data = self._members.small(name)
             except NotFound:
@@ -451,11 +451,6 @@ class SavedImages:
 
 NOT_READ = Digest("sha256:" + "0" * 64)
 """The digest of a plain layer that nobody has read yet, and whose name does not say it: it is the diffID."""
-
-
-def blob_name(digest: Digest) -> str:
-    """Where a blob lies in an archive or a layout."""
-    return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
 def named_digest(name: str) -> Digest | None:

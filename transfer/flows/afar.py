@@ -11,7 +11,7 @@ from transfer.events import Advanced, Done, Observer, Planned
 from transfer.flows.check import GONE, Damage
 from transfer.flows.reach import Reach
 from transfer.flows.ship import INDEX
-from transfer.model import Digest
+from transfer.model import Digest, blob_path
 from transfer.ship.address import Address
 from transfer.ship.base import Depot
 from transfer.streams import MAX_DOCUMENT, sha256
@@ -94,7 +94,7 @@ def _read(depot: Depot, name: str, limit: int, where: str) -> bytes:
 
 
 def _document(depot: Depot, name: str, digest: Digest, where: str) -> bytes:
-    path = head.blob_path(digest)
+    path = blob_path(digest)
     try:
         data = _read(depot, f"{name}/{path}", head.HEADER_MAX, where)
     except NotFound as error:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transfer.bundle import recovery as rec
-from transfer.bundle.header import blob_path
 from transfer.bundle.medium import DOCUMENT_MAX, MEDIA, MEDIUM, MediaSet, Medium, parse_media
 from transfer.bundle.reader import Bundle
 from transfer.errors import Damaged, FormatError, NoSpace, NotFound, TransferError, UsageError
 from transfer.events import Advanced, Done, Event, Noted, Observer, Planned
 from transfer.flows import parity
 from transfer.flows.ship import File, Shipment, in_memory, name_of, size
+from transfer.model import blob_path
 from transfer.ship.base import Depot
 from transfer.ship.media import MediumDepot, is_mount_point, on_own_disk, room
 from transfer.streams import publish, read_small

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transfer.engines.base import Content, ImageSink
 from transfer.errors import TransferError, UsageError, one_failure
-from transfer.model import Digest, Image, Platform, Reference, is_name
+from transfer.model import Digest, Image, Platform, familiar
 
 Rename = Callable[[Sequence[str]], tuple[str, ...]]
 
@@ -28,11 +28,6 @@ class Named:
     names: tuple[str, ...]
     moves: tuple[Move, ...] = ()
     error: TransferError | None = None
-
-
-def familiar(name: str) -> str:
-    """One form for all spellings of a name: `docker.io/library/nginx` is `nginx:latest`. What is no name stays as it is."""
-    return Reference.parse(name).familiar if is_name(name) else name
 
 
 def name_all(

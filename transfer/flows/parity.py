@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from transfer.bundle import recovery as rec
-from transfer.bundle.header import blob_path
 from transfer.bundle.reader import Bundle, file_fault
 from transfer.bundle.recovery import Group, Part, Recovery
 from transfer.chunks.erasure import decode, encode
@@ -20,7 +19,7 @@ from transfer.errors import Damaged, FormatError, MissingPart, NoSpace, NotFound
 from transfer.events import Advanced, Done, Noted, Observer, Planned
 from transfer.flows.ship import File, files_of, in_memory
 from transfer.folders import own_folder, remove_folder, remove_ours
-from transfer.model import Digest
+from transfer.model import Digest, blob_path
 from transfer.streams import (
     IterReader,
     SliceReader,

@@ -13,7 +13,7 @@ from typing import cast, get_args
 from transfer.engines.base import Found, ImageSink, ImageSource, Listed, ReadWay
 from transfer.errors import NotFound, TransferError, UsageError, one_failure
 from transfer.events import Noted, Observer, silent
-from transfer.model import Image, Platform, Reference, is_name
+from transfer.model import Image, Platform, Reference, familiar, is_name
 
 TRANSPORTS = "docker-daemon:, oci:DIR, docker-archive:FILE, oci-archive:FILE"
 
@@ -79,7 +79,7 @@ def by_digest(rules: Sequence[str], images: Sequence[Image]) -> tuple[list[Image
     for rule in rules:
         old, _, new = rule.partition("=")
         text = old.removeprefix("sha256:")
-        called = any(_name_form(old) in _forms(image.names) for image in images)
+        called = any(familiar(old) in _forms(image.names) for image in images)
         hits = [
             number
             for number, image in enumerate(images)
@@ -94,10 +94,6 @@ def by_digest(rules: Sequence[str], images: Sequence[Image]) -> tuple[list[Image
 
 def _has_digest(image: Image, beginning: str) -> bool:
     return any(each.hex.startswith(beginning) for each in (image.root.digest, image.config_digest) if each)
-
-
-def _name_form(text: str) -> str:
-    return Reference.parse(text).familiar if is_name(text) else text
 
 
 def open_file_sink(text: str, platform: Platform | None = None) -> ImageSink | None:
@@ -150,9 +146,9 @@ def select(
             raise NotFound(f"{source.where} has no image that {pattern!r} matches")
         count = len({each.id for each, _ in hits})
         observer(Noted(f"{pattern} matches {count} image{'s' * (count != 1)}"))
-        shared = Counter(_name_form(name) for each in listed for name in each.names)
+        shared = Counter(familiar(name) for each in listed for name in each.names)
         for each, name in hits:
-            if name and shared[_name_form(name)] == 1:
+            if name and shared[familiar(name)] == 1:
                 take(name)
             else:
                 take(str(each.id), (name,) if name else ())
@@ -232,7 +228,7 @@ def choose(images: Sequence[Image], patterns: Sequence[str]) -> list[Image]:
 
 def _means(image: Image, pattern: str) -> bool:
     names = {*image.names, *(Reference.parse(name).familiar for name in image.names if is_name(name))}
-    wanted = Reference.parse(pattern).familiar if is_name(pattern) else pattern
+    wanted = familiar(pattern)
     digests = [str(each) for each in (image.root.digest, image.config_digest) if each]
     by_digest = any(
         d == pattern or (len(pattern) >= 6 and d.removeprefix("sha256:").startswith(pattern)) for d in digests
@@ -253,7 +249,7 @@ def retagging(
         old, equals, new = rule.partition("=")
         if not equals or not old:
             raise UsageError(f"--retag {rule!r:.200}: write it as OLD=NEW")
-        key = Reference.parse(old).familiar if is_name(old) else old
+        key = familiar(old)
         if key in table:
             raise UsageError(f"--retag {rule!r:.200}: {old} is renamed twice", hint="give each name one new one")
         if images is not None and not any(key in _forms(image.names) for image in images):
@@ -263,7 +259,7 @@ def retagging(
         table[key] = Reference.parse(new).familiar
 
     def names(given: Sequence[str]) -> tuple[str, ...]:
-        forms = [(name, Reference.parse(name).familiar if is_name(name) else name) for name in given]
+        forms = [(name, familiar(name)) for name in given]
         return tuple(dict.fromkeys(table.get(form, table.get(name, name)) for name, form in forms))
 
     return names

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transfer.bundle.header import SIGNATURE, blob_path
+from transfer.bundle.header import SIGNATURE
 from transfer.bundle.reader import Bundle, file_fault
 from transfer.bundle.writer import companions
 from transfer.chunks.name import chunk_id
@@ -26,7 +26,7 @@ from transfer.errors import (
     UsageError,
 )
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Rewound
-from transfer.model import Addressed, Digest
+from transfer.model import Addressed, Digest, blob_path
 from transfer.ship.base import PART, Depot, Held, portable
 from transfer.streams import open_plain, pread, read_small, sha256
 from transfer.work import Pool

@@ -16,7 +16,7 @@ from typing import Any
 
 from transfer import __version__
 from transfer.errors import CutOff, FormatError, MediumError, TransferError, UsageError, from_os_error
-from transfer.model import Digest
+from transfer.model import Digest, blob_path
 from transfer.ship import wire
 from transfer.ship.base import Depot, split_name
 from transfer.ship.confined import LEAST, Confined, one_folder
@@ -226,7 +226,7 @@ class Receiver:
         count = 0
         for name, digest, size in files:
             split_name(f"{folder}/{name}")
-            if name != f"blobs/{Digest.parse(digest).algorithm}/{Digest.parse(digest).hex}":
+            if name != blob_path(Digest.parse(digest)):
                 continue  # what is named by its content can be supplied, and nothing else
             if self._supply and self._place.stat([f"{folder}/{name}"]) == [None]:
                 if isinstance(self._depot, Confined):
