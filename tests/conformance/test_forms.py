@@ -20,7 +20,7 @@ from transfer.events import silent
 from transfer.flows.check import check
 from transfer.flows.export import export
 from transfer.flows.select import NotTaken, select
-from transfer.model import Digest, Platform
+from transfer.model import OCI_INDEX, OCI_MANIFEST, Digest, Platform
 
 
 def taken(source: ImageSource, target: Path, platform: str = "") -> tuple[dict[str, bytes], list[str]] | int:
@@ -148,6 +148,35 @@ def test_a_name_for_two_platforms_is_picked_by_platform(form: str, tmp_path: Pat
     with pytest.raises(TransferError, match="more than one image"):
         select(source, ["v1.0"], None, silent)
     source.close()
+
+
+@pytest.mark.parametrize("form", ["folder", *saved.PACKERS])
+@pytest.mark.parametrize("absent", [False, True])
+def test_an_index_without_a_manifest_is_one_images_failure(absent: bool, form: str, tmp_path: Path) -> None:
+    """Nothing of it could be run anywhere, and nobody would be told before the far side."""
+    layout = zoo()
+    gone = [{"mediaType": OCI_MANIFEST, "digest": "sha256:" + "5" * 64, "size": 500}] if absent else []
+    layout.name(layout.document({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": gone}, OCI_INDEX), "none:1")
+    if form == "folder":
+        source: ImageSource = LayoutSource(layout.write(tmp_path / "a"))
+    else:
+        source = open_archive(saved.write(tmp_path / "a", saved.of_layout(layout), form))
+    found = taken(source, tmp_path / "b")
+    assert not isinstance(found, int)
+    assert found[1] == ["none:1"]
+
+
+@pytest.mark.parametrize("form", ["folder", *saved.PACKERS])
+def test_a_layout_needs_no_file_that_says_so(form: str, tmp_path: Path) -> None:
+    layout = zoo()
+    if form == "folder":
+        layout.write(tmp_path / "a")
+        (tmp_path / "a" / "oci-layout").unlink()
+        source: ImageSource = LayoutSource(tmp_path / "a")
+    else:
+        members = [each for each in saved.of_layout(layout) if each[0] != "oci-layout"]
+        source = open_archive(saved.write(tmp_path / "a", members, form))
+    assert taken(source, tmp_path / "b") == taken(LayoutSource(layout.write(tmp_path / "whole")), tmp_path / "c")
 
 
 def test_a_path_that_somebody_typed_may_be_a_link(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from transfer.errors import Damaged, FormatError, TransferError
 from transfer.events import silent
 from transfer.flows.check import check
 from transfer.flows.load import BundleContent, Loaded, load
-from transfer.model import OCI_INDEX
+from transfer.model import OCI_INDEX, blob_path
 
 FALSE = "sha256:" + "5" * 64
 
@@ -173,6 +173,28 @@ def test_one_bad_bundle_in_a_spool_stops_no_other(sound: Path, tmp_path: Path) -
     assert code == 13, said
     assert "a.bundle" in said
     assert len(json.loads(run("images", "--from", f"oci:{tmp_path / 'o'}", "--json"))["images"]) == 3
+
+
+def test_what_is_refused_in_a_spool_is_not_waited_for(sound: Path, tmp_path: Path) -> None:
+    """Whole and refused is 13: no further file makes it right. Cut off is 14, whichever file it is."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    changed(sound, spool / "a.bundle", lambda parts: hostile.image(parts).update(documents=5))
+    words = ["import", f"spool:{spool}", "--to", f"oci:{tmp_path / 'o'}", "--no-store"]
+    code, said = says(*words)
+    assert code == 13, said
+    shutil.rmtree(spool / "a.bundle")
+    shutil.copytree(sound, spool / "b.bundle")
+    with Bundle(sound) as bundle:
+        header = blob_path(bundle.config.digest)
+    for name in ("index.json", "oci-layout", header):
+        path = spool / "b.bundle" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-5])
+        code, said = says(*words)
+        assert code == 14, (name, said)
+        path.write_bytes(whole)
+    assert says(*words)[0] == 0
 
 
 def test_more_packs_than_files_may_be_open(tmp_path: Path) -> None:

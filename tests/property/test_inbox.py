@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from transfer.errors import FormatError, TransferError, UsageError
 from transfer.flows.receiving import Landing, run_import
 from transfer.model import Digest
 from transfer.ship import wire
-from transfer.ship.confined import bundle_file, one_folder
+from transfer.ship.confined import Confined, bundle_file, one_folder
+from transfer.ship.folder import FolderDepot
 from transfer.ship.receive import Receiver, sound_inbox
 from transfer.streams import sha256
 
@@ -289,6 +292,21 @@ def test_another_senders_finished_bundle_stays(tmp_path: Path) -> None:
         receive(inbox, hello(), sound + other + b"".join(goes))
         assert (inbox / "b" / "index.json").read_bytes() == b"{}"
         assert (inbox / "b" / "blobs" / "sha256" / X.hex).read_bytes() == b"x"
+
+
+def test_an_index_is_finished_by_one_receiver_at_a_time(tmp_path: Path) -> None:
+    """Between the look whether there is one and the rename another sender's could come."""
+    depot = Confined(FolderDepot(tmp_path), str(tmp_path))
+    depot.append("b/index.json", b"{}", 0)
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    finishing = threading.Thread(target=depot.finish, args=("b/index.json", sha256(b"{}"), 2))
+    finishing.start()
+    finishing.join(0.2)
+    assert not (tmp_path / "b" / "index.json").exists()
+    os.close(other)
+    finishing.join()
+    assert (tmp_path / "b" / "index.json").read_bytes() == b"{}"
 
 
 def test_a_limit_is_one_for_all_that_lies_there(tmp_path: Path) -> None:

@@ -210,6 +210,13 @@ class RootedSource:
 
     def resolve(self, reference: str, platform: Platform | None) -> Found:
         root, names = self._roots.pick(reference, partial(self._suits, platform))
+        if root.is_index and not self._tree(root, platform).manifests:
+            absent = bool(self._tree(root, platform).absent)
+            why = "an index of which no manifest is here" if absent else "an index that lists no manifest"
+            raise FormatError(
+                f"{self.where}: {reference or root.digest.short} is {why}: it holds no image",
+                hint="pull or build the image again, and save it again",
+            )
         layers = tuple((each.digest, each.size) for each in self._tree(root, platform).layers)
         return Found(names, root.digest, sum(size for _, size in layers), layers, root, platform)
 
@@ -239,8 +246,9 @@ class LayoutSource(RootedSource):
         if not folder.is_dir():
             raise NotFound(f"{folder}: no such folder", hint="check the path")
         self._folder = folder
-        parse_object(_read(folder / "oci-layout"), f"{folder}/oci-layout")
         roots = Roots.parse(_read(folder / "index.json"), f"{folder}/index.json")
+        with contextlib.suppress(NotFound):  # archives are taken without one, and other tools do not look for it
+            parse_object(read_small(folder / "oci-layout"), f"{folder}/oci-layout")
         super().__init__(f"the OCI layout {folder}", roots, self._open_blob)
 
     def _open_blob(self, descriptor: Descriptor) -> Readable:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transfer.bundle.medium import AGAIN
 from transfer.bundle.reader import Bundle
-from transfer.errors import MissingPart, NotFound, TransferError
+from transfer.errors import FormatError, MissingPart, NotFound, TransferError
 from transfer.events import Observer
 from transfer.flows import parity
 from transfer.flows.gather import bundles_in
@@ -18,6 +18,7 @@ from transfer.model import Digest
 from transfer.ship.base import Depot
 from transfer.ship.folder import FolderDepot
 from transfer.ship.throttled import Bucket, Throttled
+from transfer.streams import parse_object, read_small
 
 
 def fill(bundle: Bundle, place: Path, share: int, limit: int, observer: Observer) -> Shipped:
@@ -70,11 +71,28 @@ def _named(bundle: Bundle | None) -> set[Digest]:
 
 
 def has_come(folder: Path) -> None:
-    """MissingPart if not even what tells of a bundle has come whole."""
+    """MissingPart if not even what tells of a bundle has come whole; FormatError if it has, and is refused."""
     if _opened(folder) is None:
+        _refused(folder)
         raise MissingPart(
             f"{folder}: what tells of this bundle has not come whole yet", hint="run again when more has arrived"
         )
+
+
+def _refused(folder: Path) -> None:
+    """FormatError if one copy of what tells of a bundle is whole, so that no further file can make it right."""
+    for each in (folder, folder / AGAIN):
+        try:
+            parse_object(read_small(each / "index.json"), "index.json")
+            parse_object(read_small(each / "oci-layout"), "oci-layout")
+        except (TransferError, OSError):
+            continue  # cut off where the link is writing
+        try:
+            Bundle(each, places=[folder, folder / AGAIN])
+        except FormatError:
+            raise
+        except (TransferError, OSError):
+            continue
 
 
 def _created(folder: Path) -> tuple[int, str]:

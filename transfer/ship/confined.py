@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -97,9 +98,23 @@ class Confined:
             raise FormatError(f"{name!r:.200}: nothing of it was sent")
         if rest == "oci-layout" and size > LAYOUT_MAX:
             raise FormatError(f"{name!r:.200}: {size} bytes are more than it can have")
-        if rest == INDEX and self._is_finished(name) and self._inner.check(name, digest, size):
-            raise UsageError(f"{self.where}/{name} is another bundle's", hint="ship under another name")
-        self._inner.finish(name, digest, size)
+        if rest != INDEX:
+            self._inner.finish(name, digest, size)
+            return
+        with self._one_at_a_time():
+            if self._is_finished(name) and self._inner.check(name, digest, size):
+                raise UsageError(f"{self.where}/{name} is another bundle's", hint="ship under another name")
+            self._inner.finish(name, digest, size)
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Hold the inbox against its other receivers: between the look and the rename another one could finish its own."""
+        fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def check(self, name: str, digest: Digest, size: int) -> str:
         bundle_file(name)
