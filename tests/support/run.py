@@ -1,4 +1,4 @@
-"""The program as a user runs it: in a process of its own, never with a traceback."""
+"""The program as a user runs it: in a process of its own (forked where that does the same), never with a traceback."""
 
 from __future__ import annotations
 
@@ -6,15 +6,32 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.forked import can_fork, forked
 
 SCRIPT = Path(__file__).parents[2] / "bundles" / "verify.py"
 
 
-def transfer(*words: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def transfer(*words: object, env: Mapping[str, str] | None = None) -> Done:
     """A transfer command."""
-    command = [sys.executable, "-m", "transfer", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
+    if can_fork(env or {}):
+        ended = forked([*map(str, words)], env or {})
+        done = Done(ended.code, ended.out, ended.err)
+    else:
+        command = [sys.executable, "-m", "transfer", *map(str, words)]
+        own = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
+        done = Done(own.returncode, own.stdout, own.stderr)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
