@@ -14,12 +14,12 @@ from pathlib import Path
 from benchmarks.run import RESULTS
 from transfer.bundle import header as head
 from transfer.bundle.catalog import frame_record, recipe_records
-from transfer.bundle.entry import Entry, Role
-from transfer.bundle.store import Store
 from transfer.chunks.frame import FrameHeader, encode_frame
 from transfer.chunks.name import Kind
 from transfer.chunks.pack import PACK_HEADER, Placed
 from transfer.model import ChunkId, Descriptor, Digest, Image, Part, Recipe
+from transfer.store.entry import Entry, Role
+from transfer.store.store import Store
 from transfer.streams import sha256
 
 CHUNKS, LAYERS, FRAME = 10_000, 25, 1000

@@ -27,6 +27,9 @@ _DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII)
 _MAX_BLOB = 1 << 50
 
+SITE = "site:"
+"""What a base begins with that is what a site has confirmed."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:

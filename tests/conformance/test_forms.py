@@ -17,9 +17,9 @@ from transfer.engines.base import ImageSource
 from transfer.engines.ocilayout import LayoutSource
 from transfer.errors import TransferError
 from transfer.events import silent
-from transfer.flows.check import check
 from transfer.flows.export import export
 from transfer.flows.select import NotTaken, select
+from transfer.flows.verify import check
 from transfer.model import OCI_INDEX, OCI_MANIFEST, Digest, Platform
 
 

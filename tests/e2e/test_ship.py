@@ -21,7 +21,7 @@ from tests.support.ssh import Sshd, make_key, sshd
 from tests.support.wires import Proxy
 from tests.support.zoo import Layout, layer, noisy
 from transfer.events import silent
-from transfer.flows.reach import Reach, Way
+from transfer.flows.remote import Reach, Way
 from transfer.model import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from transfer.ship.address import Address, Options
 from transfer.streams import sha256

@@ -14,10 +14,10 @@ from transfer.engines.memory import MemoryImages, MemorySink
 from transfer.engines.ocilayout import LayoutSource
 from transfer.errors import TransferError
 from transfer.events import silent
-from transfer.flows.check import check
 from transfer.flows.export import export
-from transfer.flows.load import BundleContent, load
+from transfer.flows.load_images import BundleContent, load
 from transfer.flows.select import select
+from transfer.flows.verify import check
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from transfer.engines.base import ImageSink
 from transfer.engines.ocilayout import LayoutSink
 from transfer.errors import Damaged, FormatError, TransferError
 from transfer.events import silent
-from transfer.flows.check import check
-from transfer.flows.load import BundleContent, Loaded, load
+from transfer.flows.load_images import BundleContent, Loaded, load
+from transfer.flows.verify import check
 from transfer.model import OCI_INDEX, blob_path
 
 FALSE = "sha256:" + "5" * 64

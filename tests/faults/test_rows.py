@@ -25,8 +25,8 @@ from tests.support.zoo import Layout, layer, noise, noisy
 from transfer.bundle.reader import Bundle
 from transfer.engines.memory import MemoryImages, MemorySink
 from transfer.events import silent
-from transfer.flows.check import check
-from transfer.flows.load import BundleContent, Loaded, load
+from transfer.flows.load_images import BundleContent, Loaded, load
+from transfer.flows.verify import check
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from tests.faults.test_crash import steps
 from tests.support.faulty import KILLED, Fault, count, run_with
 from tests.support.months import blobs_of, rebuilds, write_months
 from tests.support.run import files
-from transfer.bundle.entry import Role
-from transfer.bundle.store import Store
+from transfer.store.entry import Role
+from transfer.store.store import Store
 
 CALLS = ("write", "fsync", "replace", "unlink", "link")
 

@@ -20,8 +20,8 @@ from transfer.engines.base import walk
 from transfer.engines.ocilayout import LayoutSink, LayoutSource
 from transfer.errors import TransferError
 from transfer.events import silent
-from transfer.flows.check import check
-from transfer.flows.load import BundleContent, Loaded, load
+from transfer.flows.load_images import BundleContent, Loaded, load
+from transfer.flows.verify import check
 from transfer.streams import sha256
 
 ODD: list[Any] = [

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.property.test_wire import JSON, ODD, ODD_WORDS, WAYS, Message, frame, meet, messages, said
 from transfer.errors import FormatError, TransferError, UsageError
-from transfer.flows.receiving import Landing, run_import
+from transfer.flows.remote_import import Landing, run_import
 from transfer.model import Digest
 from transfer.ship import wire
 from transfer.ship.confined import Confined, bundle_file, one_folder

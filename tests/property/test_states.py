@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.support.faulty import KILLED, Fault, run_with
 from tests.support.months import blobs_of, month, rebuilds
-from transfer.bundle.entry import Role
-from transfer.bundle.store import Store
+from transfer.store.entry import Role
+from transfer.store.store import Store
 
 MONTHS = 6
 

@@ -29,8 +29,8 @@ def all_kinds(kind: type[TransferError] = TransferError) -> list[type[TransferEr
 
 def test_every_failure_has_a_code_that_is_in_the_table() -> None:
     import transfer.engines.docker
-    import transfer.flows.parity
-    import transfer.flows.receiving  # noqa: F401 - their kinds of failure too
+    import transfer.flows.recovery
+    import transfer.flows.remote_import  # noqa: F401 - their kinds of failure too
 
     assert {kind.exit_code for kind in all_kinds()} <= EXIT_CODES.keys()
     slugs = [kind.slug for kind in all_kinds() if "slug" in vars(kind)]

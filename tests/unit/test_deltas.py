@@ -13,10 +13,10 @@ import pytest
 from tests.support.months import blobs_of, depths, rebuilds, weight, write_months
 from tests.support.run import alone, files, run, says
 from tests.support.zoo import Layout, layer, noise
-from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.bundle.store import Store
+from transfer.store.entry import Role
+from transfer.store.store import Store
 
 MONTHS = 3
 

@@ -19,7 +19,7 @@ from transfer.bundle.reader import Bundle
 from transfer.bundle.recovery import Part, grouped, parse_recovery
 from transfer.chunks.erasure import MOST
 from transfer.errors import FormatError, UsageError
-from transfer.flows.parity import packs_of
+from transfer.flows.recovery import packs_of
 from transfer.model import Digest
 
 MEDIA = GOLDEN / "media"

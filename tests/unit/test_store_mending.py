@@ -15,9 +15,9 @@ import pytest
 
 from tests.support.months import blobs_of, month, rebuilds, write_months
 from tests.support.run import run, says
-from transfer.bundle.entry import Role
 from transfer.bundle.reader import Bundle
-from transfer.bundle.store import Store
+from transfer.store.entry import Role
+from transfer.store.store import Store
 from transfer.streams import canonical_json, sha256
 
 

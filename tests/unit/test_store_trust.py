@@ -14,10 +14,10 @@ from tests.support.hostile import building_on_nothing, carrying, changed
 from tests.support.measured import measured
 from tests.support.run import run, says
 from tests.support.zoo import Layout, layer, noise
-from transfer.bundle import store as stores
 from transfer.bundle.reader import Bundle
-from transfer.bundle.store import Store
 from transfer.errors import Locked
+from transfer.store import store as stores
+from transfer.store.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from transfer.bundle.reader import Bundle
 from transfer.engines.base import Content, Landed, SinkTraits, no_matter
 from transfer.engines.memory import MemoryImages, MemorySink
 from transfer.events import silent
-from transfer.flows.load import BundleContent, _Job, _turns, load
+from transfer.flows.load_images import BundleContent, _Job, _turns, load
 from transfer.model import Descriptor, Digest, Image
 from transfer.streams import sha256
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from transfer.bundle import header as head
-from transfer.bundle.base import ABSENT, Base
 from transfer.bundle.catalog import CATALOG_FRAME_RAW, chunk_names, document_record, frame_record, recipe_records
+from transfer.bundle.delta import ABSENT, Base
 from transfer.bundle.journal import Journal, New, Seen
 from transfer.chunks.bucket import Buckets, Gathered
 from transfer.chunks.folder import FolderChunks

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from transfer.cli.main import printable
+from transfer.cli.exits import printable
 from transfer.events import Advanced, Done, Event, Noted, Planned, Rewound, Skipped
 
 if TYPE_CHECKING:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from transfer.bundle.base import Base
+from transfer.bundle.delta import Base
 from transfer.bundle.files import files_of, skeleton_names
+from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.chunks.name import split_names
+from transfer.errors import UsageError
+from transfer.events import Observer
+from transfer.flows.export import export
+from transfer.flows.select import choose, open_source, select
+from transfer.flows.site import spacious
 from transfer.model import Digest, Image, Reference, is_name
-from transfer.work import Pool
+from transfer.work import Pool, default_jobs
 
 Change = Literal["added", "changed", "removed"]
 
@@ -139,3 +148,38 @@ def pair(older: Sequence[Image], newer: Sequence[Image]) -> list[tuple[Image | N
 
 def _repositories(image: Image) -> set[str]:
     return {Reference.parse(name).repository for name in image.names if is_name(name)}
+
+
+Pairs = list[tuple[Image | None, Image | None]]
+
+
+@contextlib.contextmanager
+def sides(
+    older: str, newer: str, source: str, shelf: Shelf, pool: Pool, observer: Observer
+) -> Iterator[tuple[Side, Side, Pairs]]:
+    """Two bundle folders, or two images of one source (which are exported into a temporary bundle). UsageError for one of each."""
+    jobs = default_jobs()
+    are_bundles = [(Path(each) / "oci-layout").exists() and not source for each in (older, newer)]
+    if all(are_bundles):
+        left, right = (Bundle(Path(each), library=shelf) for each in (older, newer))
+        shelf.put(left)
+        shelf.put(right)
+        yield (
+            Side(left, left.images, pool=pool, jobs=jobs),
+            Side(right, right.images, pool=pool, jobs=jobs),
+            pair(left.images, right.images),
+        )
+        return
+    if any(are_bundles):
+        raise UsageError("one is a bundle and the other an image", hint="name two bundle folders, or two images")
+    opened, _ = open_source(source)
+    with tempfile.TemporaryDirectory(prefix=".transfer-diff-", dir=spacious()) as folder:
+        try:
+            found = select(opened, [older, newer], None, observer)
+            export(opened, found, Path(folder) / "b", level=1, jobs=None, observer=observer)
+        finally:
+            opened.close()
+        both = Bundle(Path(folder) / "b")
+        before, after = (choose(both.images, [each])[0] for each in (older, newer))
+        sides = (Side(both, [each], pool=pool, jobs=jobs) for each in (before, after))
+        yield next(sides), next(sides), [(before, after)]

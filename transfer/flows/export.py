@@ -13,8 +13,8 @@ from itertools import chain
 from pathlib import Path
 
 from transfer import __version__
-from transfer.bundle.base import Base
 from transfer.bundle.catalog import OPAQUE, PLAIN
+from transfer.bundle.delta import Base
 from transfer.bundle.library import EMPTY, Shelf
 from transfer.bundle.reader import Bundle
 from transfer.bundle.writer import BundleWriter, Sealed, clean_up

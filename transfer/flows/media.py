@@ -14,7 +14,7 @@ from transfer.bundle.medium import DOCUMENT_MAX, MEDIA, MEDIUM, MediaSet, Medium
 from transfer.bundle.reader import Bundle
 from transfer.errors import Damaged, FormatError, NoSpace, NotFound, TransferError, UsageError
 from transfer.events import Advanced, Done, Event, Noted, Observer, Planned
-from transfer.flows import parity
+from transfer.flows import recovery
 from transfer.flows.ship import File, Shipment, in_memory, name_of, size
 from transfer.model import blob_path
 from transfer.ship.base import Depot
@@ -101,7 +101,7 @@ class ToMedia:
         on_them = {folder: self._read(folder / self.name / MEDIUM) for folder in folders}
         known = self._known(on_them)
         made = self._recovery(known.share, dry) if known.share else None
-        common, packs = parity.dealt(self.bundle, made)
+        common, packs = recovery.dealt(self.bundle, made)
         group_of = _groups(made)
         if self._is_closed(known, packs, on_them):
             self._observer(Noted("all files of the last set are on their media: this begins a new set"))
@@ -128,8 +128,8 @@ class ToMedia:
         self._observer(Noted(f"{folder} is on this host's own disk: it is a folder and no medium"))
 
     def _recovery(self, share: int, dry: bool) -> rec.Recovery:
-        made = parity.read_recovery(self.bundle) if dry else parity.make(self.bundle, share, self._observer)
-        return made if made and made.share == share else parity.foreseen(self.bundle, share)
+        made = recovery.read_recovery(self.bundle) if dry else recovery.make(self.bundle, share, self._observer)
+        return made if made and made.share == share else recovery.foreseen(self.bundle, share)
 
     def _read(self, path: Path) -> MediaSet | None:
         """What a list of media says; None if there is none, or none of this program's."""

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transfer.bundle.assembly import supplied_by
-from transfer.bundle.base import Base, outside_names
+from transfer.bundle.delta import Base, outside_names
 from transfer.bundle.header import OCI_LAYOUT, Blob, Ranges, parse_index
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle, file_fault
-from transfer.bundle.store import Store
 from transfer.bundle.writer import README_NAME, companions
 from transfer.chunks.pack import PACK_HEADER, read_frame_header, read_packed, sound
 from transfer.errors import Damaged, FormatError, MissingPart, NotFound, UsageError, from_os_error
 from transfer.events import Noted, Observer
-from transfer.flows.check import AROUND, Checked
+from transfer.flows.verify import AROUND, Checked
 from transfer.folders import own_folder, remove_folder, remove_ours
 from transfer.model import Digest
+from transfer.store.store import Store
 from transfer.streams import (
     BLOCK,
     begin,

@@ -11,8 +11,8 @@ from transfer.bundle.medium import AGAIN
 from transfer.bundle.reader import Bundle
 from transfer.errors import FormatError, MissingPart, NotFound, TransferError
 from transfer.events import Observer
-from transfer.flows import parity
-from transfer.flows.gather import bundles_in
+from transfer.flows import recovery
+from transfer.flows.reassemble import bundles_in
 from transfer.flows.ship import Shipment, Shipped, name_of
 from transfer.model import Digest
 from transfer.ship.base import Depot
@@ -28,14 +28,14 @@ def fill(bundle: Bundle, place: Path, share: int, limit: int, observer: Observer
     """
     if not place.is_dir():
         raise NotFound(f"{place} is not there", hint="name the folder that the link takes files from")
-    made = parity.make(bundle, share, observer) if share else None
+    made = recovery.make(bundle, share, observer) if share else None
     bucket = Bucket(limit) if limit else None
 
     def connect() -> Depot:
         depot: Depot = FolderDepot(place)
         return Throttled(depot, bucket) if bucket else depot
 
-    telling, shared = parity.dealt(bundle, made)
+    telling, shared = recovery.dealt(bundle, made)
     once_more = [replace(file, name=f"{AGAIN}/{file.name}") for file in telling]
     files = [*telling, *shared, *once_more]
     shipment = Shipment(files, name_of(bundle), connect, observer, 1, str(place), one_way=True)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transfer.cli.main import fail, printable
+from transfer.cli.exits import fail, printable
 from transfer.cli.render import amount, print_json, several
 from transfer.errors import MissingPart, TransferError
 from transfer.flows.media import MediaDone, MediaPlan, ToMedia, Written

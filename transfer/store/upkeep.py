@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from transfer.bundle.adoption import adopt
 from transfer.bundle.assembly import Assembly, complete
-from transfer.bundle.base import Base, outside_names
-from transfer.bundle.entry import Role
+from transfer.bundle.delta import Base, outside_names
 from transfer.bundle.header import Blob
 from transfer.bundle.library import one_search
 from transfer.bundle.reader import Bundle, file_fault
-from transfer.bundle.store import Store
 from transfer.bundle.writer import BundleWriter
 from transfer.chunks.name import Kind
 from transfer.errors import Damaged, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.model import ChunkId, Digest
+from transfer.store.adopt import adopt
+from transfer.store.entry import Role
+from transfer.store.store import Store
 from transfer.work import Pool
 
 GARBAGE_FROM = 4

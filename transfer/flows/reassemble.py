@@ -9,20 +9,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transfer.bundle import recovery as rec
-from transfer.bundle.adoption import adopt_part
-from transfer.bundle.entry import Role
 from transfer.bundle.header import Blob, parse_index
 from transfer.bundle.library import Shelf
 from transfer.bundle.medium import AGAIN, MEDIUM
 from transfer.bundle.reader import Bundle
-from transfer.bundle.store import Store
 from transfer.errors import Damaged, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
-from transfer.flows import parity, repair
-from transfer.flows.recut import SCRATCH
-from transfer.flows.stores import StoreChoice, reading, spacious
+from transfer.flows import recovery, repair
+from transfer.flows.rechunk import SCRATCH
+from transfer.flows.site import StoreChoice, reading, spacious
 from transfer.folders import no_links, own_folder, scratch
 from transfer.model import Digest, Image
+from transfer.store.adopt import adopt_part
+from transfer.store.entry import Role
+from transfer.store.store import Store
 from transfer.streams import copy_verified, parse_object, publish, read_small
 from transfer.work import default_jobs
 
@@ -106,13 +106,13 @@ class Gathering:
         """Make what these images lack anew, if there are recovery files enough; else keep what is here, and say what is missing (MissingPart)."""
         if not self._lack(images):
             return
-        found = parity.read_recovery(self.bundle)
-        failed: parity.NotEnough | None = None
+        found = recovery.read_recovery(self.bundle)
+        failed: recovery.NotEnough | None = None
         if found:
             try:
                 self._restore(found, [rec.Part(blob.digest, blob.size) for blob in self.bundle.missing_packs()])
                 return
-            except parity.NotEnough as error:
+            except recovery.NotEnough as error:
                 failed = error
         if not self.several:
             return
@@ -155,11 +155,11 @@ class Gathering:
 
     def mend(self) -> bool:
         """After damage was met: read all packs, and make those anew that are wrong. False if there are no recovery files."""
-        found = parity.read_recovery(self.bundle)
+        found = recovery.read_recovery(self.bundle)
         if found is None:
             return False
         self._observer(Noted("damage was met: all packs are read, and what is wrong is made anew"))
-        lost = parity.lost_packs(self.bundle, self._observer, default_jobs())
+        lost = recovery.lost_packs(self.bundle, self._observer, default_jobs())
         if not lost:
             return False
         self._restore(found, lost)
@@ -168,7 +168,7 @@ class Gathering:
     def _restore(self, found: rec.Recovery, lost: Sequence[rec.Part]) -> None:
         made = self._stack.enter_context(scratch(self._roomy(), SCRATCH))
         self._scratch.append(made)
-        parity.restore(self.bundle, found, lost, made, self._observer, default_jobs())
+        recovery.restore(self.bundle, found, lost, made, self._observer, default_jobs())
         self._again()
 
     def _again(self) -> None:
@@ -181,7 +181,7 @@ class Gathering:
         if self._store is None:
             return self.bundle.missing_packs()
         missing = adopt_part(self._store, self.bundle, lambda text: self._observer(Noted(text)))
-        found = parity.read_recovery(self.bundle)
+        found = recovery.read_recovery(self.bundle)
         if missing and found:
             self._keep_recovery(self._store, found)
         return missing
@@ -200,7 +200,7 @@ class Gathering:
                     copy_verified(place / part.path, final, part.digest, part.size)
         publish(waiting / rec.NAME, found.encode())
 
-    def _still_missing(self, missing: Sequence[Blob], failed: parity.NotEnough | None) -> MissingPart:
+    def _still_missing(self, missing: Sequence[Blob], failed: recovery.NotEnough | None) -> MissingPart:
         total = len(self.bundle.header.packs)
         images = self._users()
         named = ", ".join(images[:NAMED_MAX]) + (

@@ -9,23 +9,23 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from transfer.bundle.adoption import Adopted, adopt_part
 from transfer.bundle.assembly import assemble
-from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.bundle.store import Store
 from transfer.engines.base import ImageSink, ImageSource
 from transfer.engines.daemon import DockerClient
 from transfer.engines.docker import DockerSink, DockerSource, Way
 from transfer.engines.ocilayout import LayoutSink, LayoutSource
 from transfer.errors import EngineError, MissingPart, TransferError, TryAgain, one_failure
 from transfer.events import Noted, Observer
-from transfer.flows.load import BundleContent, Loaded, load, load_into_docker
+from transfer.flows.load_images import BundleContent, Loaded, load, load_into_docker
 from transfer.flows.naming import Named, Rename, name_all
 from transfer.flows.select import open_file_sink, split_transport
-from transfer.flows.stores import StoreChoice, reading, remember, spacious
+from transfer.flows.site import StoreChoice, reading, remember, spacious
 from transfer.model import Digest, Image, Platform
+from transfer.store.adopt import Adopted, adopt_part
+from transfer.store.entry import Role
+from transfer.store.store import Store
 from transfer.work import Pool
 
 
@@ -93,7 +93,7 @@ def land(
     with contextlib.ExitStack() as stack:
 
         def help_out() -> bool:
-            from transfer.flows.recut import recut
+            from transfer.flows.rechunk import recut
 
             layers = [Digest.parse(text) for text in bundle.header.prerequisites.get("layers", ())]
             source = _source_of(target.to) if layers else None

@@ -10,19 +10,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.bundle.adoption import Adopted, adopt
-from transfer.bundle.entry import Role
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.bundle.receipt import Receipt, matching, parse_receipt, receipt_file, site_name
-from transfer.bundle.sites import Sites
-from transfer.bundle.store import Store
 from transfer.errors import FormatError, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
-from transfer.model import Digest
+from transfer.model import SITE, Digest
+from transfer.sites.receipt import Receipt, matching, parse_receipt, receipt_file, site_name
+from transfer.sites.states import Sites
+from transfer.store.adopt import Adopted, adopt
+from transfer.store.entry import Role
+from transfer.store.store import Store
 from transfer.streams import parse_object, publish, read_small
-
-SITE = "site:"
 
 
 @dataclass(frozen=True, slots=True)

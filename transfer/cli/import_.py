@@ -6,22 +6,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.cli.main import printable
+from transfer.cli.exits import printable
+from transfer.cli.options import ImportOptions, Output, StoreOptions
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json, several
-from transfer.cli.wiring import Behind
 from transfer.engines.docker import Way
 from transfer.errors import Damaged, MissingPart, NotFound, SomeImagesFailed, TransferError, UsageError, one_failure
 from transfer.events import Noted, Observer
-from transfer.flows import arrive as arriving
-from transfer.flows import spool, stores
-from transfer.flows.arrive import Arrival
-from transfer.flows.gather import Gathering, bundles_in, gathered
+from transfer.flows import import_bundle as importing
+from transfer.flows import site as site_flow
+from transfer.flows import spool
+from transfer.flows.import_bundle import Arrival
 from transfer.flows.naming import Named, Rename
+from transfer.flows.reassemble import Gathering, bundles_in, gathered
 from transfer.flows.select import by_digest, choose, retagging, split_target
 from transfer.model import Image, Platform
 from transfer.ship.address import SPOOL, spool_folder
@@ -29,55 +30,45 @@ from transfer.work import keep_memory
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ImportRequest:
     """What is to be imported, and how."""
 
     patterns: tuple[str, ...]
     retag: tuple[str, ...]
-    target: arriving.Target
+    target: importing.Target
     stage: bool
-    dry_run: bool
     repair: tuple[Path, ...] = ()
     name: str = ""
     """What the one image is to be called, as --to says it."""
 
 
-def wish(
-    patterns: Sequence[str],
-    to: str,
-    retag: Sequence[str],
-    platform: str,
-    via: str,
-    stage: bool,
-    jobs: int | None,
-    dry: bool,
-    keep_tags: bool,
-    repair: Sequence[Path] = (),
-) -> Wish:
+def requested(options: ImportOptions, jobs: int | None) -> ImportRequest:
     """The options of `import`; UsageError for what they cannot be."""
-    if via not in ("auto", "pull", "load"):
-        raise UsageError(f"--via {via!r}: auto, pull or load")
-    to, name = split_target(to)
-    target = arriving.Target(to, Platform.parse(platform) if platform else None, cast(Way, via), jobs, keep_tags)
-    return Wish(tuple(patterns), tuple(retag), target, stage, dry, tuple(repair), name)
+    if options.via not in get_args(Way):
+        raise UsageError(f"--via {options.via!r}: auto, pull or load")
+    to, name = split_target(options.to)
+    platform = Platform.parse(options.platform) if options.platform else None
+    target = importing.Target(to, platform, cast(Way, options.via), jobs, options.keep_tags)
+    return ImportRequest(options.patterns, options.retag, target, options.stage, options.repair, name)
 
 
-def import_(bundle: str, wished: Wish, behind: Behind, json: bool, quiet: bool) -> None:
+def import_(bundle: str, options: ImportOptions, store: StoreOptions, output: Output) -> None:
     """Run the load flow on one bundle, on the media of a set, or on all that a spool holds; exit 3 if some images did not make it."""
+    request = requested(options, output.jobs)
     keep_memory()
-    observer = Progress(quiet=quiet)
-    choice = behind.choice()
+    observer = Progress(quiet=output.quiet)
+    choice = store.choice()
     try:
         if bundle.startswith(SPOOL):
             place = spool_folder(bundle)
-            _import_all(spool.arrived(place), place, wished, behind, choice, observer, json, quiet)
+            _import_all(spool.arrived(place), place, request, store, choice, observer, output)
             return
-        places, patterns = _places(Path(bundle), wished.patterns)
-        done = _import_from(places, replace(wished, patterns=patterns), behind, choice, observer, json, quiet)
+        places, patterns = _places(Path(bundle), request.patterns)
+        done = _import_from(places, replace(request, patterns=patterns), store, choice, observer, output)
     finally:
         observer.close()
     if done:
-        _say_loaded(done, json, quiet)
+        _say_loaded(done, output)
         _finish(done)
 
 
@@ -92,12 +83,11 @@ def _places(first: Path, patterns: Sequence[str]) -> tuple[list[Path], tuple[str
 def _import_all(
     folders: Sequence[Path],
     place: Path,
-    wished: Wish,
-    behind: Behind,
-    choice: stores.StoreChoice,
+    request: ImportRequest,
+    store: StoreOptions,
+    choice: site_flow.StoreChoice,
     observer: Progress,
-    json: bool,
-    quiet: bool,
+    output: Output,
 ) -> None:
     """Whatever is complete in a spool; the first failure is raised when all have been tried."""
     if not folders:
@@ -107,7 +97,7 @@ def _import_all(
     for folder in folders:
         try:
             spool.has_come(folder)
-            done = _import_from([folder], wished, behind, choice, observer, json, quiet)
+            done = _import_from([folder], request, store, choice, observer, output)
             if done:
                 arrivals.append(done)
                 _check_store(done)
@@ -116,11 +106,11 @@ def _import_all(
             observer(Noted(f"{folder.name}: {error.message}"))
             failure = failure or error
     observer.close()
-    if json:
+    if output.json:
         print_json({"bundles": [_as_json(each) for each in arrivals], "failed": failure and failure.slug})
     else:
         for each in arrivals:
-            _say_loaded(each, json, quiet)
+            _say_loaded(each, output)
     for each in arrivals:
         _finish(each)
     if failure:
@@ -129,58 +119,61 @@ def _import_all(
 
 def _import_from(
     places: Sequence[Path],
-    wished: Wish,
-    behind: Behind,
-    choice: stores.StoreChoice,
+    request: ImportRequest,
+    store: StoreOptions,
+    choice: site_flow.StoreChoice,
     observer: Observer,
-    json: bool,
-    quiet: bool,
+    output: Output,
 ) -> Arrival | None:
     """One bundle, from wherever it lies. None if only a plan was asked for, or it is staged."""
-    shelf = behind.shelf(choice)
+    shelf = store.shelf(choice)
     with gathered(places, shelf, choice, observer) as found:
-        found.repair(wished.repair)
-        chosen = choose(found.bundle.images, wished.patterns)
-        if wished.dry_run:
-            named, rename = _naming(chosen, wished)
-            _say_plan(arriving.foresee(found.bundle, named, rename, wished.target, observer), found.bundle, json)
+        found.repair(request.repair)
+        chosen = choose(found.bundle.images, request.patterns)
+        if output.dry_run:
+            named, rename = _naming(chosen, request)
+            _say_plan(
+                importing.foresee(found.bundle, named, rename, request.target, observer), found.bundle, output.json
+            )
             return None
         found.complete(chosen)
         try:
-            arrival = _arrive(found, wished, shelf, choice, observer)
+            arrival = _arrive(found, request, shelf, choice, observer)
         except MissingPart:
-            if not wished.stage or not found.bundle.is_delta:
+            if not request.stage or not found.bundle.is_delta:
                 raise
             gone = found.bundle.missing_packs()
             if gone:
                 path = found.bundle.path_of(gone[0])
                 raise MissingPart(f"{path} is missing or not of its size", hint="copy it from the bundle") from None
-            _stage(found.bundle, choice, observer, json, quiet)
+            _stage(found.bundle, choice, observer, output)
             return None
         found.settle()
         return arrival
 
 
-def _naming(chosen: Sequence[Image], wished: Wish) -> tuple[list[Image], Rename]:
+def _naming(chosen: Sequence[Image], request: ImportRequest) -> tuple[list[Image], Rename]:
     """The images, those renamed that are meant by a digest or by --to, and what becomes of the others' names."""
-    if wished.name:
+    if request.name:
         if len(chosen) != 1:
             raise UsageError(
-                f"--to names one image, {wished.name!r:.100}, and {len(chosen)} are to come",
+                f"--to names one image, {request.name!r:.100}, and {len(chosen)} are to come",
                 hint="name the image after the bundle, or leave the name out and use --retag OLD=NEW",
             )
-        return [replace(chosen[0], names=(wished.name,))], retagging(())
-    images, rules = by_digest(wished.retag, chosen)
+        return [replace(chosen[0], names=(request.name,))], retagging(())
+    images, rules = by_digest(request.retag, chosen)
     return images, retagging(rules, images)
 
 
-def _arrive(found: Gathering, wished: Wish, shelf: Shelf, choice: stores.StoreChoice, observer: Observer) -> Arrival:
+def _arrive(
+    found: Gathering, request: ImportRequest, shelf: Shelf, choice: site_flow.StoreChoice, observer: Observer
+) -> Arrival:
     """Import; where damage was met and there are recovery files, make the packs anew and go on."""
 
     def once() -> Arrival:
-        chosen, rename = _naming(choose(found.bundle.images, wished.patterns), wished)
-        return arriving.arrive(
-            found.bundle, chosen, rename, wished.target, shelf=shelf, choice=choice, observer=observer
+        chosen, rename = _naming(choose(found.bundle.images, request.patterns), request)
+        return importing.arrive(
+            found.bundle, chosen, rename, request.target, shelf=shelf, choice=choice, observer=observer
         )
 
     def mended() -> bool:
@@ -229,15 +222,15 @@ def _finish(arrival: Arrival) -> None:
         )
 
 
-def _stage(opened: Bundle, choice: stores.StoreChoice, observer: Observer, json: bool, quiet: bool) -> None:
-    stores.need_store(choice)
-    adopted, failed = arriving.stage(opened, choice, observer)
+def _stage(opened: Bundle, choice: site_flow.StoreChoice, observer: Observer, output: Output) -> None:
+    site_flow.need_store(choice)
+    adopted, failed = importing.stage(opened, choice, observer)
     if failed or adopted is None:
         raise failed or UsageError("there is no store to keep it in", hint="name one with --store DIR")
     waits = [str(each) for each in opened.header.prerequisites["bundles"]]
-    if json:
+    if output.json:
         print_json({"staged": str(opened.manifest.digest), "waits_for": waits})
-    elif not quiet:
+    elif not output.quiet:
         print(f"{printable(str(opened.folder))} is staged: it is imported as soon as what it builds on is here")
 
 
@@ -270,11 +263,11 @@ def _say_plan(named: Sequence[Named], bundle: Bundle, json: bool) -> None:
         )
 
 
-def _say_loaded(arrival: Arrival, json: bool, quiet: bool) -> None:
+def _say_loaded(arrival: Arrival, output: Output) -> None:
     done = arrival.loaded
-    if json:
+    if output.json:
         print_json(_as_json(arrival))
-    elif not quiet:
+    elif not output.quiet:
         new = sum(each.status == "imported" for each in done.landed)
         print(
             f"{several(new, 'image')} imported, {len(done.landed) - new} were there already; "

@@ -18,8 +18,8 @@ from transfer.bundle.writer import VERIFY_NAME, companions
 from transfer.chunks.pack import Hole, read_packed, scan, sound
 from transfer.errors import Damaged, MissingPart, NotFound, TransferError
 from transfer.events import Advanced, Done, Noted, Observer, Planned
-from transfer.flows.load import BundleContent
-from transfer.flows.parity import recovery_at
+from transfer.flows.load_images import BundleContent
+from transfer.flows.recovery import recovery_at
 from transfer.flows.vouching import vouch
 from transfer.model import Digest
 from transfer.streams import open_plain, read_small

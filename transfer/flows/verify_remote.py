@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from transfer.bundle import header as head
 from transfer.errors import Damaged, FormatError, MissingPart, NotFound
 from transfer.events import Advanced, Done, Observer, Planned
-from transfer.flows.check import GONE, Damage
-from transfer.flows.reach import Reach
+from transfer.flows.remote import Reach
 from transfer.flows.ship import INDEX
+from transfer.flows.verify import GONE, Damage
 from transfer.model import Digest, blob_path
 from transfer.ship.address import Address
 from transfer.ship.base import Depot

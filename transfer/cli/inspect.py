@@ -1,42 +1,12 @@
-"""images and inspect: the commands that only look."""
+"""inspect: what a bundle says of itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from transfer.bundle.reader import Bundle
-from transfer.cli.main import printable
-from transfer.cli.render import age, amount, print_json, several
-from transfer.flows.select import listed_by, open_source
-
-
-def images(patterns: Sequence[str], source: str, json: bool) -> None:
-    """What a source holds: all, or what names, globs and the beginnings of IDs pick. NotFound if one picks nothing."""
-    opened, _ = open_source(source)
-    try:
-        listed = sorted(opened.names(), key=lambda each: (not each.names, each.names))
-        listed = listed_by(patterns, listed, opened.where)
-        where = opened.where
-    finally:
-        opened.close()
-    if json:
-        rows = [
-            {"names": list(i.names), "id": str(i.id), "size": i.size, "created": i.created, "layers": i.layers}
-            for i in listed
-        ]
-        print_json({"where": where, "images": rows})
-        return
-    if not listed:
-        print(f"no images in {printable(where)}")
-        return
-    table = [("NAME", "ID", "SIZE", "AGE", "LAYERS")]
-    for each in listed:
-        for name in each.names or ("<none>",):
-            table.append((printable(name), each.id.short, amount(each.size), age(each.created), str(each.layers)))
-    widths = [max(len(row[column]) for row in table) for column in range(5)]
-    for row in table:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+from transfer.cli.exits import printable
+from transfer.cli.render import amount, print_json, several
 
 
 def inspect(bundle: Path, json: bool) -> None:

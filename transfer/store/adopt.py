@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from transfer.bundle.entry import Entry, Role
 from transfer.bundle.header import Blob
 from transfer.bundle.reader import Bundle, first_sound
-from transfer.bundle.store import PRIVATE, Store
 from transfer.errors import Damaged, FormatError, MediumError, MissingPart, NotFound, from_os_error
 from transfer.folders import own_folder
 from transfer.model import Addressed
+from transfer.store.entry import Entry, Role
+from transfer.store.store import PRIVATE, Store
 from transfer.streams import SliceReader, open_plain, publishing, sync_folder, temporary_name, verified
 
 

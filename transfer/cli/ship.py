@@ -5,73 +5,31 @@ from __future__ import annotations
 import getpass
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transfer.bundle.reader import Bundle
-from transfer.bundle.sites import Sites
-from transfer.cli.main import printable
+from transfer.cli.exits import printable
+from transfer.cli.options import AfterShipping, MediaOptions, Output, SshOptions
 from transfer.cli.progress import Progress, event_of
 from transfer.cli.render import amount, print_json, several
 from transfer.errors import CredentialsError, NotFound, UsageError
 from transfer.events import Noted, Observer
-from transfer.flows import receiving, stores
-from transfer.flows.reach import Reach, Way
+from transfer.flows import remote_import
+from transfer.flows import site as site_flow
+from transfer.flows.remote import Reach, Way
 from transfer.flows.ship import Shipment, Shipped, files_of, name_of
 from transfer.ship.address import SPOOL, Address, Options, parse_address, parse_pin, spool_folder
 from transfer.ship.receiver import IMPORT_THERE, ONLY_RECEIVES
+from transfer.sites.states import Sites
 from transfer.work import keep_memory
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How to reach a host, as the options say."""
-
-    ssh: str = ""
-    identity: Path | None = None
-    host_key: str = ""
-    accept_new: bool = False
-    config: Path | None = None
-    remote: str = "transfer"
-    limit: str = ""
-
-    def way(self, address: Address) -> Way:
-        ask = getpass.getpass if sys.stdin is not None and sys.stdin.isatty() else None
-        options = Options(self.identity, parse_pin(self.host_key), self.accept_new, self.config, ask)
-        return Way(address, options, self.ssh, self.remote, parse_rate(self.limit))
-
-
-@dataclass(frozen=True, slots=True)
-class After:
-    """What is to be done when the bundle has arrived."""
-
-    import_: bool = False
-    to: str = ""
-    retag: tuple[str, ...] = ()
-    site: str = ""
-    store: Path | None = None
-    no_store: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Media:
-    """What is asked of media."""
-
-    parity: str = ""
-    eject: bool = False
-    anew: bool = False
-    any_folder: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How a command works and speaks: --jobs, --dry-run, --json, --quiet."""
-
-    jobs: int | None = None
-    dry_run: bool = False
-    json: bool = False
-    quiet: bool = False
+def way_to(address: Address, options: SshOptions) -> Way:
+    """How to get to a host, as the options say. A password is asked for where somebody can answer."""
+    ask = getpass.getpass if sys.stdin is not None and sys.stdin.isatty() else None
+    found = Options(options.identity, parse_pin(options.host_key), options.accept_new, options.config, ask)
+    return Way(address, found, options.ssh, options.remote, parse_rate(options.limit))
 
 
 def parse_rate(text: str) -> int:
@@ -99,7 +57,9 @@ def parse_share(text: str) -> int:
     return int(text.rstrip("%"))
 
 
-def ship(folder: Path, to: list[str], access: Access, after: After, media: Media, manner: Manner) -> None:
+def ship(
+    folder: Path, to: list[str], ssh: SshOptions, after: AfterShipping, media: MediaOptions, output: Output
+) -> None:
     """Run the ship flow towards a host, onto media, or into a spool."""
     keep_memory()
     spool = next((each for each in to if each.startswith(SPOOL)), "")
@@ -109,56 +69,56 @@ def ship(folder: Path, to: list[str], access: Access, after: After, media: Media
     if after.import_ and not host:
         raise UsageError("--import is for hosts", hint="at a medium's or a spool's other end: transfer import FOLDER")
     share = parse_share(media.parity)
-    if host and (share or media.eject or media.anew):
+    if host and (share or media.eject or media.new_set):
         raise UsageError("--parity, --eject and --anew are for media", hint="leave them out for a host")
-    if access.limit and not host and not spool:
+    if ssh.limit and not host and not spool:
         raise UsageError("--limit-rate is for hosts and spools", hint="leave it out for media")
-    observer = Progress(quiet=manner.quiet)
+    observer = Progress(quiet=output.quiet)
     try:
         with Bundle(folder) as bundle:
             if host:
-                _to_host(bundle, Reach(access.way(host), observer), after, manner, observer)
+                _to_host(bundle, Reach(way_to(host, ssh), observer), after, output, observer)
                 return
             if spool:
-                _to_spool(bundle, spool_folder(spool), share, parse_rate(access.limit), manner, observer)
+                _to_spool(bundle, spool_folder(spool), share, parse_rate(ssh.limit), output, observer)
             else:
-                _to_media(bundle, [Path(each) for each in to], share, media, manner, observer)
-            if not manner.dry_run:
+                _to_media(bundle, [Path(each) for each in to], share, media, output, observer)
+            if not output.dry_run:
                 _note(bundle, after, observer)
     finally:
         observer.close()
 
 
-def _to_host(bundle: Bundle, reach: Reach, after: After, manner: Manner, observer: Observer) -> None:
+def _to_host(bundle: Bundle, reach: Reach, after: AfterShipping, output: Output, observer: Observer) -> None:
     name = name_of(bundle)
-    shipment = Shipment(files_of(bundle), name, reach.depot, observer, manner.jobs, place=reach.way.address.place)
-    if manner.dry_run:
-        _say_plan(shipment, manner.json)
+    shipment = Shipment(files_of(bundle), name, reach.depot, observer, output.jobs, place=reach.way.address.place)
+    if output.dry_run:
+        _say_plan(shipment, output.json)
         return
     if after.import_:
         _may_import(reach)  # before anything is sent
     done = shipment.run(bundle.manifest.digest)
     _note(bundle, after, observer)
     landed = _import_there(reach, name, after, observer) if after.import_ else None
-    _say(done, reach.spoken, landed, manner)
+    _say(done, reach.spoken, landed, output)
 
 
-def _to_spool(bundle: Bundle, place: Path, share: int, limit: int, manner: Manner, observer: Observer) -> None:
+def _to_spool(bundle: Bundle, place: Path, share: int, limit: int, output: Output, observer: Observer) -> None:
     from transfer.flows import spool
 
-    if manner.dry_run:
+    if output.dry_run:
         raise UsageError("--dry-run is not for a spool", hint="everything goes there")
-    _say(spool.fill(bundle, place, share, limit, observer), "spool", None, manner)
+    _say(spool.fill(bundle, place, share, limit, observer), "spool", None, output)
 
 
 def _to_media(
-    bundle: Bundle, folders: list[Path], share: int, media: Media, manner: Manner, observer: Observer
+    bundle: Bundle, folders: list[Path], share: int, media: MediaOptions, output: Output, observer: Observer
 ) -> None:
-    from transfer.cli import onto
+    from transfer.cli import ship_media
     from transfer.flows.media import ToMedia
 
-    filling = ToMedia(bundle, share, media.anew, observer, any_folder=media.any_folder)
-    onto.fill(filling, folders, media.eject, manner.dry_run, manner.json, manner.quiet)
+    filling = ToMedia(bundle, share, media.new_set, observer, any_folder=media.any_folder)
+    ship_media.fill(filling, folders, media.eject, output.dry_run, output.json, output.quiet)
 
 
 def _say_plan(shipment: Shipment, json: bool) -> None:
@@ -172,9 +132,9 @@ def _say_plan(shipment: Shipment, json: bool) -> None:
         print(f"{printable(plan.where)}: {amount(left)} of {amount(plan.total)} to send, {plan.files} files in all")
 
 
-def _note(bundle: Bundle, after: After, observer: Observer) -> None:
+def _note(bundle: Bundle, after: AfterShipping, observer: Observer) -> None:
     """Remember that it was shipped: to the site that was named, else to the one it was exported for."""
-    choice = stores.choose_store(after.store, after.no_store)
+    choice = site_flow.choose_store(after.store, after.no_store)
     if choice.store is None:
         return
     digest = bundle.manifest.digest
@@ -192,17 +152,17 @@ def _may_import(reach: Reach) -> None:
     try:
         depot = reach.receiver()
     except NotFound as error:
-        raise receiving.nothing_there(reach.way.address.where) from error
+        raise remote_import.nothing_there(reach.way.address.where) from error
     depot.close()
     if "import" not in depot.features:
         raise CredentialsError(f"{reach.way.address.where}: {ONLY_RECEIVES}", hint=IMPORT_THERE)
 
 
-def _import_there(reach: Reach, name: str, after: After, observer: Observer) -> dict[str, Any]:
+def _import_there(reach: Reach, name: str, after: AfterShipping, observer: Observer) -> dict[str, Any]:
     try:
         depot = reach.receiver()
     except NotFound as error:
-        raise receiving.nothing_there(reach.way.address.where) from error
+        raise remote_import.nothing_there(reach.way.address.where) from error
 
     def heard(value: dict[str, Any]) -> None:
         event = event_of(value)
@@ -213,14 +173,14 @@ def _import_there(reach: Reach, name: str, after: After, observer: Observer) -> 
         answer = depot.run_import(name, {"to": after.to, "retag": list(after.retag)}, heard)
     finally:
         depot.close()
-    failure = receiving.import_failure(reach.way.address.where, answer)
+    failure = remote_import.import_failure(reach.way.address.where, answer)
     if failure:
         raise failure
     return answer
 
 
-def _say(done: Shipped, by: str, landed: dict[str, Any] | None, manner: Manner) -> None:
-    if manner.json:
+def _say(done: Shipped, by: str, landed: dict[str, Any] | None, output: Output) -> None:
+    if output.json:
         print_json(
             {
                 "to": done.where,
@@ -237,7 +197,7 @@ def _say(done: Shipped, by: str, landed: dict[str, Any] | None, manner: Manner) 
                 "seconds": round(done.seconds, 3),
             }
         )
-    elif not manner.quiet:
+    elif not output.quiet:
         if done.already:
             print(
                 f"{printable(done.where)} is there already, and sound: {several(done.files, 'file')}, {amount(done.total)}"

@@ -22,8 +22,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from transfer.bundle import header as head
-from transfer.bundle.entry import ENTRY_MAX, Entry, Role, parse_entry
-from transfer.bundle.index import ChunkIndex, IndexSpoiled
 from transfer.bundle.library import one_search
 from transfer.bundle.reader import Bundle
 from transfer.errors import (
@@ -39,6 +37,8 @@ from transfer.errors import (
 )
 from transfer.folders import no_links, open_own, own_folder, remove_ours
 from transfer.model import Digest
+from transfer.store.entry import ENTRY_MAX, Entry, Role, parse_entry
+from transfer.store.index import ChunkIndex, IndexSpoiled
 from transfer.streams import TEMPORARY, publish, read_small, sha256, sync_folder
 
 PRIVATE = 0o600

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from transfer.bundle.receipt import SHORT, Receipt, site_name
 from transfer.errors import FormatError, NotFound, RolledBack
 from transfer.folders import own_folder
 from transfer.model import Digest
+from transfer.sites.receipt import SHORT, Receipt, site_name
 from transfer.streams import parse_object, publish, read_small
 
 State = Literal["exported", "shipped", "confirmed"]

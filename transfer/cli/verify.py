@@ -7,100 +7,96 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.bundle.store import Store
-from transfer.cli.carry import Access
-from transfer.cli.main import printable
+from transfer.cli.exits import printable
+from transfer.cli.options import Output, SshOptions, StoreOptions
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json, several
-from transfer.cli.wiring import Behind
-from transfer.errors import MissingPart, UsageError
+from transfer.cli.ship import way_to
+from transfer.errors import Damaged, MissingPart, UsageError
 from transfer.events import silent
-from transfer.flows import check as checking
-from transfer.flows import repair, stores
-from transfer.flows.gather import one_bundle
-from transfer.flows.reach import Reach
+from transfer.flows import repair
+from transfer.flows import site as site_flow
+from transfer.flows import verify as checking
+from transfer.flows.reassemble import one_bundle
+from transfer.flows.remote import Reach
+from transfer.model import SITE
 from transfer.ship.address import Address, parse_address
+from transfer.store.store import Store
 from transfer.streams import publish, read_small
 from transfer.work import keep_memory
 
 
-def answer(file: Path, output: Path, behind: Behind, patterns: list[str], json: bool, quiet: bool) -> None:
+def answer(file: Path, folder: Path, store: StoreOptions, patterns: Sequence[str], output: Output) -> None:
     """Write the files a request names."""
     if patterns:
         raise UsageError("--answer takes no images: the request says what is wanted")
-    done = repair.answer(repair.parse_request(read_small(file), str(file)), output, behind.shelf(behind.choice()))
-    if json:
+    done = repair.answer(repair.parse_request(read_small(file), str(file)), folder, store.shelf(store.choice()))
+    if output.json:
         print_json(
             {
-                "bundle": str(output),
+                "bundle": str(folder),
                 "digest": str(done.digest),
                 "files": done.files,
                 "frames": done.frames,
                 "bytes_packed": done.size,
             }
         )
-    elif not quiet:
-        place = printable(str(output))
+    elif not output.quiet:
+        place = printable(str(folder))
         what = f"{several(done.files, 'file')} and {several(done.frames, 'frame')} of bundle {done.digest.short}, {amount(done.size)}"
         print(f"{place}: {what}")
         print(f"  -> carry it there, then: transfer import DAMAGED --repair {place}; or cp -r {place}/. DAMAGED/")
 
 
 def verify(
-    place: str,
-    access: Access,
-    deep: bool,
-    against: str,
-    request: Path | None,
-    behind: Behind,
-    jobs: int | None,
-    json: bool,
-    quiet: bool,
+    place: str, ssh: SshOptions, store: StoreOptions, output: Output, *, deep: bool, against: str, request: Path | None
 ) -> None:
     """Run the check flow; exit 13 for damage, 14 for missing files or missing prerequisites."""
     keep_memory()
-    observer = Progress(quiet=quiet or json)
+    observer = Progress(quiet=output.quiet or output.json)
     address = parse_address(place)
     if address:
         if deep or against or request:
             raise UsageError(
                 "on another host only whole files are looked at", hint="leave out --deep, --against, --request"
             )
-        _verify_there(address, access, observer, json, quiet)
+        _verify_there(address, ssh, observer, output)
         return
     bundle = one_bundle([Path(place)])[0]
-    shelf = behind.shelf(behind.choice())
+    shelf = store.shelf(store.choice())
     try:
-        if _say_answer(bundle, json, quiet):
+        if _say_answer(bundle, output):
             return
         repair.mend_here(bundle, observer)
         if request:
             # written first: a bundle whose header is damaged cannot even be opened, and every answer brings that
             publish(request, repair.request_of(bundle).encode())
-        done = checking.check(bundle, deep=deep, jobs=jobs, observer=observer, library=shelf)
+        done = checking.check(bundle, deep=deep, jobs=output.jobs, observer=observer, library=shelf)
     finally:
         observer.close()
     if request:
         publish(request, repair.request_for(done).encode())
-    compared = _against(bundle, against, behind, shelf) if against and done.sound else None
+    compared = _against(bundle, against, store, shelf) if against and done.sound else None
     wrong = (*done.damage, *done.missing)
-    if json:
+    if output.json:
         print_json(_checked_as_json(bundle, done, compared))
     else:
-        _say_checked(bundle, done, quiet)
-        if compared and not compared.missing and not quiet:
+        _say_checked(bundle, done, output.quiet)
+        if compared and not compared.missing and not output.quiet:
             print(f"all {several(compared.needed, 'chunk')} it builds on are in {printable(against)}")
     if wrong:
-        if not json and request:
+        if not output.json and request:
             print(
                 f"  -> carry {printable(str(request))} to the sender: transfer export --answer FILE -o small.bundle",
                 file=sys.stderr,
             )
-        elif not json:
+        elif not output.json:
             print("  -> copy the named files from the bundle again, then verify again", file=sys.stderr)
-        sys.exit(13 if done.damage else 14)
+        raise typer.Exit(Damaged.exit_code if done.damage else MissingPart.exit_code)
     if compared and compared.missing:
         raise MissingPart(
             f"{against} lacks {compared.missing} of the {several(compared.needed, 'chunk')} it builds on; {compared.words}",
@@ -108,7 +104,7 @@ def verify(
         )
 
 
-def _say_answer(folder: Path, json: bool, quiet: bool) -> bool:
+def _say_answer(folder: Path, output: Output) -> bool:
     """Whether the folder is an answer to a request, and no bundle; if so what it holds is said."""
     found = repair.given(folder) if (folder / repair.ANSWER).is_file() else None
     if found is None:
@@ -117,9 +113,9 @@ def _say_answer(folder: Path, json: bool, quiet: bool) -> bool:
         if not repair.is_answer(opened, found):
             return False
     files, frames = len(found.blobs), sum(map(len, found.frames.values()))
-    if json:
+    if output.json:
         print_json({"bundle": str(folder), "answer_for": str(found.bundle), "files": files, "frames": frames})
-    elif not quiet:
+    elif not output.quiet:
         print(
             f"{printable(str(folder))}: an answer to a request, with {several(files, 'file')} and {several(frames, 'frame')} of bundle {found.bundle.short}"
         )
@@ -168,17 +164,17 @@ def _say_wrong(wrong: Sequence[checking.Damage]) -> None:
         print(printable(f"{each.file}{frame}: {each.why}{who}"))
 
 
-def _verify_there(address: Address, access: Access, observer: Progress, json: bool, quiet: bool) -> None:
+def _verify_there(address: Address, ssh: SshOptions, observer: Progress, output: Output) -> None:
     """A bundle on another host."""
-    from transfer.flows import afar
+    from transfer.flows import verify_remote
 
-    folder, name = afar.bundle_at(address)
+    folder, name = verify_remote.bundle_at(address)
     try:
-        done = afar.check(Reach(access.way(folder), observer), name, observer)
+        done = verify_remote.check(Reach(way_to(folder, ssh), observer), name, observer)
     finally:
         observer.close()
     wrong = (*done.damage, *done.missing)
-    if json:
+    if output.json:
         print_json(
             {
                 "bundle": done.where,
@@ -193,21 +189,23 @@ def _verify_there(address: Address, access: Access, observer: Progress, json: bo
         )
     else:
         _say_wrong(wrong)
-        if not wrong and not quiet:
+        if not wrong and not output.quiet:
             where = printable(done.where)
             print(
                 f"{where}: sound, {several(done.files, 'file')}, {amount(done.bytes_checked)} checked, {done.seconds:.1f} s ({done.by})"
             )
     if wrong:
-        if not json:
+        if not output.json:
             print("  -> ship the bundle again: what is sound there stays, the rest is sent", file=sys.stderr)
-        sys.exit(13 if done.damage else 14)
+        raise typer.Exit(Damaged.exit_code if done.damage else MissingPart.exit_code)
 
 
-def _against(bundle: Path, place: str, behind: Behind, shelf: Shelf) -> repair.Against:
-    if place.startswith(stores.SITE):
+def _against(bundle: Path, place: str, options: StoreOptions, shelf: Shelf) -> repair.Against:
+    if place.startswith(SITE):
         with Bundle(bundle, library=shelf) as opened:
-            return repair.against(opened, stores.bases([place], shelf, stores.need_store(behind.choice()), silent))
+            return repair.against(
+                opened, site_flow.bases([place], shelf, site_flow.need_store(options.choice()), silent)
+            )
     if not (Path(place) / "bundles").is_dir():
         raise UsageError(f"{place!r} is no store", hint="name a store's folder, or site:NAME")
     store = Store(Path(place))

@@ -17,10 +17,10 @@ from transfer.cli.render import amount, several
 from transfer.engines.ocilayout import LayoutSink, LayoutSource, name_annotations
 from transfer.errors import Damaged, UsageError
 from transfer.events import silent
-from transfer.flows.check import check
 from transfer.flows.export import export
-from transfer.flows.load import BundleContent, load
+from transfer.flows.load_images import BundleContent, load
 from transfer.flows.select import select
+from transfer.flows.verify import check
 from transfer.model import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from transfer.streams import canonical_json
 from transfer.tarfmt import make_header, padding

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from transfer.bundle.store import Store
 from transfer.errors import CutOff, Nonsense, NotFound, TransferError, UsageError
 from transfer.model import Digest
+from transfer.store.store import Store
 from transfer.streams import copy_verified
 
 EVENTS = "TRANSFER_EVENTS"

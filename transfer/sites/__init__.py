@@ -1,0 +1,1 @@
+"""What far sides say back, and what is known of them."""

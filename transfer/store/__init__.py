@@ -1,0 +1,1 @@
+"""A site's growing collection of bundles: what later deltas build on."""
