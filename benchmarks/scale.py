@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.run import RESULTS
 from transfer.bundle import header as head
 from transfer.bundle.catalog import frame_record, recipe_records
+from transfer.bundle.ranges import Ranges
 from transfer.chunks.frame import FrameHeader, encode_frame
 from transfer.chunks.name import Kind
 from transfer.chunks.pack import PACK_HEADER, Placed
@@ -48,7 +49,7 @@ def add_bundle(store: Store, number: int) -> Digest:
     pack = head.Blob(sha256(b"%d" % number), offset, CHUNKS // FRAME, 20_000 * CHUNKS)
     listed = head.Blob(sha256(catalog), len(catalog), 1, sum(map(len, records)))
     image = Image((f"scale/image{number}:1",), layers[0], None, (), tuple(layers), (), ())
-    header = head.Header(0, "scale", 3, (image,), (head.Ranges(),), (listed,), (pack,), {"packed_bytes": 0})
+    header = head.Header(0, "scale", 3, (image,), (Ranges(),), (listed,), (pack,), {"packed_bytes": 0})
     config = _put(store, header.encode(), head.CONFIG_TYPE)
     manifest = _put(store, header.manifest(config), "application/vnd.oci.image.manifest.v1+json")
     _put(store, catalog, "")

@@ -17,6 +17,7 @@ from tests.support.zoo import layer, noise, zoo
 from transfer.bundle import header as head
 from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
 from transfer.bundle.journal import Journal, New, Seen, _encode
+from transfer.bundle.ranges import Ranges
 from transfer.chunks.frame import encode_frame, get_varints, parse_frame_header, put_varints
 from transfer.chunks.name import Kind, chunk_id
 from transfer.engines.base import diff_ids, walk
@@ -310,14 +311,14 @@ def test_references(text: str) -> None:
 
 @given(st.lists(st.integers(0, 300), max_size=60))
 def test_frame_lists_come_back(numbers: list[int]) -> None:
-    written = head.Ranges.of(numbers)
-    assert tuple(head.Ranges.parse(str(written), "here")) == tuple(sorted(set(numbers)))
-    assert len(written) == len(set(numbers)) and head.Ranges.parse(str(written), "here") == written
+    written = Ranges.of(numbers)
+    assert tuple(Ranges.parse(str(written), "here")) == tuple(sorted(set(numbers)))
+    assert len(written) == len(set(numbers)) and Ranges.parse(str(written), "here") == written
 
 
 @given(st.text(alphabet="0123456789-,", max_size=30))
 def test_frame_lists(text: str) -> None:
-    tolerant(lambda: head.Ranges.parse(text, "here"))
+    tolerant(lambda: Ranges.parse(text, "here"))
 
 
 @given(spoil=st.integers(0, 10_000), put=st.binary(min_size=1, max_size=5))

@@ -12,7 +12,8 @@ from tests.support.run import run
 from tests.support.specimens import Patient
 from tests.support.zoo import Layout, layer
 from transfer.bundle.catalog import document_record, frame_record, recipe_records
-from transfer.bundle.header import CONFIG_TYPE, OCI_LAYOUT, Blob, Header, Ranges, encode_index, parse_header
+from transfer.bundle.header import CONFIG_TYPE, OCI_LAYOUT, Blob, Header, encode_index, parse_header
+from transfer.bundle.ranges import Ranges
 from transfer.chunks.frame import encode_frame, put_varints
 from transfer.chunks.name import Kind, chunk_id
 from transfer.chunks.pack import PACK_HEADER, PackFile

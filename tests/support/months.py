@@ -9,8 +9,7 @@ from pathlib import Path
 
 from tests.support.zoo import Layout, layer, noise
 from transfer.bundle.assembly import Assembly
-from transfer.bundle.library import Library
-from transfer.bundle.reader import Bundle
+from transfer.bundle.reader import Bundle, Library
 from transfer.bundle.rebuild import Rebuilding
 from transfer.streams import blocks
 from transfer.work import Pool

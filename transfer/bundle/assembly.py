@@ -12,8 +12,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
 from transfer.bundle.catalog import chunk_names
-from transfer.bundle.library import Library, describe, import_first
-from transfer.bundle.reader import Bundle
+from transfer.bundle.prerequisites import describe, import_first
+from transfer.bundle.reader import Bundle, Library
 from transfer.chunks.frame import FRAME_RAW_MAX
 from transfer.chunks.name import ID_SIZE, split_names
 from transfer.errors import Damaged, FormatError, MissingPart
@@ -171,7 +171,7 @@ def assemble(bundle: Bundle, digests: Iterable[Digest], library: Library) -> Ass
     catalog = bundle.catalog()
     absent = complete(out, {name for digest in digests for name in chunk_names(catalog.recipe(digest))}, library)
     if absent:
-        builds_on = [Digest.parse(each) for each in bundle.header.prerequisites["bundles"]]
+        builds_on = bundle.header.prerequisites.bundles
         gone = [each for each in builds_on if library.bundle(each) is None]
         raise MissingPart(
             f"{bundle.folder}: {len(absent)} chunks of other bundles are not here; {supplied_by(bundle, gone or builds_on)}",
@@ -182,7 +182,7 @@ def assemble(bundle: Bundle, digests: Iterable[Digest], library: Library) -> Ass
 
 def supplied_by(bundle: Bundle, absent: Sequence[Digest]) -> str:
     """Who would supply what a delta lacks, in words."""
-    about = bundle.header.prerequisites.get("about", {})
+    about = bundle.header.prerequisites.words
     return f"{describe(absent, about)} would supply them" if absent else "no bundle is named that would supply them"
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import re
-from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from transfer.chunks.pack import BLOB_MAX
+from transfer.bundle.members import list_in, number_in, object_in, strings_in
+from transfer.bundle.prerequisites import NONE, Prerequisites
+from transfer.bundle.ranges import Ranges
+from transfer.chunks.pack import BLOB_MAX, FRAMES_MAX
 from transfer.errors import FormatError, Unsupported
 from transfer.model import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Image, Platform, blob_path
 from transfer.streams import canonical_json, parse_object
@@ -22,8 +22,6 @@ CONFIG_TYPE = "application/vnd.transfer.bundle.config.v1+json"
 CATALOG_TYPE = "application/vnd.transfer.catalog.v1"
 PACK_TYPE = "application/vnd.transfer.pack.v1"
 HEADER_MAX = 64 << 20
-FRAMES_MAX = 1 << 22
-"""Frames in all packs of a bundle (FORMAT.md, section 9)."""
 USERS_MAX = 4_000_000
 """Pairs of an image and a stretch of frames that are compared for one answer."""
 BLOBS_MAX = 4096
@@ -62,90 +60,6 @@ class Blob:
         return {"digest": str(self.digest), "size": self.size, "frames": self.frames, "raw_size": self.raw_size}
 
 
-class Ranges:
-    """Rising numbers, kept as stretches: what it costs goes with how they are written (`0-3,7,9-12`), not with how many they are."""
-
-    __slots__ = ("_firsts", "_lasts")
-
-    def __init__(self, pairs: Iterable[tuple[int, int]] = ()) -> None:
-        """`pairs`: first and last number of each stretch, rising and apart."""
-        self._firsts, self._lasts = array("I"), array("I")
-        for first, last in pairs:
-            self._firsts.append(first)
-            self._lasts.append(last)
-
-    @staticmethod
-    def of(numbers: Iterable[int]) -> Ranges:
-        """From single numbers, in any order."""
-        out: list[list[int]] = []
-        for number in sorted(set(numbers)):
-            if out and number == out[-1][1] + 1:
-                out[-1][1] = number
-            else:
-                out.append([number, number])
-        return Ranges((first, last) for first, last in out)
-
-    @staticmethod
-    def parse(text: object, where: str, limit: int = FRAMES_MAX) -> Ranges:
-        """What `str` wrote; FormatError if it is malformed, not rising, or names a number that is not below `limit`."""
-        if not isinstance(text, str):
-            raise FormatError(f"{where}: a list of frames is a string")
-        out, before = Ranges(), -1
-        for part in _parts(text):
-            found = _RANGE.fullmatch(part)
-            low = int(found[1]) if found else -1
-            high = int(found[2] or found[1]) if found else -1
-            if not before < low <= high < limit:
-                raise FormatError(f"{where}: malformed frame list {part!r:.40}")
-            out._firsts.append(low)
-            out._lasts.append(high)
-            before = high
-        return out
-
-    def __str__(self) -> str:
-        return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in self.pairs())
-
-    def pairs(self) -> Iterator[tuple[int, int]]:
-        """First and last of each stretch."""
-        return zip(self._firsts, self._lasts, strict=True)
-
-    def __iter__(self) -> Iterator[int]:
-        for first, last in self.pairs():
-            yield from range(first, last + 1)
-
-    def __len__(self) -> int:
-        return sum(self._lasts) - sum(self._firsts) + len(self._firsts)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Ranges) and (self._firsts, self._lasts) == (other._firsts, other._lasts)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
-
-    @property
-    def end(self) -> int:
-        """One more than the last number; 0 for none."""
-        return self._lasts[-1] + 1 if self._lasts else 0
-
-    def meets(self, span: range) -> bool:
-        """Whether any number of `span` (a range of step 1) is among these."""
-        at = bisect_right(self._firsts, span.stop - 1) - 1
-        return len(span) > 0 and at >= 0 and self._lasts[at] >= span.start
-
-
-_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
-
-
-def _parts(text: str) -> Iterator[str]:
-    """The text between commas, one at a time: a list of them would be many times as large."""
-    at = 0
-    while text and at <= len(text):
-        end = text.find(",", at)
-        end = len(text) if end < 0 else end
-        yield text[at:end]
-        at = end + 1
-
-
 @dataclass(frozen=True)
 class Header:
     """What a bundle says of itself. `needs` gives, image by image, the frames its layers are made of."""
@@ -158,7 +72,7 @@ class Header:
     catalog: tuple[Blob, ...]
     packs: tuple[Blob, ...]
     totals: dict[str, int]
-    prerequisites: dict[str, Any] = field(default_factory=lambda: no_prerequisites())
+    prerequisites: Prerequisites = NONE
     features: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
@@ -174,7 +88,7 @@ class Header:
                 "catalog": [blob.as_json() for blob in self.catalog],
                 "packs": [blob.as_json() for blob in self.packs],
                 "totals": self.totals,
-                "prerequisites": self.prerequisites,
+                "prerequisites": self.prerequisites.as_json(),
             }
         )
 
@@ -274,15 +188,15 @@ def parse_header(data: bytes, where: str) -> Header:
             f"{where}: format {value.get('format')!r:.40} version {value.get('version')!r:.40}; this program reads {FORMAT} {VERSION}",
             hint="use the version of transfer that made it, or a newer one",
         )
-    features = _strings(value, "features", where)
+    features = strings_in(value, "features", where)
     unknown = sorted(set(features) - KNOWN_FEATURES)
     if unknown:
         raise Unsupported(
             f"{where}: the bundle needs the feature {', '.join(unknown)!r:.100}, which this version does not know",
             hint="use a newer version of transfer",
         )
-    images = _list(value, "images", where)
-    packs = tuple(_parse_blob(each, where) for each in _list(value, "packs", where))
+    images = list_in(value, "images", where)
+    packs = tuple(_parse_blob(each, where) for each in list_in(value, "packs", where))
     roots = [
         each["root"].get("digest") for each in images if isinstance(each, dict) and isinstance(each.get("root"), dict)
     ]
@@ -292,39 +206,17 @@ def parse_header(data: bytes, where: str) -> Header:
     if frames > FRAMES_MAX or len({each.digest for each in packs}) < len(packs):
         raise FormatError(f"{where}: {frames} frames in all packs (limit {FRAMES_MAX}), or a pack that is listed twice")
     return Header(
-        _number(value, "created", where),
+        number_in(value, "created", where),
         str(value.get("tool", ""))[:100],
-        _number(value, "level", where),
+        number_in(value, "level", where),
         tuple(_parse_image(each, where) for each in images),
         tuple(Ranges.parse(each.get("frames"), where) for each in images),
-        tuple(_parse_blob(each, where) for each in _list(value, "catalog", where)),
+        tuple(_parse_blob(each, where) for each in list_in(value, "catalog", where)),
         packs,
-        {key: _number(value["totals"], key, where) for key in _object(value, "totals", where)},
-        _prerequisites(_object(value, "prerequisites", where), where),
+        {key: number_in(value["totals"], key, where) for key in object_in(value, "totals", where)},
+        Prerequisites.parse(object_in(value, "prerequisites", where), where),
         tuple(features),
     )
-
-
-def _prerequisites(value: dict[str, Any], where: str) -> dict[str, Any]:
-    bundles = [str(Digest.parse(each, where)) for each in _list(value, "bundles", where)]
-    about = _object({"about": {}, **value}, "about", where)
-    if not all(isinstance(text, str) and text.isprintable() and len(text) <= 1000 for text in about.values()):
-        raise FormatError(f"{where}: prerequisites in words that are none")
-    out = {
-        "chunks": _number(value, "chunks", where),
-        "bytes": _number({"bytes": 0, **value}, "bytes", where),
-        "bundles": bundles,
-    }
-    if about:
-        out["about"] = about
-    if "layers" in value:
-        out["layers"] = [str(Digest.parse(each, where)) for each in _list(value, "layers", where)]
-    return out
-
-
-def no_prerequisites() -> dict[str, Any]:
-    """What a bundle needs that is complete in itself."""
-    return {"chunks": 0, "bytes": 0, "bundles": []}
 
 
 def in_words(header: Header) -> str:
@@ -351,23 +243,23 @@ def _image_json(image: Image, needs: Ranges) -> dict[str, Any]:
 def _parse_image(value: object, where: str) -> Image:
     if not isinstance(value, dict):
         raise FormatError(f"{where}: an image is an object")
-    names = _strings(value, "names", where)
+    names = strings_in(value, "names", where)
     if any(len(name) > 1000 or not name.isprintable() or not name.strip() for name in names):
         raise FormatError(f"{where}: an image name with characters that do not belong there")
     config = value.get("config_digest")
-    if len(_list(value, "documents", where)) + len(_list(value, "layers", where)) > BLOBS_MAX:
+    if len(list_in(value, "documents", where)) + len(list_in(value, "layers", where)) > BLOBS_MAX:
         raise FormatError(f"{where}: an image with more than {BLOBS_MAX} documents and layers")
-    platforms = [each.split("/") for each in _strings(value, "platforms", where)]
+    platforms = [each.split("/") for each in strings_in(value, "platforms", where)]
     if any(not 2 <= len(each) <= 3 for each in platforms):
         raise FormatError(f"{where}: malformed platform")
     return Image(
         tuple(names),
         Descriptor.parse(value.get("root"), where),
         None if config is None else Digest.parse(config, where),
-        tuple(Digest.parse(each, where) for each in _list(value, "documents", where)),
-        tuple(Descriptor.parse(each, where) for each in _list(value, "layers", where)),
+        tuple(Digest.parse(each, where) for each in list_in(value, "documents", where)),
+        tuple(Descriptor.parse(each, where) for each in list_in(value, "layers", where)),
         tuple(Platform(*each) for each in platforms),
-        tuple(Digest.parse(each, where) for each in _list(value, "absent", where)),
+        tuple(Digest.parse(each, where) for each in list_in(value, "absent", where)),
     )
 
 
@@ -375,35 +267,7 @@ def _parse_blob(value: object, where: str) -> Blob:
     if not isinstance(value, dict):
         raise FormatError(f"{where}: a pack's entry is an object")
     digest = own_digest(Digest.parse(value.get("digest"), where), where)
-    size = _number(value, "size", where)
+    size = number_in(value, "size", where)
     if size > BLOB_MAX:
         raise FormatError(f"{where}: {digest} has {size} bytes; no file of a bundle has more than {BLOB_MAX}")
-    return Blob(digest, size, *(_number(value, key, where) for key in ("frames", "raw_size")))
-
-
-def _list(value: dict[str, Any], key: str, where: str) -> list[Any]:
-    found = value.get(key)
-    if not isinstance(found, list):
-        raise FormatError(f"{where}: {key} is not a list")
-    return found
-
-
-def _object(value: dict[str, Any], key: str, where: str) -> dict[str, Any]:
-    found = value.get(key)
-    if not isinstance(found, dict):
-        raise FormatError(f"{where}: {key} is not an object")
-    return found
-
-
-def _strings(value: dict[str, Any], key: str, where: str) -> list[str]:
-    found = _list(value, key, where)
-    if not all(isinstance(each, str) for each in found):
-        raise FormatError(f"{where}: {key} are strings")
-    return found
-
-
-def _number(value: dict[str, Any], key: str, where: str) -> int:
-    found = value.get(key)
-    if type(found) is not int or not 0 <= found < 1 << 60:
-        raise FormatError(f"{where}: {key} is not a number in range")
-    return found
+    return Blob(digest, size, *(number_in(value, key, where) for key in ("frames", "raw_size")))

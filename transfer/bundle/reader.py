@@ -6,14 +6,14 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from transfer.bundle import header as head
 from transfer.bundle.catalog import Catalog, CatalogReader, chunk_names
-from transfer.bundle.library import EMPTY, STEPS_MAX, Library, find_records
 from transfer.bundle.packs import OPEN
+from transfer.bundle.records import STEPS_MAX, find_records
 from transfer.chunks.frame import FRAME_RAW_MAX, decode_frame
 from transfer.chunks.name import chunk_id
 from transfer.chunks.pack import BLOB_MAX, PACK_HEADER, pack_version, read_frame_header, read_packed, sound
@@ -27,6 +27,38 @@ GROWTH_FREE, GROWTH_RATIO, GROWTH_ABSENT = 4 << 30, 1000, 64 << 20
 CATALOG_MEMORY, CATALOG_GROWTH = 128 << 20, 16
 """What the catalogs of a bundle may cost in memory: so many bytes, and so many more for each byte of their files."""
 _OWNERS = itertools.count()
+
+
+class Library(Protocol):
+    """Some bundles at hand."""
+
+    def bundle(self, digest: Digest) -> Bundle | None:
+        """The bundle with this digest, if it is here."""
+        ...
+
+    def bundles(self) -> Iterator[Bundle]:
+        """All of them."""
+        ...
+
+    def locate(self, names: Iterable[bytes]) -> dict[bytes, Bundle]:
+        """Which bundle carries each of these chunks; names that none carries are left out."""
+        ...
+
+
+class NoLibrary:
+    """Nothing is at hand."""
+
+    def bundle(self, digest: Digest) -> Bundle | None:
+        return None
+
+    def bundles(self) -> Iterator[Bundle]:
+        return iter(())
+
+    def locate(self, names: Iterable[bytes]) -> dict[bytes, Bundle]:
+        return {}
+
+
+EMPTY = NoLibrary()
 
 
 class Bundle:
@@ -94,7 +126,7 @@ class Bundle:
     @property
     def is_delta(self) -> bool:
         """Whether it needs others to be read."""
-        return bool(self.header.prerequisites["chunks"] or self.header.prerequisites["bundles"])
+        return bool(self.header.prerequisites)
 
     @property
     def is_patched(self) -> bool:
@@ -163,8 +195,8 @@ class Bundle:
     def _record_prefix(self, names: Sequence[bytes], where: str) -> bytes:
         if not names:
             return b""
-        likely = [Digest.parse(each) for each in self.header.prerequisites["bundles"]]
-        about = self.header.prerequisites.get("about", {})
+        likely = self.header.prerequisites.bundles
+        about = self.header.prerequisites.words
         found, suppliers = find_records(self.library, names, likely, about, str(self.folder))
         self.record_suppliers |= suppliers
         if sum(len(found[name]) for name in names) > FRAME_RAW_MAX:

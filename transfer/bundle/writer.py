@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from transfer.bundle import header as head
 from transfer.bundle.catalog import CATALOG_FRAME_RAW, chunk_names, document_record, frame_record, recipe_records
 from transfer.bundle.delta import ABSENT, Base
 from transfer.bundle.journal import Journal, New, Seen
+from transfer.bundle.prerequisites import NONE, Prerequisites
+from transfer.bundle.ranges import Ranges
 from transfer.chunks.bucket import Buckets, Gathered
 from transfer.chunks.folder import FolderChunks
 from transfer.chunks.frame import FrameHeader, encode_frame, offsets
@@ -357,7 +359,7 @@ class BundleWriter:
         }
         needs = self._needs(images)
         prerequisites = self._prerequisites(wanted)
-        patched = bool(prerequisites["chunks"]) or self._patched or any(p.header.prefix for _, p, _ in self._frames)
+        patched = bool(prerequisites.chunks) or self._patched or any(p.header.prefix for _, p, _ in self._frames)
         features = (head.PATCH,) if patched else ()
         header = head.Header(created, tool, self._level, images, needs, catalog, packs, whole, prerequisites, features)
         config = self._put(header.encode(), head.CONFIG_TYPE)
@@ -388,11 +390,11 @@ class BundleWriter:
             publish(self._blobs / digest.hex, data)
         return Descriptor(media_type, digest, len(data))
 
-    def _prerequisites(self, wanted: set[Digest]) -> dict[str, Any]:
+    def _prerequisites(self, wanted: set[Digest]) -> Prerequisites:
         """What the bundle needs and does not carry, and which bundles carry it."""
         base = self._base
         if base is None:
-            return head.no_prerequisites()
+            return NONE
         used = {
             name for digest, recipe in self._recipes.items() if digest in wanted for name in chunk_names(recipe)
         } | {name for _, placed, _ in self._frames for name in placed.header.prefix}
@@ -400,15 +402,15 @@ class BundleWriter:
         numbers = [base.find(name) for name in lacking]
         bundles = set(base.carriers(numbers)) | (set(base.digests) if self._patched or ABSENT in numbers else set())
         layers = base.layers_with(lacking) | {like for digest in wanted if (like := self._like.get(digest))}
-        return {
-            "chunks": len(lacking),
-            "bytes": sum(base.size_of(number) for number in numbers if number >= 0),
-            "bundles": sorted(map(str, bundles)),
-            "about": {str(d): text for d, text in base.about().items() if d in bundles},
-            "layers": sorted(map(str, layers)),
-        }
+        return Prerequisites(
+            len(lacking),
+            sum(base.size_of(number) for number in numbers if number >= 0),
+            tuple(sorted(bundles)),
+            {digest: text for digest, text in base.about().items() if digest in bundles},
+            tuple(sorted(layers)),
+        )
 
-    def _needs(self, images: tuple[Image, ...]) -> tuple[head.Ranges, ...]:
+    def _needs(self, images: tuple[Image, ...]) -> tuple[Ranges, ...]:
         frame_of = {
             names[i : i + 32]: n for n, (_, _, names) in enumerate(self._frames) for i in range(0, len(names), 32)
         }
@@ -418,9 +420,7 @@ class BundleWriter:
             )
             for digest in {layer.digest for image in images for layer in image.layers}
         }
-        return tuple(
-            head.Ranges.of(set().union(*(by_layer[layer.digest] for layer in image.layers))) for image in images
-        )
+        return tuple(Ranges.of(set().union(*(by_layer[layer.digest] for layer in image.layers))) for image in images)
 
     def _with_prefixes(self, frames: set[int], frame_of: dict[bytes, int]) -> set[int]:
         """The frames, and those of this bundle they are patched against: these are plain."""

@@ -23,6 +23,8 @@ PACK_HEADER = b"\x89TPK\r\n\x1a\n" + (1).to_bytes(2, "little") + bytes(6)
 """Magic, version 1, no flags. The odd bytes show a file that went through a text-mode copy."""
 PACK_SIZE = 64 << 20
 """A pack takes no further frame that would make it larger than this (bytes)."""
+FRAMES_MAX = 1 << 22
+"""Frames in all packs of a bundle (FORMAT.md, section 9)."""
 BLOB_MAX = 256 << 20
 
 

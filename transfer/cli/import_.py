@@ -227,7 +227,7 @@ def _stage(opened: Bundle, choice: site_flow.StoreChoice, observer: Observer, ou
     adopted, failed = importing.stage(opened, choice, observer)
     if failed or adopted is None:
         raise failed or UsageError("there is no store to keep it in", hint="name one with --store DIR")
-    waits = [str(each) for each in opened.header.prerequisites["bundles"]]
+    waits = [str(each) for each in opened.header.prerequisites.bundles]
     if output.json:
         print_json({"staged": str(opened.manifest.digest), "waits_for": waits})
     elif not output.quiet:

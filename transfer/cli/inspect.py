@@ -35,7 +35,7 @@ def inspect(bundle: Path, json: bool) -> None:
             "images": rows,
             "packs": len(header.packs),
             "totals": header.totals,
-            "prerequisites": header.prerequisites,
+            "prerequisites": header.prerequisites.as_json(),
             "signature": signature,
         }
     if json:
@@ -55,11 +55,10 @@ def inspect(bundle: Path, json: bool) -> None:
         f"  {amount(totals.get('layer_bytes', 0))} of layers in {amount(totals.get('packed_bytes', 0))}"
         f" ({saved:.0f} % less), {several(len(header.packs), 'pack')}, {several(totals.get('chunks', 0), 'chunk')}"
     )
-    missing = header.prerequisites.get("chunks", 0)
+    missing = header.prerequisites.chunks
     if not missing:
         print("  complete in itself")
         return
-    print(f"  builds on {several(missing, 'chunk')} ({amount(header.prerequisites['bytes'])}) of")
-    about = header.prerequisites.get("about", {})
-    for text in header.prerequisites["bundles"]:
-        print(printable(f"    bundle {text[7:19]}  {about.get(text, '')}").rstrip())
+    print(f"  builds on {several(missing, 'chunk')} ({amount(header.prerequisites.bytes)}) of")
+    for each in header.prerequisites.bundles:
+        print(printable(f"    bundle {each.short}  {header.prerequisites.words.get(each, '')}").rstrip())

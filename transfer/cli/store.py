@@ -35,7 +35,7 @@ def rows_of(store: Store) -> list[dict[str, Any]]:
                 "packs_all": len(header.packs) if header else 0,
                 "bytes": sum(blob.size for blob in blobs),
                 "images": [list(image.names) for image in header.images] if header else [],
-                "builds_on": header.prerequisites["bundles"] if header else [],
+                "builds_on": [str(each) for each in header.prerequisites.bundles] if header else [],
                 "confirmed": confirmed.get(entry.digest, []),
             }
         )

@@ -15,8 +15,8 @@ from pathlib import Path
 from transfer import __version__
 from transfer.bundle.catalog import OPAQUE, PLAIN
 from transfer.bundle.delta import Base
-from transfer.bundle.library import EMPTY, Shelf
-from transfer.bundle.reader import Bundle
+from transfer.bundle.library import Shelf
+from transfer.bundle.reader import EMPTY, Bundle
 from transfer.bundle.writer import BundleWriter, Sealed, clean_up
 from transfer.chunks.cut import Cutter
 from transfer.chunks.layer import raw, split
@@ -128,7 +128,7 @@ def export(
         time.monotonic() - started,
         False,
         writer.image_bytes(sealed.header),
-        sealed.header.prerequisites["chunks"],
+        sealed.header.prerequisites.chunks,
         sealed.size,
         tuple(run.failed),
     )
@@ -357,9 +357,9 @@ def _already(found: Sequence[Found], folder: Path, level: int, base: Sequence[Bu
     with Bundle(folder) as bundle:
         header = bundle.header
         have = {(frozenset(i.names), d) for i in header.images for d in (i.root.digest, i.config_digest)}
-        builds_on = set(header.prerequisites["bundles"])
-        allowed = {str(each.manifest.digest) for each in base} | {
-            digest for each in base for digest in each.header.prerequisites["bundles"]
+        builds_on = set(header.prerequisites.bundles)
+        allowed = {each.manifest.digest for each in base} | {
+            digest for each in base for digest in each.header.prerequisites.bundles
         }
         same = header.level == level and builds_on <= allowed
         lacking = [each for each in found if (frozenset(each.names), each.id) not in have]

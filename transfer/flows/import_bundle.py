@@ -95,7 +95,7 @@ def land(
         def help_out() -> bool:
             from transfer.flows.rechunk import recut
 
-            layers = [Digest.parse(text) for text in bundle.header.prerequisites.get("layers", ())]
+            layers = bundle.header.prerequisites.layers or ()
             source = _source_of(target.to) if layers else None
             if source is None:
                 return False
@@ -244,8 +244,7 @@ def _staged(store: Store) -> Iterator[Bundle]:
         named: dict[Digest, set[Digest]] = {}
         for digest in waiting:
             bundle = store.bundle(digest)
-            texts = bundle.header.prerequisites["bundles"] if bundle else []
-            named[digest] = {Digest.parse(text) for text in texts} & set(waiting) - {digest}
+            named[digest] = set(bundle.header.prerequisites.bundles if bundle else ()) & set(waiting) - {digest}
         first = next((digest for digest in waiting if not named[digest]), waiting[0])
         waiting.remove(first)
         bundle = store.bundle(first)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from transfer.bundle.assembly import supplied_by
 from transfer.bundle.delta import Base, outside_names
-from transfer.bundle.header import OCI_LAYOUT, Blob, Ranges, parse_index
+from transfer.bundle.header import OCI_LAYOUT, Blob, parse_index
 from transfer.bundle.library import Shelf
+from transfer.bundle.ranges import Ranges
 from transfer.bundle.reader import Bundle, file_fault
 from transfer.bundle.writer import README_NAME, companions
 from transfer.chunks.pack import PACK_HEADER, read_frame_header, read_packed, sound
@@ -353,6 +354,6 @@ def against(bundle: Bundle, place: Store | Sequence[Bundle]) -> Against:
         there = {name for name in needed if base and name in base}
         have = {each.manifest.digest for each in place}
     missing = needed - there
-    named = [Digest.parse(text) for text in bundle.header.prerequisites["bundles"]]
+    named = bundle.header.prerequisites.bundles
     absent = tuple(digest for digest in named if digest not in have) if missing else ()
     return Against(len(needed), len(missing), absent, supplied_by(bundle, absent or named) if missing else "")

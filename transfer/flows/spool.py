@@ -66,8 +66,7 @@ def _in_order(found: Mapping[Path, Bundle | None]) -> list[Path]:
 
 def _named(bundle: Bundle | None) -> set[Digest]:
     """The bundles that a bundle says it builds on."""
-    texts = bundle.header.prerequisites["bundles"] if bundle else []
-    return {Digest.parse(text) for text in texts} - ({bundle.manifest.digest} if bundle else set())
+    return set(bundle.header.prerequisites.bundles) - {bundle.manifest.digest} if bundle else set()
 
 
 def has_come(folder: Path) -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer.bundle import header as head
-from transfer.bundle.library import EMPTY, Library
 from transfer.bundle.medium import DOCUMENT_MAX, MEDIUM, parse_media
-from transfer.bundle.reader import Bundle, file_fault
+from transfer.bundle.reader import EMPTY, Bundle, Library, file_fault
 from transfer.bundle.rebuild import Rebuilding
 from transfer.bundle.recovery import NAME as RECOVERY
 from transfer.bundle.recovery import Part

@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from transfer.bundle import header as head
-from transfer.bundle.library import one_search
 from transfer.bundle.reader import Bundle
+from transfer.bundle.records import one_search
 from transfer.errors import (
     Damaged,
     FormatError,

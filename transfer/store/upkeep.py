@@ -12,8 +12,8 @@ from pathlib import Path
 from transfer.bundle.assembly import Assembly, complete
 from transfer.bundle.delta import Base, outside_names
 from transfer.bundle.header import Blob
-from transfer.bundle.library import one_search
 from transfer.bundle.reader import Bundle, file_fault
+from transfer.bundle.records import one_search
 from transfer.bundle.writer import BundleWriter
 from transfer.chunks.name import Kind
 from transfer.errors import Damaged, MediumError, MissingPart, NotFound, TransferError, UsageError
@@ -135,7 +135,7 @@ def needed_by(store: Store, digest: Digest) -> set[Digest] | None:
         return _named_by(store, bundle) - {digest}
     needed = {each.manifest.digest for each in assembly.bundles} | bundle.record_suppliers
     if absent:
-        needed |= {Digest.parse(text) for text in bundle.header.prerequisites["bundles"]}
+        needed |= set(bundle.header.prerequisites.bundles)
     reach = sorted(needed)
     while reach:
         behind = store.bundle(reach.pop())
@@ -154,7 +154,7 @@ def _named_by(store: Store, bundle: Bundle) -> set[Digest]:
     reach: list[Bundle | None] = [bundle]
     while reach:
         each = reach.pop()
-        new = {Digest.parse(text) for text in each.header.prerequisites["bundles"]} - out if each else set()
+        new = set(each.header.prerequisites.bundles) - out if each else set()
         out |= new
         reach += [store.bundle(digest) for digest in sorted(new)]
     return out
