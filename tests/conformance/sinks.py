@@ -10,7 +10,8 @@ import pytest
 
 from tests.conformance.sources import NAMES, suite_images
 from transfer.engines.archive import ArchiveSink
-from transfer.engines.base import ImageSink, image_of, walk
+from transfer.engines.base import ImageSink
+from transfer.engines.tree import image_of, walk
 from transfer.errors import Damaged, TransferError
 from transfer.model import Descriptor, Digest, Image
 
@@ -32,9 +33,9 @@ class HeldContent:
     def document(self, digest: Digest) -> bytes:
         return self.held.blobs[str(digest)]
 
-    def open(self, descriptor: Descriptor) -> Iterator[bytes]:
+    def open(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         self.sent.append(descriptor.digest)
-        data = self.held.blobs[str(descriptor.digest)]
+        data = self.held.blobs[str(descriptor.digest)][start:]
         yield data[:1000]
         if descriptor.digest in self.broken:
             raise Damaged(f"layer {descriptor.digest} is not what it should be")
@@ -45,7 +46,7 @@ def saved_suite(path: Path, *, docker: bool = True) -> Path:
     """The suite's images as an archive."""
     sink, content = ArchiveSink(path, docker=docker), HeldContent()
     for name in NAMES:
-        sink.land(content.image(name), [name], content)
+        sink.put(content.image(name), [name], content)
     sink.close(failed=False)
     return path
 
@@ -77,13 +78,13 @@ class SinkSuite:
     def test_nothing_there_means_every_layer_is_lacking(self, place: Place, content: HeldContent) -> None:
         sink = place.open(content)
         image = content.image("suite/two:1")
-        assert [each.digest for each in sink.lacking(image, content) or ()] == [each.digest for each in image.layers]
+        assert [each.digest for each in sink.missing(image, content) or ()] == [each.digest for each in image.layers]
         sink.close(failed=True)
         assert place.holds() == {}
 
     def test_what_lands_is_there_under_its_names(self, place: Place, content: HeldContent) -> None:
         sink = place.open(content)
-        landed = [sink.land(content.image(name), [name], content) for name in NAMES]
+        landed = [sink.put(content.image(name), [name], content) for name in NAMES]
         sink.close(failed=False)
         assert [each.status for each in landed] == ["imported"] * 3
         assert place.holds() == {name: place.identity(content.image(name)) for name in NAMES}
@@ -91,7 +92,7 @@ class SinkSuite:
 
     def test_a_shared_layer_is_sent_once(self, place: Place, content: HeldContent) -> None:
         sink = place.open(content)
-        landed = [sink.land(content.image(name), [name], content) for name in NAMES]
+        landed = [sink.put(content.image(name), [name], content) for name in NAMES]
         sink.close(failed=False)
         assert len(content.sent) == len(set(content.sent)) == 3
         assert [(each.layers_sent, each.layers_present) for each in landed] == [(1, 0), (1, 1), (1, 1)]
@@ -99,13 +100,13 @@ class SinkSuite:
     def test_landing_again_sends_nothing(self, place: Place, content: HeldContent) -> None:
         image = content.image("suite/two:1")
         first = place.open(content)
-        first.land(image, ["suite/two:1"], content)
+        first.put(image, ["suite/two:1"], content)
         first.close(failed=False)
         content.sent.clear()
         second = place.open(content)
         if place.keeps:
-            assert second.lacking(image, content) is None
-            landed = second.land(image, ["suite/two:1"], content)
+            assert second.missing(image, content) is None
+            landed = second.put(image, ["suite/two:1"], content)
             assert (landed.status, landed.layers_sent) == ("present", 0)
             assert content.sent == []
         second.close(failed=not place.keeps)
@@ -116,7 +117,7 @@ class SinkSuite:
         content.broken.add(image.layers[1].digest)
         sink = place.open(content)
         with pytest.raises(TransferError):
-            sink.land(image, ["suite/two:1"], content)
+            sink.put(image, ["suite/two:1"], content)
         sink.close(failed=True)
         assert place.holds() == {}
 
@@ -125,11 +126,11 @@ class SinkSuite:
         content.broken.add(image.layers[0].digest)
         sink = place.open(content)
         with pytest.raises(TransferError):
-            sink.land(image, ["suite/two:1"], content)
+            sink.put(image, ["suite/two:1"], content)
         sink.close(failed=True)
         content.broken.clear()
         sink = place.open(content)
-        sink.land(image, ["suite/two:1"], content)
+        sink.put(image, ["suite/two:1"], content)
         sink.close(failed=False)
         assert place.holds() == {"suite/two:1": place.identity(image)}
 
@@ -138,12 +139,12 @@ class SinkSuite:
             pytest.skip("an archive is written once")
         for name in ("suite/two:1", "suite/two:2"):
             sink = place.open(content)
-            sink.land(content.image(name), ["moving:1"], content)
+            sink.put(content.image(name), ["moving:1"], content)
             sink.close(failed=False)
         assert place.holds()["moving:1"] == place.identity(content.image("suite/two:2"))
 
     def test_new_names_and_none(self, place: Place, content: HeldContent) -> None:
         sink = place.open(content)
-        sink.land(content.image("suite/two:1"), ["one:1", "host.example:5000/two:2"], content)
+        sink.put(content.image("suite/two:1"), ["one:1", "host.example:5000/two:2"], content)
         sink.close(failed=False)
         assert sorted(place.holds()) == ["host.example:5000/two:2", "one:1"]

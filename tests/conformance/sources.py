@@ -48,13 +48,13 @@ def read_all(opened: OpenedSource, *names: str) -> tuple[list[Image], dict[Diges
     layers: dict[Digest, bytes] = {}
     order: list[Digest] = []
     for offer in source.read(found):
-        data = b"".join(blocks(offer.open(), 1000))
+        data = b"".join(blocks(offer.open(0), 1000))
         digest = Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
         assert offer.digest in (None, digest)
         assert offer.size in (None, len(data))
-        if offer.learned:
-            offer.learned(digest)
-        if offer.document:
+        if offer.on_digest:
+            offer.on_digest(digest)
+        if offer.is_document:
             documents[digest] = data
         else:
             layers[digest] = data

@@ -65,8 +65,8 @@ def test_a_layout_is_the_same_in_every_form(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", saved.ARCHIVES)
 def test_an_archive_is_the_same_in_every_form(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where layers have to be read out of their order, and are too large to be kept."""
-    monkeypatch.setattr("transfer.engines.archive.HOLD_ONE", 30_000)
-    monkeypatch.setattr("transfer.engines.archive.HOLD_ALL", 40_000)
+    monkeypatch.setattr("transfer.engines.streamed.HOLD_ONE", 30_000)
+    monkeypatch.setattr("transfer.engines.streamed.HOLD_ALL", 40_000)
     found = [
         taken(open_archive(saved.write(tmp_path / f"a.{form}", saved.ARCHIVES[name], form)), tmp_path / f"b.{form}")
         for form in saved.PACKERS

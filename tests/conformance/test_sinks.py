@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.sinks import Place, SinkSuite
+from tests.support.toy import ToySink, ToySource
 from transfer.engines.archive import ArchiveSink, open_archive
 from transfer.engines.base import ImageSource
 from transfer.engines.memory import MemoryImages, MemorySink, MemorySource
@@ -31,6 +32,13 @@ def memory(folder: Path) -> Place:
     return Place(lambda _: MemorySink(held), lambda: listed(MemorySource(held)), digest)
 
 
+def toy(folder: Path) -> Place:
+    def holds() -> dict[str, str]:
+        return listed(ToySource(folder / "t")) if (folder / "t").exists() else {}
+
+    return Place(lambda _: ToySink(folder / "t"), holds, digest)
+
+
 def layout(folder: Path) -> Place:
     def holds() -> dict[str, str]:
         return listed(LayoutSource(folder / "o")) if (folder / "o" / "index.json").exists() else {}
@@ -50,6 +58,7 @@ def archive(folder: Path, *, docker: bool) -> Place:
 
 SINKS: dict[str, Callable[[Path], Place]] = {
     "memory": memory,
+    "toy": toy,
     "oci": layout,
     "oci-archive": lambda folder: archive(folder, docker=False),
     "docker-archive": lambda folder: archive(folder, docker=True),

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import pyzstd
 
-from tests.conformance.sinks import saved_suite
-from tests.conformance.sources import OpenedSource, SourceSuite, suite_images
+from tests.conformance.sinks import HeldContent, saved_suite
+from tests.conformance.sources import NAMES, OpenedSource, SourceSuite, suite_images
+from tests.support.toy import ToySink, ToySource
 from tests.support.zoo import Layout
 from transfer.engines.archive import open_archive
 from transfer.engines.base import ImageSource
@@ -25,6 +26,13 @@ def memory(held: Layout, folder: Path) -> ImageSource:
     return MemorySource(MemoryImages(blobs, roots))
 
 
+def toy(held: Layout, folder: Path) -> ImageSource:
+    sink, content = ToySink(folder / "t"), HeldContent()
+    for name in NAMES:
+        sink.put(content.image(name), [name], content)
+    return ToySource(folder / "t")
+
+
 def archive(held: Layout, folder: Path, *, docker: bool, pack: Callable[[bytes], bytes] = bytes) -> ImageSource:
     path = saved_suite(folder / "a.tar", docker=docker)
     path.write_bytes(pack(path.read_bytes()))
@@ -33,6 +41,7 @@ def archive(held: Layout, folder: Path, *, docker: bool, pack: Callable[[bytes],
 
 SOURCES: dict[str, Callable[[Layout, Path], ImageSource]] = {
     "memory": memory,
+    "toy": toy,
     "oci": lambda held, folder: LayoutSource(held.write(folder)),
     "oci-archive": lambda held, folder: archive(held, folder, docker=False),
     "docker-archive": lambda held, folder: archive(held, folder, docker=True),

@@ -16,11 +16,14 @@ from tests.conformance.sinks import HeldContent, Place, SinkSuite, saved_suite
 from tests.conformance.sources import NAMES, OpenedSource, SourceSuite, suite_images
 from tests.e2e.test_docker import KINDS, daemon_of
 from tests.support import engines
-from transfer.engines.base import ImageSink, Landed, PlatformImage, ReadWay
+from transfer.engines.base import ImageSink, ImportedImage, OtherFailed
 from transfer.engines.daemon import DockerClient
-from transfer.engines.docker import TEMPORARY, DockerSink, DockerSource
+from transfer.engines.docker import DockerSource, ReadWay
+from transfer.engines.docker_sink import DockerSink, LoadWay
+from transfer.engines.tree import PlatformImage
 from transfer.errors import TransferError, TryAgain
-from transfer.model import Descriptor, Image
+from transfer.flows.claims import Claims
+from transfer.model import TEMPORARY, Descriptor, Image
 from transfer.serve.registry import Registry
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +68,7 @@ def identity(containerd: bool, image: Image) -> str:
 
 
 class TestDockerSinkByLoad(SinkSuite):
-    way = "load"
+    way: LoadWay = "load"
 
     @pytest.fixture
     def place(self, daemon: engines.Daemon) -> Iterator[Place]:
@@ -83,7 +86,7 @@ class TestDockerSinkByLoad(SinkSuite):
                 def publish(chosen: PlatformImage) -> str:
                     return registry.publish(chosen.manifest, chosen.config, chosen.layers)
 
-                return DockerSink(DockerClient(daemon.host), way=self.way, publish=publish)  # type: ignore[arg-type]
+                return DockerSink(DockerClient(daemon.host), way=self.way, publish=publish)
 
             yield Place(opened, daemon.ids, partial(identity, containerd))
 
@@ -114,14 +117,14 @@ class _Gated(HeldContent):
         super().__init__()
         self.first, self.second, self.together = threading.Event(), threading.Event(), False
 
-    def open(self, descriptor: Descriptor) -> Iterator[bytes]:
+    def open(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         base, own = self.image(NAMES[2]).layers
         if descriptor == own:
             self.second.set()
         if descriptor == base and not self.first.is_set():
             self.first.set()
             self.together = self.second.wait(2)
-        yield from super().open(descriptor)
+        yield from super().open(descriptor, start)
 
 
 class _Both:
@@ -129,17 +132,23 @@ class _Both:
 
     def __init__(self, sink: ImageSink, content: _Gated) -> None:
         self._sink, self._content, self._lanes = sink, content, ThreadPoolExecutor(2)
+        self._claims = Claims()
 
-    def started(self) -> list[Future[Landed]]:
+    def started(self) -> list[Future[ImportedImage]]:
         out = []
         for name in NAMES[1:]:
             image = self._content.image(name)
-            settled = threading.Event()
-            out.append(self._lanes.submit(self._sink.land, image, [name], self._content, settled.set))
-            assert settled.wait(30)
+            claimed = threading.Event()
+            out.append(self._lanes.submit(self._put, image, name, claimed))
+            assert claimed.wait(30)
         return out
 
-    def land(self) -> list[Landed]:
+    def _put(self, image: Image, name: str, claimed: threading.Event) -> ImportedImage:
+        while True:
+            with contextlib.suppress(OtherFailed), self._claims.turn(claimed.set) as turn:
+                return self._sink.put(image, [name], self._content, turn)
+
+    def land(self) -> list[ImportedImage]:
         return [each.result() for each in self.started()]
 
     def close(self) -> None:
@@ -148,7 +157,7 @@ class _Both:
 
 
 class TestDockerSinkByPull(TestDockerSinkByLoad):
-    way = "pull"
+    way: LoadWay = "pull"
 
 
 def test_a_daemon_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -176,7 +185,7 @@ def test_a_daemon_that_dies_while_it_takes_an_image_is_worth_another_try(tmp_pat
 
         sink = DockerSink(DockerClient(daemon.host), publish=publish)
         with pytest.raises(TryAgain):
-            sink.land(content.image(NAMES[0]), [NAMES[0]], content)
+            sink.put(content.image(NAMES[0]), [NAMES[0]], content)
         sink.close(failed=True)
         assert not tried
 
@@ -188,6 +197,6 @@ class _Deadly(HeldContent):
         super().__init__()
         self._root = root
 
-    def open(self, descriptor: Descriptor) -> Iterator[bytes]:
+    def open(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         subprocess.run(["pkill", "-KILL", "-f", f"^dockerd .*{self._root}"], check=True)
-        yield from super().open(descriptor)
+        yield from super().open(descriptor, start)

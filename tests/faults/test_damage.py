@@ -15,7 +15,7 @@ from transfer.engines.ocilayout import LayoutSource
 from transfer.errors import TransferError
 from transfer.events import silent
 from transfer.flows.export import export
-from transfer.flows.load_images import BundleContent, load
+from transfer.flows.load_images import LoadOptions, load_images
 from transfer.flows.select import select
 from transfer.flows.verify import check
 
@@ -48,8 +48,7 @@ def imported(bundle: Path) -> dict[str, bytes]:
     held = MemoryImages()
     try:
         with Bundle(bundle) as opened:
-            content = BundleContent(opened, silent, threaded=False)
-            load(opened, opened.images, tuple, MemorySink(held), content, jobs=0, observer=silent)
+            load_images(opened, opened.images, tuple, MemorySink(held), options=LoadOptions(jobs=0), observer=silent)
     except TransferError:
         assert not held.roots
     return {str(digest): data for digest, data in held.blobs.items()}

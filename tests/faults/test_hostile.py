@@ -20,7 +20,7 @@ from transfer.engines.base import ImageSink
 from transfer.engines.ocilayout import LayoutSink
 from transfer.errors import Damaged, FormatError, TransferError
 from transfer.events import silent
-from transfer.flows.load_images import BundleContent, Loaded, load
+from transfer.flows.load_images import Loaded, LoadOptions, load_images
 from transfer.flows.verify import check
 from transfer.model import OCI_INDEX, blob_path
 
@@ -62,8 +62,7 @@ def landing(bundle: Path, sink: ImageSink, names: frozenset[str] = frozenset()) 
     try:
         with Bundle(bundle) as opened:
             images = [each for each in opened.images if not names or names & set(each.names)]
-            content = BundleContent(opened, silent, threaded=False)
-            return load(opened, images, tuple, sink, content, jobs=0, observer=silent)
+            return load_images(opened, images, tuple, sink, options=LoadOptions(jobs=0), observer=silent)
     except TransferError as error:
         return error
 

@@ -25,7 +25,7 @@ from tests.support.zoo import Layout, layer, noise, noisy
 from transfer.bundle.reader import Bundle
 from transfer.engines.memory import MemoryImages, MemorySink
 from transfer.events import silent
-from transfer.flows.load_images import BundleContent, Loaded, load
+from transfer.flows.load_images import Loaded, LoadOptions, load_images
 from transfer.flows.verify import check
 
 
@@ -43,8 +43,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def imported(folder: Path) -> tuple[Loaded, MemoryImages]:
     held = MemoryImages()
     with Bundle(folder) as opened:
-        content = BundleContent(opened, silent, threaded=False)
-        return load(opened, opened.images, tuple, MemorySink(held), content, jobs=0, observer=silent), held
+        return load_images(
+            opened, opened.images, tuple, MemorySink(held), options=LoadOptions(jobs=0), observer=silent
+        ), held
 
 
 def test_a_bad_sector_costs_the_images_that_need_it(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from tests.support.run import run, says
 from tests.support.specimens import Patient
 from tests.support.zoo import Layout, layer, noise
 from transfer.chunks.frame import put_varints
-from transfer.engines import archive
+from transfer.engines import streamed
 from transfer.engines.archive import open_archive
 from transfer.events import silent
 from transfer.flows.export import export
@@ -121,7 +121,7 @@ def test_a_pack_of_another_size_than_its_frames(sound: Path, tmp_path: Path) -> 
 
 
 def test_layers_that_stand_against_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "HOLD_ONE", 1000)
+    monkeypatch.setattr(streamed, "HOLD_ONE", 1000)
     layers = [layer({f"f{n}": noise(n, 5000)}) for n in range(7)]
     members = saved.old(("a:1", layers), ("b:1", layers[:1]))
     path = saved.write(tmp_path / "a.tar.gz", members[::-1], "tar.gz")

@@ -16,11 +16,11 @@ from tests.support import hostile
 from tests.support.specimens import Patient
 from transfer.bundle.catalog import document_record
 from transfer.bundle.reader import Bundle
-from transfer.engines.base import walk
 from transfer.engines.ocilayout import LayoutSink, LayoutSource
+from transfer.engines.tree import walk
 from transfer.errors import TransferError
 from transfer.events import silent
-from transfer.flows.load_images import BundleContent, Loaded, load
+from transfer.flows.load_images import Loaded, LoadOptions, load_images
 from transfer.flows.verify import check
 from transfer.streams import sha256
 
@@ -87,14 +87,15 @@ def imported(bundle: Path, target: Path) -> bool:
     """Whether all of it came in. What did is whole: every blob each image reaches, by its digest."""
     try:
         with Bundle(bundle) as opened:
-            content = BundleContent(opened, silent, threaded=False)
-            done: Loaded = load(opened, opened.images, tuple, LayoutSink(target), content, jobs=0, observer=silent)
+            done: Loaded = load_images(
+                opened, opened.images, tuple, LayoutSink(target), options=LoadOptions(jobs=0), observer=silent
+            )
     except TransferError:
         return False
     source = LayoutSource(target) if done.landed else None
     for each in done.landed:
         assert source
-        tree = walk(each.image.root, source._document)
+        tree = walk(each.image.root, source.document)
         for layer in tree.layers:
             assert str(sha256((target / "blobs" / "sha256" / layer.digest.hex).read_bytes())) == str(layer.digest)
     return not done.failed

@@ -20,9 +20,11 @@ from transfer.bundle.journal import Journal, New, Seen, _encode
 from transfer.bundle.ranges import Ranges
 from transfer.chunks.frame import encode_frame, get_varints, parse_frame_header, put_varints
 from transfer.chunks.name import Kind, chunk_id
-from transfer.engines.base import diff_ids, walk
-from transfer.engines.ocilayout import Roots
-from transfer.engines.savefile import Forward, SaveStream, follow, inside, members, parse_saved
+from transfer.engines.index import Roots
+from transfer.engines.members import Forward, follow, inside, members
+from transfer.engines.savefile import parse_saved
+from transfer.engines.savestream import SaveStream
+from transfer.engines.tree import diff_ids, walk
 from transfer.errors import Damaged, FormatError, NotFound, TransferError, UsageError
 from transfer.model import Descriptor, Digest, Part, Platform, Recipe, Reference
 from transfer.streams import blocks, parse_json, sha256
@@ -274,7 +276,7 @@ def test_a_hostile_archive_is_refused_or_read(pieces: list[bytes]) -> None:
     def offers() -> None:
         stream = SaveStream("here")
         for offer in stream.read(io.BytesIO(data)):
-            for _ in blocks(offer.open()):
+            for _ in blocks(offer.open(0)):
                 pass
         stream.images([], {}, {})
 
@@ -371,5 +373,5 @@ def test_a_spoiled_layout_never_surprises(at: int, put: bytes, tmp_path_factory:
         source = LayoutSource(folder)
         found = [source.resolve(name, None) for each in source.names() for name in each.names]
         for offer in source.read(found):
-            for _ in blocks(offer.open()):
+            for _ in blocks(offer.open(0)):
                 pass

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from tests.support.zoo import Layout
 from transfer.chunks.layer import split
-from transfer.engines.base import Found
+from transfer.engines.base import ResolvedImage
 from transfer.model import Digest
 
 
-def write_data(root: Path, layout: Layout) -> list[Found]:
+def write_data(root: Path, layout: Layout) -> list[ResolvedImage]:
     """The folder; what a daemon would say of its images, in the layout's order."""
     found = []
     for entry in layout.entries:
@@ -31,7 +31,7 @@ def write_data(root: Path, layout: Layout) -> list[Found]:
                 put(record_of(root, chain) / "parent", parent.encode())
         name = entry["annotations"]["org.opencontainers.image.ref.name"]
         layers = tuple((Digest(each["digest"]), 0) for each in manifest["layers"])
-        found.append(Found((name,), digest, len(config), layers))
+        found.append(ResolvedImage((name,), digest, len(config), layers))
     return found
 
 

@@ -17,7 +17,7 @@ from transfer.bundle.ranges import Ranges
 from transfer.chunks.frame import encode_frame, put_varints
 from transfer.chunks.name import Kind, chunk_id
 from transfer.chunks.pack import PACK_HEADER, PackFile
-from transfer.engines.base import image_of, walk
+from transfer.engines.tree import image_of, walk
 from transfer.model import OCI_INDEX, OCI_MANIFEST, ChunkId, Descriptor, Digest, Part, Recipe
 from transfer.streams import canonical_json, sha256
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.dockerdata import files_of, put, record_of, write_data
 from tests.support.zoo import Layout, layer, noise
-from transfer.engines.base import Found
+from transfer.engines.base import ResolvedImage
 from transfer.engines.overlay import OverlayImages
 from transfer.errors import EngineError, TransferError
 from transfer.model import Digest
@@ -32,16 +32,16 @@ def images() -> Layout:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> tuple[Path, Layout, list[Found]]:
+def place(tmp_path: Path) -> tuple[Path, Layout, list[ResolvedImage]]:
     held = images()
     return tmp_path, held, write_data(tmp_path, held)
 
 
-def read_all(root: Path, found: list[Found]) -> dict[Digest, bytes]:
-    return {offer.digest: b"".join(blocks(offer.open())) for offer in OverlayImages(root).read(found) if offer.digest}
+def read_all(root: Path, found: list[ResolvedImage]) -> dict[Digest, bytes]:
+    return {offer.digest: b"".join(blocks(offer.open(0))) for offer in OverlayImages(root).read(found) if offer.digest}
 
 
-def test_every_layer_comes_out_as_it_went_in_and_once(place: tuple[Path, Layout, list[Found]]) -> None:
+def test_every_layer_comes_out_as_it_went_in_and_once(place: tuple[Path, Layout, list[ResolvedImage]]) -> None:
     root, held, found = place
     source = OverlayImages(root)
     assert source.lacks(found) == ""
@@ -51,7 +51,7 @@ def test_every_layer_comes_out_as_it_went_in_and_once(place: tuple[Path, Layout,
         assert held.blobs[str(digest)] == data
 
 
-def test_the_images_are_those_that_a_saved_archive_gives(place: tuple[Path, Layout, list[Found]]) -> None:
+def test_the_images_are_those_that_a_saved_archive_gives(place: tuple[Path, Layout, list[ResolvedImage]]) -> None:
     root, held, found = place
     blobs = read_all(root, found)
     documents = {each.id: blobs[each.id] for each in found}
@@ -157,7 +157,7 @@ def target_of(fd: str) -> str:
     ids=lambda harm: str(harm.__name__),
 )
 def test_what_cannot_be_put_together_is_told_with_the_other_way(
-    place: tuple[Path, Layout, list[Found]], harm: Callable[[Path, str], None]
+    place: tuple[Path, Layout, list[ResolvedImage]], harm: Callable[[Path, str], None]
 ) -> None:
     root, held, found = place
     harm(root, base_of(held))
@@ -170,7 +170,7 @@ def test_what_cannot_be_put_together_is_told_with_the_other_way(
 
 @pytest.mark.parametrize("name", ["cache-id", "diff", "tar-split.json.gz"])
 def test_a_record_that_is_not_whole_is_seen_before_anything_is_read(
-    place: tuple[Path, Layout, list[Found]], name: str
+    place: tuple[Path, Layout, list[ResolvedImage]], name: str
 ) -> None:
     root, held, found = place
     (record_of(root, base_of(held)) / name).unlink()
@@ -181,7 +181,7 @@ def test_a_record_that_is_not_whole_is_seen_before_anything_is_read(
 
 
 def test_a_record_of_another_layer_or_a_cache_id_that_is_a_path_is_refused(
-    place: tuple[Path, Layout, list[Found]],
+    place: tuple[Path, Layout, list[ResolvedImage]],
 ) -> None:
     root, held, found = place
     record = record_of(root, base_of(held))
@@ -194,7 +194,7 @@ def test_a_record_of_another_layer_or_a_cache_id_that_is_a_path_is_refused(
 
 
 def test_only_an_overlay2_daemon_whose_files_are_here_is_read(
-    place: tuple[Path, Layout, list[Found]], monkeypatch: pytest.MonkeyPatch
+    place: tuple[Path, Layout, list[ResolvedImage]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = place[0]
     monkeypatch.setattr(os, "geteuid", lambda: 0)

@@ -21,7 +21,7 @@ from tests.support.zoo import Layout, layer, noise, zoo
 from transfer.bundle.reader import Bundle
 from transfer.bundle.rebuild import Rebuilding
 from transfer.cli.demo import make_layout
-from transfer.engines.ocilayout import REF_NAME
+from transfer.engines.index import REF_NAME
 from transfer.errors import Damaged
 from transfer.work import Pool
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transfer.engines.base import Found
+from transfer.engines.base import ResolvedImage
 from transfer.engines.saves import LEAST, PARTS, grouped
 from transfer.model import Digest
 
@@ -14,8 +14,8 @@ def digest(number: int) -> Digest:
     return Digest(f"sha256:{number:064x}")
 
 
-def image(number: int, layers: tuple[int, ...], size: int = LEAST) -> Found:
-    return Found((), digest(1000 + number), size, tuple((digest(each), 0) for each in layers))
+def image(number: int, layers: tuple[int, ...], size: int = LEAST) -> ResolvedImage:
+    return ResolvedImage((), digest(1000 + number), size, tuple((digest(each), 0) for each in layers))
 
 
 IMAGES = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple), min_size=1, max_size=8).map(
@@ -24,7 +24,7 @@ IMAGES = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple)
 
 
 @given(IMAGES, st.randoms())
-def test_groups_depend_on_the_images_alone(images: list[Found], random: object) -> None:
+def test_groups_depend_on_the_images_alone(images: list[ResolvedImage], random: object) -> None:
     mixed = list(images)
     random.shuffle(mixed)  # type: ignore[attr-defined]
     assert grouped(mixed) == grouped(images)
@@ -32,7 +32,7 @@ def test_groups_depend_on_the_images_alone(images: list[Found], random: object) 
 
 
 @given(IMAGES)
-def test_a_layer_has_one_place_in_a_group(images: list[Found]) -> None:
+def test_a_layer_has_one_place_in_a_group(images: list[ResolvedImage]) -> None:
     """Where the daemon keeps a layer: named by the chain up to it, the topmost by the image as well."""
     for group in grouped(images):
         places: dict[Digest, set[object]] = {}

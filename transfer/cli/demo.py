@@ -14,11 +14,12 @@ from pathlib import Path
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
 from transfer.cli.render import amount, several
-from transfer.engines.ocilayout import LayoutSink, LayoutSource, name_annotations
+from transfer.engines.index import name_annotations
+from transfer.engines.ocilayout import LayoutSink, LayoutSource
 from transfer.errors import Damaged, UsageError
 from transfer.events import silent
 from transfer.flows.export import export
-from transfer.flows.load_images import BundleContent, load
+from transfer.flows.load_images import load_images
 from transfer.flows.select import select
 from transfer.flows.verify import check
 from transfer.model import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
@@ -84,8 +85,7 @@ class _Demo:
     def _import(self, carried: Path, there: Path, text: str) -> None:
         started = time.monotonic()
         with Bundle(carried) as bundle:
-            content = BundleContent(bundle, silent, threaded=True)
-            done = load(bundle, bundle.images, tuple, LayoutSink(there), content, jobs=None, observer=silent)
+            done = load_images(bundle, bundle.images, tuple, LayoutSink(there), observer=silent)
         self._rows.append((text, amount(done.bytes_unpacked), f"{time.monotonic() - started:.1f} s"))
 
     def _delta(self, here: Path) -> None:
@@ -103,8 +103,7 @@ class _Demo:
         with Bundle(jan) as base, Bundle(feb) as delta:
             Shelf([base, delta])
             for bundle in (base, delta):
-                content = BundleContent(bundle, silent, threaded=True)
-                load(bundle, bundle.images, tuple, LayoutSink(there), content, jobs=None, observer=silent)
+                load_images(bundle, bundle.images, tuple, LayoutSink(there), observer=silent)
         if _roots(here) != _roots(there):
             raise Damaged("the demo went wrong: a delta did not come out right", hint="please report this")
         self._say("5. Version 2 once more as a delta on version 1: every layer differs, yet little travels")

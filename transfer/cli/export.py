@@ -10,7 +10,7 @@ from transfer.cli.exits import printable
 from transfer.cli.options import ExportRequest, Output, StoreOptions
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json, several
-from transfer.engines.base import Found, ImageSource
+from transfer.engines.base import ImageSource, ResolvedImage
 from transfer.errors import SomeImagesFailed
 from transfer.events import Noted, Observer
 from transfer.flows import export as exporting
@@ -31,7 +31,7 @@ def chosen(
     named: list[str],
     observer: Observer,
     failed: list[NotTaken] | None = None,
-) -> list[Found]:
+) -> list[ResolvedImage]:
     """The images that were asked for."""
     platform = Platform.parse(request.platform) if request.platform else None
     return select(source, [*named, *request.patterns], platform, observer, failed)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
@@ -14,7 +14,7 @@ from transfer.cli.exits import printable
 from transfer.cli.options import ImportOptions, Output, StoreOptions
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json, several
-from transfer.engines.docker import Way
+from transfer.engines.transports import locate
 from transfer.errors import Damaged, MissingPart, NotFound, SomeImagesFailed, TransferError, UsageError, one_failure
 from transfer.events import Noted, Observer
 from transfer.flows import import_bundle as importing
@@ -23,7 +23,7 @@ from transfer.flows import spool
 from transfer.flows.import_bundle import Arrival
 from transfer.flows.naming import Named, Rename
 from transfer.flows.reassemble import Gathering, bundles_in, gathered
-from transfer.flows.select import by_digest, choose, retagging, split_target
+from transfer.flows.select import by_digest, choose, retagging
 from transfer.model import Image, Platform
 from transfer.ship.address import SPOOL, spool_folder
 from transfer.work import keep_memory
@@ -44,12 +44,10 @@ class ImportRequest:
 
 def requested(options: ImportOptions, jobs: int | None) -> ImportRequest:
     """The options of `import`; UsageError for what they cannot be."""
-    if options.via not in get_args(Way):
-        raise UsageError(f"--via {options.via!r}: auto, pull or load")
-    to, name = split_target(options.to)
+    location = locate(options.to)
     platform = Platform.parse(options.platform) if options.platform else None
-    target = importing.Target(to, platform, cast(Way, options.via), jobs, options.keep_tags)
-    return ImportRequest(options.patterns, options.retag, target, options.stage, options.repair, name)
+    target = importing.Target(location, platform, options.via, jobs, options.keep_tags)
+    return ImportRequest(options.patterns, options.retag, target, options.stage, options.repair, location.name)
 
 
 def import_(bundle: str, options: ImportOptions, store: StoreOptions, output: Output) -> None:
@@ -172,7 +170,7 @@ def _arrive(
 
     def once() -> Arrival:
         chosen, rename = _naming(choose(found.bundle.images, request.patterns), request)
-        return importing.arrive(
+        return importing.import_bundle(
             found.bundle, chosen, rename, request.target, shelf=shelf, choice=choice, observer=observer
         )
 

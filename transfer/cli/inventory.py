@@ -8,8 +8,7 @@ from pathlib import Path
 from transfer.cli.exits import printable
 from transfer.cli.render import amount, print_json, several
 from transfer.cli.store import print_rows, rows_of
-from transfer.engines.daemon import DockerClient
-from transfer.engines.docker import DockerSource
+from transfer.engines.transports import found_here
 from transfer.errors import TransferError
 from transfer.flows import site as site_flow
 
@@ -19,12 +18,9 @@ def inventory(folder: Path | None, no_store: bool, json: bool) -> None:
     choice = site_flow.choose_store(folder, no_store)
     rows = rows_of(choice.store) if choice.store else []
     images, where = [], ""
-    with contextlib.suppress(TransferError):
-        source = DockerSource(DockerClient())
-        try:
+    for source in found_here():
+        with contextlib.suppress(TransferError), contextlib.closing(source):
             images, where = source.names(), source.where
-        finally:
-            source.close()
     if json:
         engine = [{"names": list(i.names), "id": str(i.id), "size": i.size, "layers": i.layers} for i in images]
         store = str(choice.store.root) if choice.store else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from transfer.engines.transports import DEFAULT, forms
 from transfer.events import Observer
 from transfer.model import SITE
 
@@ -19,12 +20,8 @@ if TYPE_CHECKING:  # a command that only prints its help loads no flow
 Json = Annotated[bool, typer.Option("--json", help="Print one documented JSON object on stdout (docs/json.md).")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Threads to use (default: one a processor).")]
-From = Annotated[
-    str,
-    typer.Option(
-        "--from", help="docker-daemon: (default), oci:DIR[:REF], docker-archive:FILE[:REF], oci-archive:FILE."
-    ),
-]
+From = Annotated[str, typer.Option("--from", help=f"Where the images are: {forms()}. Default: {DEFAULT}.")]
+To = Annotated[str, typer.Option("--to", help=f"Where the images go: {forms(sinks=True)}. Default: {DEFAULT}.")]
 PlatformOption = Annotated[str, typer.Option("--platform", help="Only this platform of an index, e.g. linux/arm64.")]
 Via = Annotated[
     str,

@@ -1,23 +1,19 @@
-"""The two contracts every engine keeps, and the walk from a root to everything it reaches."""
+"""The two contracts every engine keeps. `blobs.py` derives most of them for places whose blobs have digests."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal, Protocol
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
 
-from transfer.errors import FormatError, MissingPart, NotFound
-from transfer.model import CONFIG_TYPES, Descriptor, Digest, Image, Platform
-from transfer.streams import Readable, parse_object
+from transfer.engines.tree import PlatformImage
+from transfer.errors import TransferError, UsageError
+from transfer.events import Observer, silent
+from transfer.model import Descriptor, Digest, Image, Platform
+from transfer.streams import Readable
 
+Key = TypeVar("Key", bound=Hashable)
 Status = Literal["imported", "present"]
-ReadWay = Literal["auto", "files", "api"]
-"""How an engine's images are read: out of the files it keeps them in, or through its API."""
-
-MAX_DEPTH, MAX_NODES = 8, 4096
-ATTESTATION_OF = "vnd.docker.reference.digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,28 +22,57 @@ class SourceTraits:
 
     `keeps_digest`: manifests are the original ones; else they are made anew around the original config.
     `host`: it holds whatever this host has, so nobody means all of it who names nothing.
+    `lists`: it can say which images it has; else each has to be named. `ranges`: a blob can be opened in its middle at no cost.
     """
 
     random_access: bool
     keeps_digest: bool
     host: bool = False
+    lists: bool = True
+    ranges: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SinkTraits:
     """What a sink does. `keeps_digest`: the manifest digest survives.
 
-    `parallel`: how many images it takes at once; with more than one, it sees to it that a layer two of them lack is sent once.
-    `checks`: it hashes every layer itself and refuses a wrong one, so that nobody has to do it for it.
+    `parallel`: how many images it takes at once. `checks`: it hashes every layer itself and refuses a wrong one, so that nobody has to do it
+    for it. `artifacts`: it takes what is no image to be run, such as a signature; `indexes`: all platforms of an image together.
     """
 
     keeps_digest: bool
     parallel: int = 1
     checks: bool = False
+    artifacts: bool = False
+    indexes: bool = False
 
 
-def no_matter() -> None:
-    """What is called when nobody waits for it."""
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How a source is to be opened. `via`: one of its ways to be read, or "auto"."""
+
+    via: str = "auto"
+    observer: Observer = silent
+
+
+def cannot_publish(chosen: PlatformImage) -> str:
+    """Where no registry can be started beside the engine."""
+    raise UsageError("nothing can be pulled from here", hint="use --via load")
+
+
+@dataclass(frozen=True, slots=True)
+class SinkOptions:
+    """How a sink is to be opened. `via`: one of its ways to take images, or "auto".
+
+    `publish` makes a platform's part of an image available for a pull from this process and gives the reference to pull it by.
+    `only_look`: nothing is changed there; for whoever asks what an import would do.
+    """
+
+    platform: Platform | None = None
+    via: str = "auto"
+    publish: Callable[[PlatformImage], str] = cannot_publish
+    observer: Observer = silent
+    only_look: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +87,10 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ResolvedImage:
     """An image picked for export: the engine's own identity of it (a root's or a config's digest), fixed at the start.
 
-    `layers` are (digest, bytes) as far as known before reading; `size` is all of it, an estimate where they are not.
+    `layers` are (digest, bytes) as far as known before reading; `size` is all of it, an estimate where they are not. `notes` are for people.
     """
 
     names: tuple[str, ...]
@@ -74,24 +99,35 @@ class Found:
     layers: tuple[tuple[Digest, int], ...] = ()
     root: Descriptor | None = None
     platform: Platform | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """One blob a source hands out. Digest and size are None where the source learns them only by reading.
+class BlobStream:
+    """One blob a source hands out, to be opened before the next is taken. `open(start)` gives its bytes from there on.
 
-    Whoever read the stream calls `learned` with the digest it found, where it is set.
+    What is known of it before it is read: its digest, size (bytes) and media type, and a layer's diffID (the digest of its bytes
+    uncompressed). One whose digest is not known is opened once, from its start; whoever read it calls `on_digest` with what it found.
     """
 
-    document: bool
-    open: Callable[[], Readable]
+    is_document: bool
+    open: Callable[[int], Readable]
     digest: Digest | None = None
     size: int | None = None
-    learned: Callable[[Digest], None] | None = None
+    media_type: str = ""
+    diff_id: Digest | None = None
+    on_digest: Callable[[Digest], None] | None = None
+
+    @property
+    def descriptor(self) -> Descriptor | None:
+        """The blob's descriptor, if all of it is known."""
+        if self.digest is None or self.size is None:
+            return None
+        return Descriptor(self.media_type, self.digest, self.size)
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class ImportedImage:
     """How an image arrived. `id` is what the engine calls it now."""
 
     image: Image
@@ -106,28 +142,28 @@ class Landed:
 
 
 class ImageSource(Protocol):
-    """Where images come from. Errors: NotFound, EngineError, TryAgain, FormatError, Damaged."""
+    """Where images come from. Errors: NotFound, EngineError, TryAgain, FormatError, Damaged, and no others."""
 
-    traits: SourceTraits
-    where: str
+    @property
+    def traits(self) -> SourceTraits: ...
 
-    def names(self) -> list[Listed]:
-        """Everything it holds."""
+    @property
+    def where(self) -> str: ...
+
+    def names(self, pattern: str = "") -> list[Listed]:
+        """Everything it holds. With a `pattern` (a glob) it may leave out what does not match, where asking for less is cheaper."""
         ...
 
-    def resolve(self, reference: str, platform: Platform | None) -> Found:
+    def resolve(self, reference: str, platform: Platform | None) -> ResolvedImage:
         """The image a name, digest or ID prefix means. NotFound says what is there instead."""
         ...
 
-    def read(self, found: Sequence[Found]) -> Iterator[Offer]:
-        """Every blob these images reach, each once; one whose digest is learned only by reading may come again.
-
-        An offer's stream is used before the next offer is taken.
-        """
+    def read(self, images: Sequence[ResolvedImage]) -> Iterator[BlobStream]:
+        """Every blob these images reach, each once; one whose digest is learned only by reading may come again."""
         ...
 
     def images(
-        self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
+        self, found: Sequence[ResolvedImage], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
     ) -> list[Image]:
         """After `read`: the images as they travel. May make documents, which are then added to `documents`."""
         ...
@@ -140,16 +176,48 @@ class Content(Protocol):
 
     def document(self, digest: Digest) -> bytes: ...
 
-    def open(self, descriptor: Descriptor) -> Iterator[bytes]:
-        """A layer's blocks; Damaged before the last one if they are not what the digest says."""
+    def open(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        """A layer's blocks from `start` on; Damaged before the last one if they are not what the digest says."""
         ...
 
 
-class ImageSink(Protocol):
-    """Where images go. Nothing of an image is visible before `land` has it whole."""
+class OtherFailed(TransferError):
+    """A layer that another image was to bring does not come: this one has to bring it."""
 
-    traits: SinkTraits
-    where: str
+
+class Turn(Protocol):
+    """One image's share of what several images lack that land at once: a layer that two of them need is sent by one."""
+
+    def claim(self, lacking: Callable[[], Iterable[Key]]) -> frozenset[Key]:
+        """Which of these this image has to bring. `lacking` is asked while no other image claims anything; the others' come with them."""
+        ...
+
+    def wait(self) -> None:
+        """Until the others have brought theirs. OtherFailed if one of them did not: then the image is put once more."""
+        ...
+
+
+class Alone:
+    """The turn of an image that lands by itself."""
+
+    def claim(self, lacking: Callable[[], Iterable[Key]]) -> frozenset[Key]:
+        return frozenset(lacking())
+
+    def wait(self) -> None:
+        return
+
+
+ALONE = Alone()
+
+
+class ImageSink(Protocol):
+    """Where images go. Nothing of an image is visible before `put` has it whole."""
+
+    @property
+    def traits(self) -> SinkTraits: ...
+
+    @property
+    def where(self) -> str: ...
 
     @property
     def platform(self) -> Platform | None:
@@ -162,306 +230,17 @@ class ImageSink(Protocol):
         """Those of the names that another image has there, and which (as it calls images). Roots in `beside` may share them."""
         ...
 
-    def lacking(self, image: Image, content: Content) -> list[Descriptor] | None:
+    def missing(self, image: Image, content: Content) -> list[Descriptor] | None:
         """The layers it would need sent, in order; None if the image is there already."""
         ...
 
-    def land(
-        self, image: Image, names: Sequence[str], content: Content, settled: Callable[[], None] = no_matter
-    ) -> Landed:
+    def put(self, image: Image, names: Sequence[str], content: Content, turn: Turn = ALONE) -> ImportedImage:
         """Take the image and give it its names. Doing it again is harmless.
 
-        A sink that takes several at once calls `settled` when it has noted which layers this one brings: the next begins after that.
+        A sink that takes several images at once claims from `turn` what it lacks, before anything is sent.
         """
         ...
 
     def close(self, *, failed: bool) -> None:
         """After the last image. A sink that writes one file publishes it here, unless `failed`."""
         ...
-
-
-@dataclass
-class Tree:
-    """What a root reaches: documents (root first), layers in order, children that are not there."""
-
-    documents: list[Descriptor] = field(default_factory=list)
-    layers: list[Descriptor] = field(default_factory=list)
-    absent: list[Digest] = field(default_factory=list)
-    configs: list[Descriptor] = field(default_factory=list)
-    platforms: list[Platform] = field(default_factory=list)
-    manifests: list[Manifest] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """One manifest of a tree: its config and its layers as they stand there, in order, each as often as it is named."""
-
-    descriptor: Descriptor
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
-    platform: Platform
-
-
-def walk(root: Descriptor, get: Callable[[Descriptor], bytes | None], platform: Platform | None = None) -> Tree:
-    """Follow a root down. `get` gives a document's bytes, checked, or None if it is absent.
-
-    FormatError for anything ambiguous, too deep or too large. With `platform`, only that child of an index is followed, with
-    its attestations; the index itself stays as it is. NotFound if the root is absent or no child serves the platform.
-    """
-    tree = Tree()
-    seen: set[Digest] = set()
-
-    def visit(descriptor: Descriptor, depth: int) -> None:
-        if descriptor.digest in seen:
-            return
-        seen.add(descriptor.digest)
-        if depth > MAX_DEPTH or len(seen) > MAX_NODES:
-            raise FormatError(
-                f"{root.digest}: an index nested deeper than {MAX_DEPTH} or with over {MAX_NODES} entries"
-            )
-        data = get(descriptor)
-        if data is None:
-            if depth == 0:
-                raise NotFound(f"{descriptor.digest}: the image's manifest is not there")
-            tree.absent.append(descriptor.digest)
-            return
-        where = f"{descriptor.digest}"
-        _sized(descriptor, data)
-        value = parse_object(data, where)
-        if "manifests" in value and "layers" in value:
-            raise FormatError(f"{where}: both an index and a manifest; refused as ambiguous")
-        if "fsLayers" in value:
-            raise FormatError(
-                f"{where}: a schema 1 manifest, which no current engine takes",
-                hint="convert it where it comes from: skopeo copy --format v2s2",
-            )
-        tree.documents.append(descriptor)
-        if depth == 0:
-            _called_right(descriptor, "manifests" in value)
-        if "manifests" in value:
-            children = [Descriptor.parse(each, where) for each in _listing(value, "manifests", where)]
-            for child in _chosen(children, platform, where, of):
-                visit(child, depth + 1)
-            return
-        if "layers" not in value or "config" not in value:
-            raise FormatError(f"{where}: neither an index nor a manifest")
-        _visit_manifest(descriptor, value, where)
-        if len(tree.documents) + len(tree.layers) > MAX_NODES:
-            raise FormatError(f"{root.digest}: over {MAX_NODES} documents and layers")
-
-    def _visit_manifest(descriptor: Descriptor, value: dict[str, object], where: str) -> None:
-        config = Descriptor.parse(value["config"], where)
-        layers = [Descriptor.parse(each, where) for each in _listing(value, "layers", where)]
-        data = get(config)
-        if data is None:
-            raise NotFound(
-                f"{where}: its config {config.digest} is not there",
-                hint="the image is incomplete where it is; --platform takes one that is whole",
-            )
-        _sized(config, data)
-        if config.digest not in seen:
-            seen.add(config.digest)
-            tree.documents.append(config)
-        tree.configs.append(config)
-        tree.platforms.append(_config_platform(data))
-        tree.manifests.append(Manifest(descriptor, config, tuple(layers), tree.platforms[-1]))
-        for layer in layers:
-            if layer.digest not in seen:
-                seen.add(layer.digest)
-                tree.layers.append(layer)
-
-    def of(child: Descriptor) -> Platform | None:
-        """What a child is for: as the index says, else as its config does."""
-        if child.platform or child.is_index:
-            return child.platform
-        with contextlib.suppress(FormatError):
-            config = parse_object(get(child) or b"{}", str(child.digest)).get("config")
-            data = get(Descriptor.parse(config, str(child.digest))) if config else None
-            return _config_platform(data) if data else None
-        return None
-
-    visit(root, 0)
-    return tree
-
-
-def offers(trees: Sequence[Tree], opener: Callable[[Descriptor], Readable]) -> Iterator[Offer]:
-    """What random-access sources read: each image's documents, then its layers, every blob once."""
-    seen: set[Digest] = set()
-    for tree in trees:
-        for document, descriptors in ((True, tree.documents), (False, tree.layers)):
-            for each in descriptors:
-                if each.digest not in seen:
-                    seen.add(each.digest)
-                    yield Offer(document, partial(opener, each), each.digest, each.size)
-
-
-def _sized(descriptor: Descriptor, data: bytes) -> None:
-    if len(data) != descriptor.size:
-        raise FormatError(f"{descriptor.digest}: {len(data)} bytes where its descriptor says {descriptor.size}")
-
-
-def _called_right(root: Descriptor, is_index: bool) -> None:
-    """Whoever reads a root goes by its media type."""
-    if not (root.is_index if is_index else root.is_manifest):
-        kind = "an index" if is_index else "a manifest"
-        raise FormatError(f"{root.digest}: its descriptor says {root.media_type}, and it is {kind}")
-
-
-def _listing(value: dict[str, object], key: str, where: str) -> list[object]:
-    found = value[key]
-    if found is None:
-        return []  # as Go writes an empty list
-    if not isinstance(found, list):
-        raise FormatError(f"{where}: {key} is not a list")
-    if len(found) > MAX_NODES:
-        raise FormatError(f"{where}: {key} has over {MAX_NODES} entries")
-    return found
-
-
-def _chosen(
-    children: list[Descriptor],
-    platform: Platform | None,
-    where: str,
-    of: Callable[[Descriptor], Platform | None],
-) -> list[Descriptor]:
-    """Those for a platform, of several that suit it the best, and what is said of them."""
-    if platform is None:
-        return children
-    ranks = {child.digest: platform.rank(found) if (found := of(child)) else 0 for child in children}
-    best = max(ranks.values(), default=0)
-    kept = [child for child in children if child.is_index or (best and ranks[child.digest] == best)]
-    digests = {str(child.digest) for child in kept}
-    if not kept:
-        have = ", ".join(sorted({str(found) for c in children if (found := of(c))})) or "none named"
-        raise NotFound(
-            f"{where}: nothing in this index is for {platform}; it has {have}",
-            hint="leave out --platform, or name one of these",
-        )
-    return kept + [
-        child for child in children if child.annotations.get(ATTESTATION_OF) in digests and child not in kept
-    ]
-
-
-def _config_platform(config: bytes | None) -> Platform:
-    """The platform a config names; empty members where it is no image config."""
-    try:
-        value = parse_object(config or b"{}", "config")
-    except FormatError:
-        return Platform("unknown", "unknown")
-    found = [value.get(key, "") for key in ("os", "architecture", "variant")]
-    if not all(isinstance(each, str) and len(each) < 100 and "/" not in each for each in found):
-        return Platform("unknown", "unknown")
-    return Platform(found[0] or "unknown", found[1] or "unknown", found[2])
-
-
-def image_of(names: Sequence[str], root: Descriptor, tree: Tree) -> Image:
-    """The image a walk found."""
-    known = [(c, p) for c, p in zip(tree.configs, tree.platforms, strict=True) if p.os != "unknown"]
-    config = known[0][0] if known else tree.configs[0] if tree.configs else None
-    return Image(
-        tuple(names),
-        Descriptor(root.media_type, root.digest, root.size),
-        config.digest if config else None,
-        tuple(each.digest for each in tree.documents),
-        tuple(Descriptor(each.media_type, each.digest, each.size) for each in tree.layers),
-        tuple(dict.fromkeys(p for _, p in known)),
-        tuple(tree.absent),
-    )
-
-
-def diff_ids(config: bytes, where: str) -> list[Digest]:
-    """The uncompressed layers' digests a config names; none where it leaves them out, as Go does with an empty list."""
-    rootfs = parse_object(config, where).get("rootfs") or {}
-    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else rootfs
-    if found is None:
-        return []
-    if not isinstance(found, list):
-        raise FormatError(f"{where}: rootfs.diff_ids of a config is not a list")
-    return [Digest.parse(each, where) for each in found]
-
-
-def agrees(manifest: Manifest, config: bytes, plain: Callable[[Digest], bool]) -> None:
-    """FormatError if a manifest's layers are not those its config names: an engine would refuse them, on the far side.
-
-    `plain`: whether a layer is known to be uncompressed, so that its digest is the diffID. Artifacts, whose layers are no tars, are no matter.
-    """
-    where = str(manifest.descriptor.digest)
-    if manifest.config.media_type not in CONFIG_TYPES or not all("tar" in each.media_type for each in manifest.layers):
-        return
-    ids = diff_ids(config, where)
-    if not ids and (not manifest.layers or b"diff_ids" not in config):
-        return
-    if len(ids) != len(manifest.layers):
-        raise FormatError(f"{where}: {len(manifest.layers)} layers where its config names {len(ids)}", hint=REMAKE)
-    for layer, diff_id in zip(manifest.layers, ids, strict=True):
-        if plain(layer.digest) and layer.digest != diff_id and layer.digest.algorithm == diff_id.algorithm:
-            raise FormatError(f"{where}: layer {layer.digest} where its config names {diff_id}", hint=REMAKE)
-
-
-REMAKE = "the image is broken where it is: save, pull or build it again"
-
-
-@dataclass(frozen=True, slots=True)
-class PlatformImage:
-    """One platform's manifest of an image: what a Docker store takes. Layers as in the manifest, in order."""
-
-    manifest: Descriptor
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
-    diff_ids: tuple[Digest, ...]
-
-
-def tree_of(image: Image, document: Callable[[Digest], bytes]) -> Tree:
-    """What an image of a bundle reaches, by its documents. FormatError if they are no image."""
-    listed = set(image.documents)
-    try:
-        return walk(image.root, lambda each: document(each.digest) if each.digest in listed else None)
-    except (NotFound, MissingPart) as error:
-        raise FormatError(f"{image.label}: {error.message}") from error
-
-
-def true_to(image: Image, document: Callable[[Digest], bytes]) -> None:
-    """FormatError if what a bundle's header says of an image is not what its documents say."""
-    tree = tree_of(image, document)
-    found = image_of(image.names, image.root, tree)
-    for what, said, is_so in (
-        ("documents", sorted(image.documents), sorted(found.documents)),
-        ("layers", sorted(map(_key, image.layers)), sorted(map(_key, found.layers))),
-        ("config", image.config_digest, found.config_digest),
-        ("platforms", sorted(map(str, image.platforms)), sorted(map(str, found.platforms))),
-        ("absent children", set(image.absent) - set(found.absent), set()),
-    ):
-        if said != is_so:
-            raise FormatError(f"{image.label}: the header names other {what} than the image's manifest")
-
-
-def _key(layer: Descriptor) -> tuple[str, str, int]:
-    return (str(layer.digest), layer.media_type, layer.size)
-
-
-def _of(manifest: Manifest) -> Platform:
-    """What a manifest is for: as the index says, else as its config does."""
-    return manifest.descriptor.platform or manifest.platform
-
-
-def platform_image(image: Image, document: Callable[[Digest], bytes], platform: Platform) -> PlatformImage:
-    """The image's manifest for a platform: the only one it has, or the one that fits best. NotFound otherwise.
-
-    An index's word on a platform counts; where it says nothing, the config's does.
-    """
-    tree = tree_of(image, document)
-    first, several = next(iter(tree.manifests), None), len(tree.manifests) > 1
-    unsaid = first is not None and first.descriptor.platform is None and first.platform.os == "unknown"
-    alone = first is not None and not several and (unsaid or first.descriptor.digest == image.root.digest)
-    ranked = [(1 if alone else platform.rank(_of(each)), each) for each in tree.manifests]
-    best, chosen = max(ranked, key=lambda pair: pair[0], default=(0, None))
-    if not best or chosen is None:
-        have = ", ".join(str(_of(each)) for each in tree.manifests) or "no manifest"
-        raise NotFound(f"{image.label}: holds {have}, nothing for {platform}", hint="--platform names one it holds")
-    ids = tuple(diff_ids(document(chosen.config.digest), str(chosen.config.digest)))
-    if len(ids) != len(chosen.layers):
-        raise FormatError(
-            f"{image.label}: {len(chosen.layers)} layers where its config names {len(ids)}",
-            hint="if it is an artifact and no image, no engine runs it: --to oci:DIR takes it as it is",
-        )
-    return PlatformImage(chosen.descriptor, chosen.config, chosen.layers, ids)

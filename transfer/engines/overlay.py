@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import binascii
 import contextlib
-import io
 import json
 import os
 import zlib
@@ -17,10 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transfer.engines.base import Found, Offer, diff_ids
+from transfer.engines.base import BlobStream, ResolvedImage
 from transfer.engines.savefile import Layer, made_image
+from transfer.engines.savestream import tail
+from transfer.engines.tree import diff_ids
 from transfer.errors import EngineError, FormatError, TransferError
-from transfer.model import Digest, Image
+from transfer.model import OCI_LAYER, Digest, Image
 from transfer.streams import BLOCK, IterReader, coalesced, read_small, sha256
 
 ASK = "transfer export --via api asks the daemon for it instead"
@@ -45,7 +46,7 @@ class OverlayImages:
         readable = info.get("Driver") == "overlay2" and os.geteuid() == 0 and root.is_absolute()
         return found if readable and found._layers.is_dir() and (root / "overlay2").is_dir() else None
 
-    def lacks(self, found: Sequence[Found]) -> str:
+    def lacks(self, found: Sequence[ResolvedImage]) -> str:
         """Why these images cannot be read here; "" if they can, as far as can be seen without reading them."""
         try:
             for each in found:
@@ -55,20 +56,20 @@ class OverlayImages:
             return error.message
         return ""
 
-    def read(self, found: Sequence[Found]) -> Iterator[Offer]:
+    def read(self, found: Sequence[ResolvedImage]) -> Iterator[BlobStream]:
         """Each image's config, then its layers; every blob once. A layer's digest is its diffID."""
         seen: set[Digest] = set()
         for each in found:
             config = self._config(each.id)
-            yield Offer(True, partial(io.BytesIO, config), each.id, len(config))
+            yield BlobStream(True, partial(tail, config), each.id, len(config))
             for chain, diff_id in self._chain(each.id):
                 if diff_id not in seen:
                     seen.add(diff_id)
                     layer = self._layer(chain, diff_id)
-                    yield Offer(False, lambda layer=layer: IterReader(layer.blocks()), diff_id)  # type: ignore[misc]
+                    yield BlobStream(False, partial(_opened, layer), diff_id, None, OCI_LAYER, diff_id)
 
     def images(
-        self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
+        self, found: Sequence[ResolvedImage], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
     ) -> list[Image]:
         """The images, with manifests made as for the same images out of `docker save`, and added to `documents`."""
         out = []
@@ -88,7 +89,7 @@ class OverlayImages:
             yield Digest(chain), diff_id
 
     def _layer(self, chain: Digest, diff_id: Digest) -> _Layer:
-        """FormatError or NotFound if the daemon's records are not as they are known here."""
+        """FormatError or NotResolvedImage if the daemon's records are not as they are known here."""
         record = self._layers / chain.algorithm / chain.hex
         name = read_small(record / "cache-id").decode("ascii", "replace")
         if read_small(record / "diff").decode("ascii", "replace") != str(diff_id) or not name.isalnum():
@@ -97,6 +98,11 @@ class OverlayImages:
         if not files.is_dir() or not split.is_file():
             raise FormatError(f"{record}: layer {diff_id} has no files, or no tar-split record")
         return _Layer(diff_id, split, files)
+
+
+def _opened(layer: _Layer, start: int) -> IterReader:
+    """A layer from its start: it is put together on the way."""
+    return IterReader(layer.blocks())
 
 
 class _Layer:

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 
-from transfer.engines.base import Found, Offer
-from transfer.engines.savefile import SaveStream
+from transfer.engines.base import BlobStream, ResolvedImage
+from transfer.engines.savestream import SaveStream
 from transfer.model import Digest, Image
 from transfer.streams import IterReader
 from transfer.work import Pool
@@ -35,7 +35,7 @@ class Saves:
         self._where, self._open = where, open_stream
         self._streams: list[tuple[SaveStream, frozenset[Digest]]] = []
 
-    def read(self, found: Sequence[Found]) -> Iterator[Offer]:
+    def read(self, found: Sequence[ResolvedImage]) -> Iterator[BlobStream]:
         """Every blob, in an order that depends on the images alone. A layer that a stream had is passed over in the next."""
         groups = grouped(found)
         known: dict[str, Digest] = {}
@@ -58,23 +58,23 @@ class Saves:
                     stream = SaveStream(self._where)
                     self._streams.append((stream, frozenset(each.id for each in group)))
                     with stack:
-                        for offer in stream.read(IterReader(parts), known):
-                            if offer.digest is None or offer.digest not in documents:
-                                yield offer
+                        for each in stream.read(IterReader(parts), known):
+                            if each.digest is None or each.digest not in documents:
+                                yield each
                     documents |= stream.documents.keys()
                     known.update((name, d) for name, d in stream.digest_of.items() if d not in documents)
             finally:
-                for each in waiting:
+                for asked in waiting:
                     with contextlib.suppress(Exception):
-                        each.result()[0].close()
+                        asked.result()[0].close()
 
-    def _ask(self, group: Sequence[Found]) -> tuple[contextlib.ExitStack, Iterator[bytes]]:
+    def _ask(self, group: Sequence[ResolvedImage]) -> tuple[contextlib.ExitStack, Iterator[bytes]]:
         """Returns when the daemon begins to answer."""
         stack = contextlib.ExitStack()
         return stack, stack.enter_context(self._open([str(each.id) for each in group]))
 
     def images(
-        self, found: Sequence[Found], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
+        self, found: Sequence[ResolvedImage], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
     ) -> list[Image]:
         """The images asked for, each from the stream that had it."""
         made: dict[int, Image] = {}
@@ -84,7 +84,7 @@ class Saves:
         return [made[id(each)] for each in found]
 
 
-def grouped(found: Sequence[Found]) -> list[list[Found]]:
+def grouped(found: Sequence[ResolvedImage]) -> list[list[ResolvedImage]]:
     """Images dealt out into a few groups of about equal size, those that share their first layers side by side.
 
     Docker 20.10 saves the images of one stream in random order (a Go map), and a layer that several have goes where the first one has it. So
@@ -92,7 +92,7 @@ def grouped(found: Sequence[Found]) -> list[list[Found]]:
     """
     different = {each.id: each for each in found}
     ordered = sorted(different.values(), key=lambda each: ([str(digest) for digest, _ in each.layers], str(each.id)))
-    rounds: list[tuple[dict[Digest, _Place], list[Found]]] = []
+    rounds: list[tuple[dict[Digest, _Place], list[ResolvedImage]]] = []
     for each in ordered:
         places = _places(each)
         fitting = (r for r in rounds if all(r[0].get(digest, place) == place for digest, place in places.items()))
@@ -105,7 +105,7 @@ def grouped(found: Sequence[Found]) -> list[list[Found]]:
     return [group for _, members in rounds for group in _split(members, target)]
 
 
-def _places(image: Found) -> dict[Digest, _Place]:
+def _places(image: ResolvedImage) -> dict[Digest, _Place]:
     """Where `docker save` has each layer first: it is named by what lies below it, the topmost by the image too."""
     chain = tuple(digest for digest, _ in image.layers)
     out: dict[Digest, _Place] = {}
@@ -114,8 +114,8 @@ def _places(image: Found) -> dict[Digest, _Place]:
     return out
 
 
-def _split(images: Sequence[Found], target: int) -> list[list[Found]]:
-    groups: list[list[Found]] = []
+def _split(images: Sequence[ResolvedImage], target: int) -> list[list[ResolvedImage]]:
+    groups: list[list[ResolvedImage]] = []
     gathered = target
     for each in images:
         if gathered >= target:

@@ -20,7 +20,8 @@ from transfer.bundle.reader import EMPTY, Bundle
 from transfer.bundle.writer import BundleWriter, Sealed, clean_up
 from transfer.chunks.cut import Cutter
 from transfer.chunks.layer import raw, split
-from transfer.engines.base import Found, ImageSource, Offer, agrees, tree_of, true_to
+from transfer.engines.base import BlobStream, ImageSource, ResolvedImage
+from transfer.engines.tree import agrees, tree_of, true_to
 from transfer.errors import Damaged, FormatError, NotFound, TransferError, UsageError, one_failure
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
 from transfer.flows.select import NotTaken
@@ -66,7 +67,7 @@ class Exported:
 
 def export(
     source: ImageSource,
-    found: Sequence[Found],
+    found: Sequence[ResolvedImage],
     folder: Path,
     *,
     level: int,
@@ -156,11 +157,11 @@ class _Run:
         self._lost: dict[Digest, TransferError] = {}
         self.failed: list[NotTaken] = []
 
-    def all(self, found: Sequence[Found]) -> Sealed:
+    def all(self, found: Sequence[ResolvedImage]) -> Sealed:
         layers = {digest: size for each in found for digest, size in each.layers}
         self._observer(Planned("export", sum(layers.values()) or sum(each.size for each in found)))
-        for offer in self._source.read(found):
-            self._take(offer)
+        for stream in self._source.read(found):
+            self._take(stream)
         documents = self._writer.documents()
         images = _merged(self._images(found, documents))
         self._observer(Done("export"))
@@ -169,20 +170,20 @@ class _Run:
             images, created=_created(images, documents), tool=f"transfer {__version__}", totals=totals
         )
 
-    def _take(self, offer: Offer) -> None:
+    def _take(self, stream: BlobStream) -> None:
         """One blob. Where it is known whose it is, what is wrong with it is those images' failure alone."""
         try:
-            if offer.document:
-                self._take_document(offer)
+            if stream.is_document:
+                self._take_document(stream)
             else:
-                self._take_layer(offer)
+                self._take_layer(stream)
         except (Damaged, NotFound) as error:
-            if self._strict or offer.digest is None:
+            if self._strict or stream.digest is None:
                 raise
-            self._lost[offer.digest] = error
-            self._observer(Noted(f"{offer.digest}: {error.message}"))
+            self._lost[stream.digest] = error
+            self._observer(Noted(f"{stream.digest}: {error.message}"))
 
-    def _images(self, found: Sequence[Found], documents: dict[Digest, bytes]) -> list[Image]:
+    def _images(self, found: Sequence[ResolvedImage], documents: dict[Digest, bytes]) -> list[Image]:
         """The images that came whole and make sense; the others are noted as failed."""
         out: list[Image] = []
         for each in found:
@@ -230,51 +231,51 @@ class _Run:
                     Noted(f"{name!r:.100} is no name that an engine takes; --retag gives another one at the import")
                 )
 
-    def _take_document(self, offer: Offer) -> None:
-        data = b"".join(blocks(offer.open()))
+    def _take_document(self, stream: BlobStream) -> None:
+        data = b"".join(blocks(stream.open(0)))
         digest = Digest("sha256:" + hashlib.sha256(data).hexdigest())
-        if offer.digest and offer.digest != digest:
-            if offer.digest.algorithm == "sha256" or hashlib.sha512(data).hexdigest() != offer.digest.hex:
-                raise Damaged(f"{self._source.where}: the document {offer.digest} is not what its digest says")
-            digest = offer.digest
+        if stream.digest and stream.digest != digest:
+            if stream.digest.algorithm == "sha256" or hashlib.sha512(data).hexdigest() != stream.digest.hex:
+                raise Damaged(f"{self._source.where}: the document {stream.digest} is not what its digest says")
+            digest = stream.digest
         self._writer.add_document(digest, data)
 
-    def _take_layer(self, offer: Offer) -> None:
-        known = self._base.recipe(offer.digest) if self._base else None
+    def _take_layer(self, stream: BlobStream) -> None:
+        known = self._base.recipe(stream.digest) if self._base else None
         if known:
             self._writer.end_blob(known, known.digest)
-            self._skip(offer, known.digest, "the base has it")
+            self._skip(stream, known.digest, "the base has it")
             return
-        if offer.digest and self._writer.replay(offer.digest):
-            self._skip(offer, offer.digest, "read and packed by an earlier run")
+        if stream.digest and self._writer.replay(stream.digest):
+            self._skip(stream, stream.digest, "read and packed by an earlier run")
             return
-        recipe = self._cut(offer)
-        if offer.learned:
-            offer.learned(recipe.digest)
+        recipe = self._cut(stream)
+        if stream.on_digest:
+            stream.on_digest(recipe.digest)
 
-    def _skip(self, offer: Offer, digest: Digest, why: str) -> None:
+    def _skip(self, stream: BlobStream, digest: Digest, why: str) -> None:
         self._observer(Skipped(f"layer {digest.short}", why))
-        self._observer(Advanced("export", offer.size or 0))
+        self._observer(Advanced("export", stream.size or 0))
 
-    def _cut(self, offer: Offer) -> Recipe:
+    def _cut(self, stream: BlobStream) -> Recipe:
         """Read one layer: hashed beside, taken apart by this thread."""
-        hasher = hashlib.new(offer.digest.algorithm if offer.digest else "sha256")
+        hasher = hashlib.new(stream.digest.algorithm if stream.digest else "sha256")
         threaded = self._jobs > (READERS_FROM if self._source.traits.random_access else 0)
-        stream = ahead_of(self._hashed(offer, hasher), READ_AHEAD, threaded=threaded)
-        with contextlib.closing(stream):  # type: ignore[type-var]
-            first = next(stream, b"")
+        parts = ahead_of(self._hashed(stream, hasher), READ_AHEAD, threaded=threaded)
+        with contextlib.closing(parts):  # type: ignore[type-var]
+            first = next(parts, b"")
             encoding = OPAQUE if first.startswith(_COMPRESSED) else PLAIN
-            reader = IterReader(chain([first] if first else [], stream))
-            parts = Cutter(self._writer, self._pairing).cut(raw(reader) if encoding else split(reader))
+            reader = IterReader(chain([first] if first else [], parts))
+            cut = Cutter(self._writer, self._pairing).cut(raw(reader) if encoding else split(reader))
         digest = Digest(f"{hasher.name}:{hasher.hexdigest()}")
         size = self._current
-        if offer.digest and (offer.digest != digest or (offer.size is not None and offer.size != size)):
+        if stream.digest and (stream.digest != digest or (stream.size is not None and stream.size != size)):
             self._writer.abandon_blob()
             raise Damaged(
-                f"{self._source.where}: layer {offer.digest} is damaged: its content is {digest}",
+                f"{self._source.where}: layer {stream.digest} is damaged: its content is {digest}",
                 hint="the source itself is broken; pull or build the image again",
             )
-        recipe = Recipe(digest, size, encoding, parts)
+        recipe = Recipe(digest, size, encoding, cut)
         self._writer.end_blob(recipe, self._like(digest))
         return recipe
 
@@ -284,10 +285,10 @@ class _Run:
             return None
         return layer if self._base.recipe(layer) else self._base.layer(self._pairing.resembles)
 
-    def _hashed(self, offer: Offer, hasher: hashlib._Hash) -> Iterator[bytes]:
+    def _hashed(self, stream: BlobStream, hasher: hashlib._Hash) -> Iterator[bytes]:
         self._current = 0
         with aside(hasher.update, READ_AHEAD, threaded=self._jobs > 1) as hash_it:
-            for block in blocks(offer.open(), LAYER_BLOCK):
+            for block in blocks(stream.open(0), LAYER_BLOCK):
                 hash_it(block)
                 self._current += len(block)
                 self.bytes_read += len(block)
@@ -352,7 +353,9 @@ def _created(images: Sequence[Image], documents: dict[Digest, bytes]) -> int:
     return newest
 
 
-def _already(found: Sequence[Found], folder: Path, level: int, base: Sequence[Bundle], started: float) -> Exported:
+def _already(
+    found: Sequence[ResolvedImage], folder: Path, level: int, base: Sequence[Bundle], started: float
+) -> Exported:
     """The bundle is finished: fine if it is the one asked for, else the user must choose."""
     with Bundle(folder) as bundle:
         header = bundle.header

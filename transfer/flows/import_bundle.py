@@ -7,20 +7,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from transfer.bundle.assembly import assemble
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
-from transfer.engines.base import ImageSink, ImageSource
-from transfer.engines.daemon import DockerClient
-from transfer.engines.docker import DockerSink, DockerSource, Way
-from transfer.engines.ocilayout import LayoutSink, LayoutSource
+from transfer.engines.base import SinkOptions
+from transfer.engines.transports import Location, already_there
 from transfer.errors import EngineError, MissingPart, TransferError, TryAgain, one_failure
 from transfer.events import Noted, Observer
-from transfer.flows.load_images import BundleContent, Loaded, load, load_into_docker
+from transfer.flows.content import BundleContent
+from transfer.flows.load_images import Loaded, LoadOptions, load_images
 from transfer.flows.naming import Named, Rename, name_all
-from transfer.flows.select import open_file_sink, split_transport
+from transfer.flows.serving import Serving
 from transfer.flows.site import StoreChoice, reading, remember, spacious
 from transfer.model import Digest, Image, Platform
 from transfer.store.adopt import Adopted, adopt_part
@@ -33,9 +31,9 @@ from transfer.work import Pool
 class Target:
     """Where images are to land, and how."""
 
-    to: str
+    location: Location
     platform: Platform | None = None
-    way: Way = "auto"
+    via: str = "auto"
     jobs: int | None = None
     keep_tags: bool = False
 
@@ -50,7 +48,7 @@ class Arrival:
     completed: list[Loaded] = field(default_factory=list)
 
 
-def arrive(
+def import_bundle(
     bundle: Bundle,
     images: Sequence[Image],
     rename: Rename,
@@ -69,7 +67,7 @@ def arrive(
         def ready() -> None:
             taking.append(side.submit(lambda: _take(bundle, choice, observer)))
 
-        loaded = land(bundle, images, rename, target, shelf=shelf, choice=choice, observer=observer, ready=ready)
+        loaded = load_into(bundle, images, rename, target, shelf=shelf, choice=choice, observer=observer, ready=ready)
         arrival = Arrival(loaded)
         for future in taking:
             arrival.adopted, arrival.store_error = future.result()
@@ -78,7 +76,7 @@ def arrive(
         return arrival
 
 
-def land(
+def load_into(
     bundle: Bundle,
     images: Sequence[Image],
     rename: Rename,
@@ -92,11 +90,11 @@ def land(
     """The images into the engine or file. What a delta lacks is looked for in the engine's own images too."""
     with contextlib.ExitStack() as stack:
 
-        def help_out() -> bool:
+        def find_base() -> bool:
             from transfer.flows.rechunk import recut
 
             layers = bundle.header.prerequisites.layers or ()
-            source = _source_of(target.to) if layers else None
+            source = already_there(target.location) if layers else None
             if source is None:
                 return False
             stack.callback(source.close)
@@ -109,48 +107,30 @@ def land(
         try:
             bundle.catalog()
         except MissingPart:
-            if not bundle.is_delta or not help_out():
+            if not bundle.is_delta or not find_base():
                 raise
-        sink = open_file_sink(target.to, target.platform)
-        if sink is None:
-            return load_into_docker(
-                bundle,
-                images,
-                rename,
-                way=target.way,
-                platform=target.platform,
-                jobs=target.jobs,
-                observer=observer,
-                help_out=help_out,
-                ready=ready,
-                keep_tags=target.keep_tags,
-            )
-        content = BundleContent(bundle, observer, threaded=target.jobs != 0)
-        return load(
+        serving = stack.enter_context(Serving().open())
+        options = SinkOptions(target.platform, target.via, serving.publish, observer)
+        return load_images(
             bundle,
             images,
             rename,
-            sink,
-            content,
-            jobs=target.jobs,
+            target.location.open_sink(options),
+            options=LoadOptions(target.jobs, target.keep_tags),
             observer=observer,
-            help_out=help_out,
+            serving=serving,
+            find_base=find_base,
             ready=ready,
-            keep_tags=target.keep_tags,
         )
 
 
 def foresee(bundle: Bundle, images: Sequence[Image], rename: Rename, target: Target, observer: Observer) -> list[Named]:
     """The names that the images would get, and those of them that another image has there now. Nothing is changed."""
-    transport, rest = split_transport(target.to or "docker-daemon:")
-    content = BundleContent(bundle, observer, threaded=False)
+    content = BundleContent(bundle, observer)
     try:
-        if transport == "docker-daemon":
-            sink: ImageSink = DockerSink(DockerClient(), way=target.way, platform=target.platform)
-        elif transport == "oci":
-            sink = LayoutSink(Path(rest), only_look=True)
-        else:
+        if not target.location.transport.grows:
             return [Named(image, rename(image.names)) for image in images]
+        sink = target.location.open_sink(SinkOptions(target.platform, target.via, observer=observer, only_look=True))
         try:
             bundle.catalog()
             return [
@@ -171,16 +151,6 @@ def _vouched(named: Named, content: BundleContent) -> Named:
     except TransferError as error:
         return replace(named, error=error)
     return named
-
-
-def _source_of(to: str) -> ImageSource | None:
-    """The images that are there already, where they can be read again."""
-    transport, rest = split_transport(to or "docker-daemon:")
-    if transport == "docker-daemon":
-        return DockerSource(DockerClient())
-    if transport == "oci" and (Path(rest) / "index.json").exists():
-        return LayoutSource(Path(rest))
-    return None
 
 
 def _take(bundle: Bundle, choice: StoreChoice, observer: Observer) -> tuple[Adopted | None, TransferError | None]:
@@ -213,7 +183,7 @@ def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Obs
     """Import the staged bundles that have all they need now."""
     out: list[Loaded] = []
     store = choice.store
-    if store is None or split_transport(target.to or "docker-daemon:")[0] not in ("docker-daemon", "oci"):
+    if store is None or not target.location.transport.grows:
         return out
     for bundle in list(_staged(store)):
         shelf = Shelf((), [store])
@@ -221,7 +191,7 @@ def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Obs
         try:
             assemble(bundle, bundle.catalog().recipes, store)
             observer(Noted(f"bundle {short}, which was staged, is complete now"))
-            done = land(bundle, bundle.images, rename, target, shelf=shelf, choice=choice, observer=observer)
+            done = load_into(bundle, bundle.images, rename, target, shelf=shelf, choice=choice, observer=observer)
         except MissingPart:
             continue
         except Exception as unknown:  # noqa: BLE001 - whatever it is, it is this bundle's

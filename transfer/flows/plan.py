@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer.bundle.reader import Bundle
-from transfer.engines.base import Found, ImageSource
+from transfer.engines.base import ImageSource, ResolvedImage
 from transfer.events import Observer
 from transfer.flows.export import Exported, export
 
@@ -22,7 +22,7 @@ class Plan:
     delta was made and thrown away, and its bytes are exact.
     """
 
-    found: tuple[Found, ...]
+    found: tuple[ResolvedImage, ...]
     to_read: int
     exact: bool
     needed: int
@@ -40,7 +40,7 @@ class Plan:
 
 def plan_export(
     source: ImageSource,
-    found: Sequence[Found],
+    found: Sequence[ResolvedImage],
     folder: Path,
     *,
     level: int,

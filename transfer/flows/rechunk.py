@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from transfer.bundle.reader import Bundle
-from transfer.engines.base import Found, ImageSource
+from transfer.engines.base import ImageSource, ResolvedImage
 from transfer.errors import TransferError
 from transfer.events import Event, Noted, Observer, Planned
 from transfer.flows.export import export
@@ -32,13 +32,13 @@ def recut(
         yield Bundle(export(source, found, folder / "b", level=_LEVEL, jobs=jobs, observer=_quieter(observer)).bundle)
 
 
-def holding(source: ImageSource, layers: set[Digest]) -> list[Found]:
+def holding(source: ImageSource, layers: set[Digest]) -> list[ResolvedImage]:
     """Images that have any of these layers, fewest first that together hold as many of them as can be had."""
-    candidates: list[Found] = []
+    candidates: list[ResolvedImage] = []
     for listed in source.names():
         with contextlib.suppress(TransferError):
             candidates.append(source.resolve(listed.names[0] if listed.names else str(listed.id), None))
-    chosen: list[Found] = []
+    chosen: list[ResolvedImage] = []
     wanted = set(layers)
     while wanted:
         best = max(candidates, key=lambda f: (len(wanted & {d for d, _ in f.layers}), -f.size), default=None)

@@ -7,70 +7,19 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import cast, get_args
 
-from transfer.engines.base import Found, ImageSink, ImageSource, Listed, ReadWay
+from transfer.engines.base import ImageSource, Listed, ResolvedImage, SourceOptions
+from transfer.engines.transports import locate
 from transfer.errors import NotFound, TransferError, UsageError, one_failure
 from transfer.events import Noted, Observer, silent
 from transfer.model import Image, Platform, Reference, familiar, is_name
 
-TRANSPORTS = "docker-daemon:, oci:DIR, docker-archive:FILE, oci-archive:FILE"
-
-
-def split_transport(text: str) -> tuple[str, str]:
-    """`oci:./x` is ("oci", "./x"); UsageError for a transport that is not known."""
-    name, colon, rest = text.partition(":")
-    if not colon or name not in ("docker-daemon", "oci", "docker-archive", "oci-archive"):
-        raise UsageError(f"{text!r:.200} is not a place for images", hint=f"known are {TRANSPORTS}")
-    if name != "docker-daemon" and not rest:
-        raise UsageError(f"{text!r}: the path is missing", hint=f"known are {TRANSPORTS}")
-    return name, rest
-
-
-def split_path(rest: str) -> tuple[Path, str]:
-    """`dir:ref` as skopeo writes it; a path that exists with the colon in it is taken whole."""
-    path, colon, reference = rest.partition(":")
-    if not colon or Path(rest).exists():
-        return Path(rest), ""
-    return Path(path), reference
-
 
 def open_source(text: str, *, via: str = "auto", observer: Observer = silent) -> tuple[ImageSource, list[str]]:
-    """The source a --from means (empty: the Docker found here), and the reference it names, if any. `via`: how a Docker's images are read."""
-    if via not in get_args(ReadWay):
-        raise UsageError(f"--via {via!r:.40}: auto, files or api")
-    transport, rest = split_transport(text or "docker-daemon:")
-    if transport == "docker-daemon":
-        from transfer.engines.daemon import DockerClient
-        from transfer.engines.docker import DockerSource
-
-        return DockerSource(DockerClient(), way=cast(ReadWay, via), observer=observer), [rest] if rest else []
-    if via != "auto":
-        raise UsageError(f"--via {via} is how a Docker daemon's images are read, and {text!r:.200} is none")
-    path, reference = split_path(rest)
-    return _open_file(path, transport), [reference] if reference else []
-
-
-def _open_file(path: Path, transport: str) -> ImageSource:
-    if transport == "oci":
-        from transfer.engines.ocilayout import LayoutSource
-
-        return LayoutSource(path)
-    from transfer.engines.archive import open_archive
-
-    return open_archive(path)
-
-
-def split_target(text: str) -> tuple[str, str]:
-    """A --to without the name in it, and that name: `oci:dir:app:1` as skopeo writes it ("" for none)."""
-    if not text:
-        return "", ""
-    transport, rest = split_transport(text)
-    if transport == "docker-daemon":
-        return "docker-daemon:", rest
-    path, name = split_path(rest)
-    return f"{transport}:{path}", name
+    """The source a --from means (empty: the Docker found here), and the image it names, if any. `via`: how it is to be read."""
+    location = locate(text)
+    source = location.open_source(SourceOptions(via, observer))
+    return source, [location.name] if location.name else []
 
 
 def by_digest(rules: Sequence[str], images: Sequence[Image]) -> tuple[list[Image], list[str]]:
@@ -96,33 +45,19 @@ def _has_digest(image: Image, beginning: str) -> bool:
     return any(each.hex.startswith(beginning) for each in (image.root.digest, image.config_digest) if each)
 
 
-def open_file_sink(text: str, platform: Platform | None = None) -> ImageSink | None:
-    """The sink a --to means, or None for the Docker daemon, which the load flow opens itself."""
-    transport, rest = split_transport(text or "docker-daemon:")
-    if transport == "docker-daemon":
-        return None
-    if transport == "oci":
-        from transfer.engines.ocilayout import LayoutSink
-
-        return LayoutSink(Path(rest))
-    from transfer.engines.archive import ArchiveSink
-
-    return ArchiveSink(Path(rest), docker=transport == "docker-archive", platform=platform)
-
-
 def select(
     source: ImageSource,
     patterns: Sequence[str],
     platform: Platform | None,
     observer: Observer,
     failed: list[NotTaken] | None = None,
-) -> list[Found]:
+) -> list[ResolvedImage]:
     """The images that names, IDs and globs pick, each once, in the order of `merge`. NotFound if one picks nothing.
 
     What cannot be had comes into `failed`, and the others are taken; without it the first failure is raised.
     """
     listed: list[Listed] | None = None
-    found: list[Found] = []
+    found: list[ResolvedImage] = []
 
     def take(reference: str, names: tuple[str, ...] | None = None) -> None:
         try:
@@ -200,12 +135,12 @@ def name_matches(name: str, pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(form, pattern) for form in forms)
 
 
-def merge(found: Sequence[Found]) -> list[Found]:
+def merge(found: Sequence[ResolvedImage]) -> list[ResolvedImage]:
     """One entry an image, with all the names it was picked by; those with few layers first, as an import takes them.
 
     What is packed in the order in which it will be unpacked is decoded once.
     """
-    by_id: dict[str, Found] = {}
+    by_id: dict[str, ResolvedImage] = {}
     for each in found:
         key = str(each.id)
         known = by_id.get(key)

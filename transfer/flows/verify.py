@@ -17,7 +17,7 @@ from transfer.bundle.writer import VERIFY_NAME, companions
 from transfer.chunks.pack import Hole, read_packed, scan, sound
 from transfer.errors import Damaged, MissingPart, NotFound, TransferError
 from transfer.events import Advanced, Done, Noted, Observer, Planned
-from transfer.flows.load_images import BundleContent
+from transfer.flows.content import BundleContent
 from transfer.flows.recovery import recovery_at
 from transfer.flows.vouching import vouch
 from transfer.model import Digest
@@ -223,8 +223,8 @@ def _sound_offsets(path: Path) -> list[int]:
 def _rebuild_all(bundle: Bundle, pool: Pool, jobs: int, observer: Observer) -> tuple[int, list[Damage]]:
     """Every layer, to nowhere, against its digest."""
     layers = list({layer.digest: layer for image in bundle.images for layer in image.layers}.values())
-    content = BundleContent(bundle, observer, threaded=jobs > 0)
-    content.rebuilding = Rebuilding(bundle, [layer.digest for layer in layers], pool=pool, jobs=max(1, jobs))
+    rebuilding = Rebuilding(bundle, [layer.digest for layer in layers], pool=pool, jobs=max(1, jobs))
+    content = BundleContent(bundle, observer, threaded=jobs > 0, rebuilding=rebuilding)
     observer(Planned("import", sum(layer.size for layer in layers)))
     found = []
     for layer in layers:

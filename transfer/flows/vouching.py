@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transfer.bundle.reader import Bundle
-from transfer.engines.base import true_to
+from transfer.engines.tree import true_to
 from transfer.errors import FormatError
 from transfer.model import Digest, Image
 

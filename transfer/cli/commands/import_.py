@@ -17,6 +17,7 @@ from transfer.cli.options import (
     Seeds,
     StoreOption,
     StoreOptions,
+    To,
 )
 
 
@@ -28,9 +29,7 @@ def import_(
         list[str] | None,
         typer.Argument(help="Further media of the set; then names or globs, quoted. None: all images."),
     ] = None,
-    to: Annotated[
-        str, typer.Option("--to", help="docker-daemon: (default), oci:DIR, docker-archive:FILE, oci-archive:FILE.")
-    ] = "",
+    to: To = "",
     retag: Annotated[list[str] | None, typer.Option("--retag", help="OLD=NEW: land under another name.")] = None,
     platform: Annotated[
         str, typer.Option("--platform", help="Of a multi-platform image, what a Docker takes (default: its own).")

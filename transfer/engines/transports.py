@@ -1,0 +1,144 @@
+"""The one table of engines. An engine is a module and a line here: help texts, messages and every `open` are derived from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from transfer.engines.base import ImageSink, ImageSource, SinkOptions, SourceOptions
+from transfer.errors import NotFound, TransferError, UsageError
+
+Split = Callable[[str], tuple[str, str]]
+
+
+def path_and_name(text: str) -> tuple[str, str]:
+    """`dir:name` as skopeo writes it; a path that exists with the colon in it is taken whole."""
+    path, colon, name = text.partition(":")
+    return (text, "") if not colon or Path(text).exists() else (path, name)
+
+
+def name_alone(text: str) -> tuple[str, str]:
+    """For an engine that needs no place."""
+    return "", text
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How an engine is written, and what its module can do.
+
+    `form`: as it is typed after --from and --to. `source` and `sink`: the functions of the module that open one, "" for none.
+    `split`: place and image name. `reads`, `writes`: what --via may say. `host`: it is found on this host, so no place is named, and
+    `inventory` asks it. `grows`: it keeps what it has when more is imported, so later imports may read from it and add to it.
+    """
+
+    name: str
+    form: str
+    module: str
+    source: str = "open_source"
+    sink: str = "open_sink"
+    split: Split = path_and_name
+    reads: tuple[str, ...] = ("auto",)
+    writes: tuple[str, ...] = ("auto",)
+    host: bool = False
+    grows: bool = True
+
+    def _function(self, name: str) -> object:
+        return getattr(import_module(self.module), name)
+
+    def open_source(self, place: str, options: SourceOptions) -> ImageSource:
+        self._allow("--via", options.via, self.reads)
+        return cast(Callable[[str, SourceOptions], ImageSource], self._function(self.source))(place, options)
+
+    def open_sink(self, place: str, options: SinkOptions) -> ImageSink:
+        self._allow("--via", options.via, self.writes)
+        return cast(Callable[[str, SinkOptions], ImageSink], self._function(self.sink))(place, options)
+
+    def _allow(self, option: str, value: str, allowed: tuple[str, ...]) -> None:
+        if value not in allowed:
+            raise UsageError(f"{option} {value!r:.40} is not for {self.name}:", hint=f"it takes {', '.join(allowed)}")
+
+
+TRANSPORTS: dict[str, Transport] = {
+    each.name: each
+    for each in (
+        Transport(
+            "docker-daemon",
+            "docker-daemon:[NAME]",
+            "transfer.engines.docker",
+            split=name_alone,
+            reads=("auto", "files", "api"),
+            writes=("auto", "pull", "load"),
+            host=True,
+        ),
+        Transport("oci", "oci:DIR[:NAME]", "transfer.engines.ocilayout"),
+        Transport(
+            "docker-archive",
+            "docker-archive:FILE[:NAME]",
+            "transfer.engines.archive",
+            sink="open_docker_sink",
+            grows=False,
+        ),
+        Transport(
+            "oci-archive", "oci-archive:FILE[:NAME]", "transfer.engines.archive", sink="open_oci_sink", grows=False
+        ),
+    )
+}
+DEFAULT = "docker-daemon:"
+
+
+def forms(*, sinks: bool = False) -> str:
+    """All that may be typed, for help texts and messages."""
+    return ", ".join(each.form for each in TRANSPORTS.values() if (each.sink if sinks else each.source))
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A --from or --to, taken apart: which engine, where it is, and the image's name (either may be empty)."""
+
+    transport: Transport
+    place: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.transport.name}:{self.place}"
+
+    def open_source(self, options: SourceOptions = SourceOptions()) -> ImageSource:  # noqa: B008 - frozen
+        return self.transport.open_source(self.place, options)
+
+    def open_sink(self, options: SinkOptions = SinkOptions()) -> ImageSink:  # noqa: B008 - frozen
+        return self.transport.open_sink(self.place, options)
+
+
+def locate(text: str) -> Location:
+    """`oci:./x` taken apart; empty is the Docker found here. UsageError for a transport that is not known, or a missing place."""
+    name, colon, rest = (text or DEFAULT).partition(":")
+    transport = TRANSPORTS.get(name) if colon else None
+    if transport is None:
+        raise UsageError(f"{text!r:.200} is not a place for images", hint=f"known are {forms()}")
+    place, image = transport.split(rest)
+    if not place and not transport.host:
+        raise UsageError(f"{text!r}: the path is missing", hint=f"known are {forms()}")
+    return Location(transport, place, image)
+
+
+def found_here() -> Iterator[ImageSource]:
+    """The engines of this host that answer, each open."""
+    for transport in TRANSPORTS.values():
+        if transport.host:
+            try:
+                yield transport.open_source("", SourceOptions())
+            except TransferError:
+                continue
+
+
+def already_there(location: Location) -> ImageSource | None:
+    """What a target holds already, where it can be read again."""
+    if not location.transport.grows or not location.transport.source:
+        return None
+    try:
+        return location.open_source()
+    except NotFound:
+        return None
