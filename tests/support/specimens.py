@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.support.months import month
 from tests.support.zoo import Layout, siblings, zoo
-from transfer.bundle import writer
+from transfer.bundle import seal
 from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import Bundle
@@ -79,9 +79,9 @@ def make_golden_media(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         layout = zoo()
         source = LayoutSource(layout.write(Path(folder) / "oci"))
-        writer.PACK_SIZE = 1  # type: ignore[attr-defined]
+        seal.PACK_SIZE = 1  # type: ignore[attr-defined]
         export(source, select(source, [], None, silent), Path(folder) / "zoo", level=3, jobs=0, observer=silent)
-        writer.PACK_SIZE = PACK_SIZE  # type: ignore[attr-defined]
+        seal.PACK_SIZE = PACK_SIZE  # type: ignore[attr-defined]
         places = [target / "media" / name for name in ("one", "two", "three")]
         for place in places:
             place.mkdir(parents=True)

@@ -11,7 +11,7 @@ import pytest
 from tests.support.run import alone, run, says
 from tests.support.specimens import blobs_in
 from tests.support.zoo import Layout, layer, noise, program, siblings
-from transfer.bundle import writer as writing
+from transfer.bundle import seal as sealing
 from transfer.bundle.reader import Bundle
 from transfer.chunks.bucket import FRAME_RAW, Buckets, Gathered
 from transfer.chunks.name import Kind, chunk_id
@@ -167,7 +167,7 @@ def test_one_of_them_alone_brings_what_it_is_patched_against(tmp_path: Path) -> 
 
 
 def test_who_needs_a_lost_pack_is_told_by_prefixes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "PACK_SIZE", 1)
+    monkeypatch.setattr(sealing, "PACK_SIZE", 1)
     bundle = write(siblings(), tmp_path)
     with Bundle(bundle) as opened:
         (number, older), *_ = patched(bundle).items()

@@ -16,7 +16,7 @@ from tests.support.run import run, says
 from tests.support.zoo import Layout, layer, noise
 from transfer.bundle.reader import Bundle
 from transfer.errors import Locked
-from transfer.store import store as stores
+from transfer.store import locks
 from transfer.store.store import Store
 
 
@@ -138,7 +138,7 @@ def test_an_entry_that_was_hurt_is_mended_or_dropped(place: Path, tmp_path: Path
 
 def test_the_first_import_into_a_store_holds_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder is not there yet: a prune must not come between what an import takes in and what it enters."""
-    monkeypatch.setattr(stores, "PATIENCE", 0.0)
+    monkeypatch.setattr(locks, "PATIENCE", 0.0)
     first, second = Store(tmp_path / "s"), Store(tmp_path / "s")
     with first.reading(adopting=True), pytest.raises(Locked), second.removing():
         pass

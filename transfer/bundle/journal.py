@@ -10,23 +10,13 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from transfer.chunks.name import Kind
+from transfer.chunks.packer import New
 from transfer.errors import FormatError
 from transfer.folders import open_own
 from transfer.model import ChunkId, Digest, Part, Recipe
-
-
-class New(NamedTuple):
-    """A chunk that was new: name, size (bytes), kind, the base's chunks it is a version of, where in its file it stands (bytes), and the chunks of this bundle it is like."""
-
-    name: ChunkId
-    size: int
-    kind: Kind
-    partners: tuple[int, ...] = ()
-    offset: int = 0
-    similar: tuple[ChunkId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

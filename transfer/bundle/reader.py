@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from transfer.bundle import header as head
 from transfer.bundle.catalog import Catalog, CatalogReader, chunk_names
 from transfer.bundle.packs import OPEN
 from transfer.bundle.records import STEPS_MAX, find_records
+from transfer.bundle.sound import file_fault, first_sound, size_there
 from transfer.chunks.frame import FRAME_RAW_MAX, decode_frame
 from transfer.chunks.name import chunk_id
 from transfer.chunks.pack import BLOB_MAX, PACK_HEADER, pack_version, read_frame_header, read_packed, sound
-from transfer.errors import Damaged, FormatError, MediumError, MissingPart, NotFound, TransferError
+from transfer.errors import Damaged, FormatError, MissingPart, NotFound, TransferError
 from transfer.model import Addressed, Descriptor, Digest, Image, blob_path
-from transfer.streams import BLOCK, Effort, open_plain, parse_object, pread, read_small, sha256
+from transfer.streams import Effort, open_plain, parse_object, pread, read_small, sha256
 
-T = TypeVar("T")
 GROWTH_FREE, GROWTH_RATIO, GROWTH_ABSENT = 4 << 30, 1000, 64 << 20
 """All layers together may have so many bytes, more by so many times the size of the packs, and by so many for each chunk of other bundles."""
 CATALOG_MEMORY, CATALOG_GROWTH = 128 << 20, 16
@@ -92,7 +91,7 @@ class Bundle:
     def path_of(self, file: Addressed) -> Path:
         """Where a file of the bundle lies: in the first place that has one of its size; in the bundle's own folder if none has."""
         paths = self.paths_of(file)
-        return next((path for path in paths if _size(path) == file.size), paths[0])
+        return next((path for path in paths if size_there(path) == file.size), paths[0])
 
     def paths_of(self, file: Addressed) -> list[Path]:
         """Where it could lie, the likeliest first."""
@@ -259,7 +258,7 @@ class Bundle:
 
     def missing_packs(self) -> list[head.Blob]:
         """Packs that are not there, or not of their size."""
-        return [blob for blob in self.header.packs if _size(self.path_of(blob)) != blob.size]
+        return [blob for blob in self.header.packs if size_there(self.path_of(blob)) != blob.size]
 
     def document(self, digest: Digest) -> bytes:
         """A manifest, index or config."""
@@ -343,49 +342,6 @@ class Bundle:
                 raise MissingPart(f"{path} is missing", hint="copy this pack from the bundle") from error
 
         return OPEN.using((self._owner, number), opener)
-
-
-def _size(path: Path) -> int:
-    """Bytes of what is there; -1 if nothing is."""
-    try:
-        return path.lstat().st_size
-    except OSError:
-        return -1
-
-
-def first_sound(paths: Sequence[Path], read: Callable[[Path], T]) -> T:
-    """What could be read first; if nothing can, the error of the first that is not just missing."""
-    gone = (MissingPart, NotFound)
-    failed: TransferError | None = None
-    for path in paths:
-        try:
-            return read(path)
-        except (Damaged, MissingPart, NotFound, MediumError) as error:
-            if failed is None or (isinstance(failed, gone) and not isinstance(error, gone)):
-                failed = error
-    assert failed
-    raise failed
-
-
-def file_fault(path: Path, blob: Addressed, passed: Callable[[int], None] = lambda count: None) -> str:
-    """What is wrong with a pack or catalog file as a whole; "" if nothing. NotFound if it is not there. `passed` hears of bytes read."""
-    try:
-        with open_plain(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            hasher = hashlib.sha256()
-            buffer = bytearray(BLOCK)
-            while count := file.readinto(buffer):  # type: ignore[attr-defined]
-                hasher.update(memoryview(buffer)[:count])
-                passed(count)
-    except NotFound:
-        raise
-    except TransferError as error:
-        return error.message
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    if size != blob.size:
-        return f"{size} bytes where it should have {blob.size}"
-    return "" if hasher.hexdigest() == blob.digest.hex else "the content is not what its name says"
 
 
 def _read_index(folder: Path) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transfer.cli.exits import printable
 from transfer.cli.options import ExportRequest, Output, StoreOptions
@@ -63,46 +64,12 @@ def export(request: ExportRequest, folder: Path, store: StoreOptions, output: Ou
         opened.close()
     fresh = not done.already and not done.bytes_reused
     site_flow.sent(choice, done.bundle, done.digest, base, store.sites, observer, fresh=fresh)
+    all_failed = (*failed, *done.failed)
     if output.json:
-        print_json(
-            {
-                "bundle": str(done.bundle),
-                "digest": str(done.digest),
-                "already": done.already,
-                "images": [
-                    {
-                        "name": image.label,
-                        "names": list(image.names),
-                        "digest": str(image.root.digest),
-                        "config_digest": str(image.config_digest) if image.config_digest else None,
-                        "layers": len(image.layers),
-                    }
-                    for image in done.images
-                ],
-                "bytes_read": done.bytes_read,
-                "bytes_new": done.bytes_new,
-                "bytes_reused": done.bytes_reused,
-                "bytes_packed": done.bytes_packed,
-                "bytes_folder": done.bytes_folder,
-                "packs": done.packs,
-                "prerequisites": done.prerequisites,
-                "failed": [
-                    {"name": each.label, "error": each.error.message, "slug": each.error.slug}
-                    for each in (*failed, *done.failed)
-                ],
-                "seconds": round(done.seconds, 3),
-            }
-        )
+        print_json(_as_json(done, all_failed))
     elif not output.quiet:
-        if done.already:
-            print(f"{printable(str(done.bundle))} is already complete: {several(len(done.images), 'image')}")
-        else:
-            print(
-                f"{printable(str(done.bundle))}: {several(len(done.images), 'image')}, {amount(done.bytes_read)} read, "
-                f"{amount(done.bytes_packed)} packed in {several(done.packs, 'pack')}, {done.seconds:.1f} s"
-                + (f"; builds on {several(done.prerequisites, 'chunk')} of its base" if done.prerequisites else "")
-            )
-    _raise_failed([*failed, *done.failed], done)
+        _say(done)
+    _raise_failed(all_failed, done)
 
 
 def _raise_failed(failed: Sequence[NotTaken], done: exporting.Exported) -> None:
@@ -118,3 +85,41 @@ def _raise_failed(failed: Sequence[NotTaken], done: exporting.Exported) -> None:
         f"{len(failed)} of {len(failed) + len(done.images)} images could not be exported; {done.bundle} has the others",
         hint="mend them where they are, and export them into another folder; --strict makes a bundle of all or none",
     )
+
+
+def _as_json(done: exporting.Exported, failed: Sequence[NotTaken]) -> dict[str, Any]:
+    return {
+        "bundle": str(done.bundle),
+        "digest": str(done.digest),
+        "already": done.already,
+        "images": [
+            {
+                "name": image.label,
+                "names": list(image.names),
+                "digest": str(image.root.digest),
+                "config_digest": str(image.config_digest) if image.config_digest else None,
+                "layers": len(image.layers),
+            }
+            for image in done.images
+        ],
+        "bytes_read": done.bytes_read,
+        "bytes_new": done.bytes_new,
+        "bytes_reused": done.bytes_reused,
+        "bytes_packed": done.bytes_packed,
+        "bytes_folder": done.bytes_folder,
+        "packs": done.packs,
+        "prerequisites": done.prerequisites,
+        "failed": [{"name": each.label, "error": each.error.message, "slug": each.error.slug} for each in failed],
+        "seconds": round(done.seconds, 3),
+    }
+
+
+def _say(done: exporting.Exported) -> None:
+    if done.already:
+        print(f"{printable(str(done.bundle))} is already complete: {several(len(done.images), 'image')}")
+    else:
+        print(
+            f"{printable(str(done.bundle))}: {several(len(done.images), 'image')}, {amount(done.bytes_read)} read, "
+            f"{amount(done.bytes_packed)} packed in {several(done.packs, 'pack')}, {done.seconds:.1f} s"
+            + (f"; builds on {several(done.prerequisites, 'chunk')} of its base" if done.prerequisites else "")
+        )

@@ -176,7 +176,7 @@ def _arrive(
 
     def mended() -> bool:
         """Whether what was met is not met again: a bundle in the store that gave false chunks gives none any more, or packs were made anew."""
-        false = choice.store.disowned_now if choice.store else set()
+        false = choice.store.marks.disowned_now if choice.store else set()
         for digest in sorted(false):
             observer(
                 Noted(

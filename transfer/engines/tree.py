@@ -42,80 +42,95 @@ def walk(root: Descriptor, get: Callable[[Descriptor], bytes | None], platform: 
     FormatError for anything ambiguous, too deep or too large. With `platform`, only that child of an index is followed, with
     its attestations; the index itself stays as it is. NotFound if the root is absent or no child serves the platform.
     """
-    tree = Tree()
-    seen: set[Digest] = set()
+    found = _Walk(root, get, platform)
+    found.visit(root, 0)
+    return found.tree
 
-    def visit(descriptor: Descriptor, depth: int) -> None:
-        if descriptor.digest in seen:
+
+class _Walk:
+    """One walk on its way."""
+
+    def __init__(self, root: Descriptor, get: Callable[[Descriptor], bytes | None], platform: Platform | None) -> None:
+        self._root, self._get, self._platform = root, get, platform
+        self.tree = Tree()
+        self._seen: set[Digest] = set()
+
+    def visit(self, descriptor: Descriptor, depth: int) -> None:
+        """An index or a manifest, and what it names."""
+        if descriptor.digest in self._seen:
             return
-        seen.add(descriptor.digest)
-        if depth > MAX_DEPTH or len(seen) > MAX_NODES:
+        self._seen.add(descriptor.digest)
+        if depth > MAX_DEPTH or len(self._seen) > MAX_NODES:
             raise FormatError(
-                f"{root.digest}: an index nested deeper than {MAX_DEPTH} or with over {MAX_NODES} entries"
+                f"{self._root.digest}: an index nested deeper than {MAX_DEPTH} or with over {MAX_NODES} entries"
             )
-        data = get(descriptor)
+        data = self._get(descriptor)
         if data is None:
             if depth == 0:
                 raise NotFound(f"{descriptor.digest}: the image's manifest is not there")
-            tree.absent.append(descriptor.digest)
+            self.tree.absent.append(descriptor.digest)
             return
         where = f"{descriptor.digest}"
         _sized(descriptor, data)
         value = parse_object(data, where)
-        if "manifests" in value and "layers" in value:
-            raise FormatError(f"{where}: both an index and a manifest; refused as ambiguous")
-        if "fsLayers" in value:
-            raise FormatError(
-                f"{where}: a schema 1 manifest, which no current engine takes",
-                hint="convert it where it comes from: skopeo copy --format v2s2",
-            )
-        tree.documents.append(descriptor)
+        is_index = _is_index(value, where)
+        self.tree.documents.append(descriptor)
         if depth == 0:
-            _called_right(descriptor, "manifests" in value)
-        if "manifests" in value:
+            _called_right(descriptor, is_index)
+        if is_index:
             children = [Descriptor.parse(each, where) for each in _listing(value, "manifests", where)]
-            for child in _chosen(children, platform, where, of):
-                visit(child, depth + 1)
+            for child in _chosen(children, self._platform, where, self._platform_of):
+                self.visit(child, depth + 1)
             return
-        if "layers" not in value or "config" not in value:
-            raise FormatError(f"{where}: neither an index nor a manifest")
-        _visit_manifest(descriptor, value, where)
-        if len(tree.documents) + len(tree.layers) > MAX_NODES:
-            raise FormatError(f"{root.digest}: over {MAX_NODES} documents and layers")
+        self._visit_manifest(descriptor, value, where)
+        if len(self.tree.documents) + len(self.tree.layers) > MAX_NODES:
+            raise FormatError(f"{self._root.digest}: over {MAX_NODES} documents and layers")
 
-    def _visit_manifest(descriptor: Descriptor, value: dict[str, object], where: str) -> None:
+    def _visit_manifest(self, descriptor: Descriptor, value: dict[str, object], where: str) -> None:
         config = Descriptor.parse(value["config"], where)
         layers = [Descriptor.parse(each, where) for each in _listing(value, "layers", where)]
-        data = get(config)
+        data = self._get(config)
         if data is None:
             raise NotFound(
                 f"{where}: its config {config.digest} is not there",
                 hint="the image is incomplete where it is; --platform takes one that is whole",
             )
         _sized(config, data)
-        if config.digest not in seen:
-            seen.add(config.digest)
+        tree = self.tree
+        if config.digest not in self._seen:
+            self._seen.add(config.digest)
             tree.documents.append(config)
         tree.configs.append(config)
         tree.platforms.append(_config_platform(data))
         tree.manifests.append(Manifest(descriptor, config, tuple(layers), tree.platforms[-1]))
         for layer in layers:
-            if layer.digest not in seen:
-                seen.add(layer.digest)
+            if layer.digest not in self._seen:
+                self._seen.add(layer.digest)
                 tree.layers.append(layer)
 
-    def of(child: Descriptor) -> Platform | None:
+    def _platform_of(self, child: Descriptor) -> Platform | None:
         """What a child is for: as the index says, else as its config does."""
         if child.platform or child.is_index:
             return child.platform
         with contextlib.suppress(FormatError):
-            config = parse_object(get(child) or b"{}", str(child.digest)).get("config")
-            data = get(Descriptor.parse(config, str(child.digest))) if config else None
+            config = parse_object(self._get(child) or b"{}", str(child.digest)).get("config")
+            data = self._get(Descriptor.parse(config, str(child.digest))) if config else None
             return _config_platform(data) if data else None
         return None
 
-    visit(root, 0)
-    return tree
+
+def _is_index(value: dict[str, object], where: str) -> bool:
+    """Whether a document is an index, else a manifest. FormatError for both at once, or neither."""
+    if "manifests" in value and "layers" in value:
+        raise FormatError(f"{where}: both an index and a manifest; refused as ambiguous")
+    if "fsLayers" in value:
+        raise FormatError(
+            f"{where}: a schema 1 manifest, which no current engine takes",
+            hint="convert it where it comes from: skopeo copy --format v2s2",
+        )
+    if "manifests" not in value and not {"layers", "config"} <= value.keys():
+        raise FormatError(f"{where}: neither an index nor a manifest")
+    return "manifests" in value
 
 
 def _sized(descriptor: Descriptor, data: bytes) -> None:

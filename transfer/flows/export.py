@@ -17,7 +17,8 @@ from transfer.bundle.catalog import OPAQUE, PLAIN
 from transfer.bundle.delta import Base
 from transfer.bundle.library import Shelf
 from transfer.bundle.reader import EMPTY, Bundle
-from transfer.bundle.writer import BundleWriter, Sealed, clean_up
+from transfer.bundle.seal import Sealed, clean_up
+from transfer.bundle.writer import BundleWriter
 from transfer.chunks.cut import Cutter
 from transfer.chunks.layer import raw, split
 from transfer.engines.base import BlobStream, ImageSource, ResolvedImage
@@ -116,22 +117,25 @@ def export(
                 writer.publish(sealed)
         finally:
             writer.close()
-    packed = sealed.header.totals["packed_bytes"]
+    return _done(run, writer, sealed, time.monotonic() - started)
+
+
+def _done(run: _Run, writer: BundleWriter, sealed: Sealed, seconds: float) -> Exported:
+    header = sealed.header
     return Exported(
-        folder,
+        sealed.folder,
         sealed.digest,
-        sealed.header.images,
-        run.bytes_read,
-        writer.bytes_new,
-        packed,
-        writer.bytes_reused,
-        len(sealed.header.packs),
-        time.monotonic() - started,
-        False,
-        writer.image_bytes(sealed.header),
-        sealed.header.prerequisites.chunks,
-        sealed.size,
-        tuple(run.failed),
+        header.images,
+        bytes_read=run.bytes_read,
+        bytes_new=writer.bytes_new,
+        bytes_packed=header.totals["packed_bytes"],
+        bytes_reused=writer.bytes_reused,
+        packs=len(header.packs),
+        seconds=seconds,
+        image_bytes=writer.image_bytes(header),
+        prerequisites=header.prerequisites.chunks,
+        bytes_folder=sealed.size,
+        failed=tuple(run.failed),
     )
 
 

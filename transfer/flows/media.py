@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,8 @@ from transfer.bundle.reader import Bundle
 from transfer.errors import Damaged, FormatError, NoSpace, NotFound, TransferError, UsageError
 from transfer.events import Advanced, Done, Event, Noted, Observer, Planned
 from transfer.flows import recovery
+from transfer.flows.dealing import Carrier, Room, Space, groups, spread
 from transfer.flows.ship import File, Shipment, in_memory, name_of, size
-from transfer.model import blob_path
 from transfer.ship.base import Depot
 from transfer.ship.media import MediumDepot, is_mount_point, on_own_disk, room
 from transfer.streams import publish, read_small
@@ -25,19 +24,6 @@ from transfer.work import Pool, ordered_map
 STAGE = "media"
 PLENTY = 1 << 20
 """Bytes that are left free on a medium, for its folders."""
-
-
-@dataclass(frozen=True, slots=True)
-class Carrier:
-    """One medium of this run: what of the set lies on it, and what is to be written."""
-
-    folder: Path
-    medium: Medium
-    files: tuple[File, ...]
-
-    @property
-    def size(self) -> int:
-        return sum(file.size for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +88,14 @@ class ToMedia:
         known = self._known(on_them)
         made = self._recovery(known.share, dry) if known.share else None
         common, packs = recovery.dealt(self.bundle, made)
-        group_of = _groups(made)
+        group_of = groups(made)
         if self._is_closed(known, packs, on_them):
             self._observer(Noted("all files of the last set are on their media: this begins a new set"))
             known = self._fresh()
         media = {folder: self._medium(folder, on_them[folder], known) for folder in folders}
         for medium in media.values():
             known = known.with_medium(medium)
-        carriers, left, risky = _spread(self._rooms(media, depots, common, packs), packs, known, group_of, made)
+        carriers, left, risky = spread(self._rooms(media, depots, common, packs), packs, known, group_of, made)
         return MediaPlan(tuple(carriers), tuple(common), tuple(left), known, tuple(risky))
 
     def _is_medium(self, folder: Path) -> None:
@@ -188,19 +174,19 @@ class ToMedia:
         depots: Mapping[Path, Depot],
         common: Sequence[File],
         packs: Sequence[File],
-    ) -> list[_Room]:
+    ) -> list[Room]:
         """Each medium with its room, what it has already, and what it would need for what every medium carries."""
-        out: list[_Room] = []
-        spaces: dict[int, _Space] = {}
+        out: list[Room] = []
+        spaces: dict[int, Space] = {}
         names = [file.name for file in (*common, *packs)]
         for folder, medium in media.items():
             free, unit, device = room(folder)
-            space = spaces.setdefault(device, _Space(free, unit))
+            space = spaces.setdefault(device, Space(free, unit))
             held = dict(zip(names, depots[folder].stat([f"{self.name}/{name}" for name in names]), strict=True))
             finished = {name: each.size for name, each in held.items() if each and each.finished}
             begun = {name: each.size for name, each in held.items() if each and not each.finished}
             there = {f.name for f in packs if f.name in medium.files or finished.get(f.name) == f.size}
-            each_room = _Room(folder, medium, space, there, begun)
+            each_room = Room(folder, medium, space, there, begun)
             needed = sum(space.cost(file.size) for file in common if held[file.name] is None) + PLENTY
             space.free -= needed
             space.free -= sum(each_room.cost(f) for f in packs if f.name in there and f.name not in finished)
@@ -307,98 +293,3 @@ class ToMedia:
         with Pool(2, "back") as pool:
             faults = list(ordered_map(look, files, pool, 3))
         return [(file, fault) for file, fault in zip(files, faults, strict=True) if fault]
-
-
-@dataclass
-class _Space:
-    """Free bytes of a filesystem, which several folders may share."""
-
-    free: int
-    unit: int
-
-    def cost(self, count: int) -> int:
-        return -(-count // self.unit) * self.unit
-
-
-@dataclass
-class _Room:
-    """A medium while files are dealt out. `begun`: bytes that are there of unfinished files."""
-
-    folder: Path
-    medium: Medium
-    space: _Space
-    there: set[str]
-    begun: dict[str, int]
-
-    def cost(self, file: File) -> int:
-        return self.space.cost(file.size - min(file.size, self.begun.get(file.name, 0)))
-
-
-def _groups(made: rec.Recovery | None) -> dict[str, int]:
-    """To which group a pack or recovery file belongs, by its path."""
-    out: dict[str, int] = {}
-    for number, group in enumerate(made.groups if made else ()):
-        out |= {blob_path(part.digest): number for part in group.data}
-        out |= {part.path: number for part in group.recovery}
-    return out
-
-
-def _spread(
-    rooms: Sequence[_Room], packs: Sequence[File], known: MediaSet, group_of: dict[str, int], made: rec.Recovery | None
-) -> tuple[list[Carrier], list[File], list[Path]]:
-    """Deal out the files that lie on no other medium. With recovery files no medium gets more of a group than may be lost, if that can be."""
-    here = {each.medium.id for each in rooms}
-    elsewhere = {name for each in known.media if each.id not in here for name in each.files}
-    caps = [len(group.recovery) for group in made.groups] if made else []
-    free = {id(each.space): each.space.free for each in rooms}
-    dealt, left = _deal(rooms, packs, elsewhere, group_of, caps, dict(free))
-    if left and made:
-        wide, none = _deal(rooms, packs, elsewhere, group_of, [], dict(free))
-        if not none:
-            dealt, left = wide, none
-    carriers, risky = [], []
-    for each, files in zip(rooms, dealt, strict=True):
-        names = tuple(file.name for file in files)
-        carriers.append(Carrier(each.folder, replace(each.medium, files=names), tuple(files)))
-        counts = Counter(group_of[name] for name in names if name in group_of)
-        if any(count > len(made.groups[group].recovery) for group, count in counts.items() if made):
-            risky.append(each.folder)
-    return carriers, left, risky
-
-
-def _deal(
-    rooms: Sequence[_Room],
-    packs: Sequence[File],
-    elsewhere: set[str],
-    group_of: dict[str, int],
-    caps: Sequence[int],
-    free: dict[int, int],
-) -> tuple[list[list[File]], list[File]]:
-    """Files by medium, and those for which there is no room. Without groups the first medium is filled first."""
-    dealt: list[list[File]] = [[] for _ in rooms]
-    counts: list[Counter[int]] = [Counter() for _ in rooms]
-    left = []
-
-    def give(at: int, file: File) -> None:
-        dealt[at].append(file)
-        counts[at][group_of.get(file.name, -1)] += 1
-
-    waiting = []
-    for file in packs:
-        at = next((n for n, each in enumerate(rooms) if file.name in each.there), None)
-        if at is not None:
-            give(at, file)
-        elif file.name not in elsewhere:
-            waiting.append(file)
-    for file in waiting:
-        group = group_of.get(file.name, -1)
-        fitting = [n for n, each in enumerate(rooms) if each.cost(file) <= free[id(each.space)]]
-        if caps and group >= 0:
-            fitting = [n for n in fitting if counts[n][group] < caps[group]]
-        if not fitting:
-            left.append(file)
-            continue
-        at = min(fitting, key=lambda n: (counts[n][group], n)) if group_of else fitting[0]
-        free[id(rooms[at].space)] -= rooms[at].cost(file)
-        give(at, file)
-    return dealt, left

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from transfer.bundle import recovery as rec
-from transfer.bundle.reader import Bundle, file_fault
+from transfer.bundle.reader import Bundle
 from transfer.bundle.recovery import Group, Part, Recovery
+from transfer.bundle.sound import file_fault
 from transfer.chunks.erasure import decode, encode
 from transfer.errors import Damaged, FormatError, MissingPart, NoSpace, NotFound, TransferError, from_os_error
 from transfer.events import Advanced, Done, Noted, Observer, Planned

@@ -15,8 +15,9 @@ from transfer.bundle.delta import Base, outside_names
 from transfer.bundle.header import OCI_LAYOUT, Blob, parse_index
 from transfer.bundle.library import Shelf
 from transfer.bundle.ranges import Ranges
-from transfer.bundle.reader import Bundle, file_fault
-from transfer.bundle.writer import README_NAME, companions
+from transfer.bundle.reader import Bundle
+from transfer.bundle.seal import README_NAME, companions
+from transfer.bundle.sound import file_fault
 from transfer.chunks.pack import PACK_HEADER, read_frame_header, read_packed, sound
 from transfer.errors import Damaged, FormatError, MissingPart, NotFound, UsageError, from_os_error
 from transfer.events import Noted, Observer

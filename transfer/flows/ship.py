@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transfer.bundle.header import SIGNATURE
-from transfer.bundle.reader import Bundle, file_fault
-from transfer.bundle.writer import companions
+from transfer.bundle.reader import Bundle
+from transfer.bundle.seal import companions
+from transfer.bundle.sound import file_fault
 from transfer.chunks.name import chunk_id
 from transfer.errors import (
     CredentialsError,

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from transfer.bundle import header as head
 from transfer.bundle.medium import DOCUMENT_MAX, MEDIUM, parse_media
-from transfer.bundle.reader import EMPTY, Bundle, Library, file_fault
+from transfer.bundle.reader import EMPTY, Bundle, Library
 from transfer.bundle.rebuild import Rebuilding
 from transfer.bundle.recovery import NAME as RECOVERY
 from transfer.bundle.recovery import Part
-from transfer.bundle.writer import VERIFY_NAME, companions
+from transfer.bundle.seal import VERIFY_NAME, companions
+from transfer.bundle.sound import file_fault
 from transfer.chunks.pack import Hole, read_packed, scan, sound
 from transfer.errors import Damaged, MissingPart, NotFound, TransferError
 from transfer.events import Advanced, Done, Noted, Observer, Planned

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transfer.bundle.header import Blob
-from transfer.bundle.reader import Bundle, first_sound
+from transfer.bundle.reader import Bundle
+from transfer.bundle.sound import first_sound
 from transfer.errors import Damaged, FormatError, MediumError, MissingPart, NotFound, from_os_error
 from transfer.folders import own_folder
 from transfer.model import Addressed
 from transfer.store.entry import Entry, Role
-from transfer.store.store import PRIVATE, Store
+from transfer.store.marks import PRIVATE
+from transfer.store.store import Store
 from transfer.streams import SliceReader, open_plain, publishing, sync_folder, temporary_name, verified
 
 
@@ -114,7 +116,7 @@ def _take(store: Store, source: Path, each: Addressed, *, copy: bool, written: b
     """How a file came: "present", "linked", "copied", or "" if it would have to be copied and must not be."""
     final = store.blobs / each.digest.hex
     with contextlib.suppress(FileNotFoundError):
-        if final.lstat().st_size == each.size and each.digest.hex not in store.damaged():
+        if final.lstat().st_size == each.size and each.digest.hex not in store.marks.damaged():
             return "present"
     with open_plain(source) as file:
         state = os.fstat(file.fileno())
@@ -137,7 +139,7 @@ def _take(store: Store, source: Path, each: Addressed, *, copy: bool, written: b
                     write(block)
         else:
             return ""
-    store.mark_damaged(store.damaged() - {each.digest.hex})
+    store.marks.mark_damaged(store.marks.damaged() - {each.digest.hex})
     return how
 
 

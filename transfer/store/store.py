@@ -16,7 +16,6 @@ import re
 import shutil
 import stat
 import threading
-import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,29 +26,24 @@ from transfer.bundle.records import one_search
 from transfer.errors import (
     Damaged,
     FormatError,
-    Locked,
     MediumError,
     MissingPart,
     NotFound,
     TransferError,
     UsageError,
-    from_os_error,
 )
-from transfer.folders import no_links, open_own, own_folder, remove_ours
+from transfer.folders import no_links, remove_ours
 from transfer.model import Digest
 from transfer.store.entry import ENTRY_MAX, Entry, Role, parse_entry
 from transfer.store.index import ChunkIndex, IndexSpoiled
+from transfer.store.locks import held
+from transfer.store.marks import PRIVATE, Marks
 from transfer.streams import TEMPORARY, publish, read_small, sha256, sync_folder
 
-PRIVATE = 0o600
-"""What a store makes is for its owner alone: it has the content of images."""
 INNER = ("bundles", "blobs", "blobs/sha256", "incoming", "sites", "compacting")
 FILES = ("lock", "in-use", "index.sqlite", "index.dirty", "damaged", "disowned", "site.json", "lost+found")
 """What lies at the top of a store. A folder that holds other things, and no bundles of ours, is no store."""
-LINES_MAX = 64 << 20
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
-PATIENCE = 30.0
-"""How long a run waits for another one's lock (seconds)."""
 
 
 OURS = re.compile(rf"[0-9a-f]{{64}}|{TEMPORARY.pattern}", re.ASCII | re.DOTALL)
@@ -67,8 +61,7 @@ class Store:
         self._opened: dict[Digest, Bundle] = {}
         self._indexed = self._anew = False
         self._mine: set[tuple[str, int]] = set()
-        self.disowned_now: set[Digest] = set()
-        """Bundles that this process has disowned."""
+        self.marks = Marks(root)
 
     def __enter__(self) -> Store:
         return self
@@ -164,8 +157,8 @@ class Store:
     def here(self, entry: Entry) -> Bundle:
         """The bundle from the store's own files."""
         found = Bundle(self.root, index=entry.index.encode(), library=self)
-        found.suspect = self.suspect
-        found.disown = lambda: self.disown(entry.digest)
+        found.suspect = self.marks.suspect
+        found.disown = lambda: self.marks.disown(entry.digest)
         return found
 
     def bundles(self) -> Iterator[Bundle]:
@@ -193,7 +186,7 @@ class Store:
         except IndexSpoiled:
             self.refresh(anew=True)
             hits = self.index.find(wanted)
-        disowned = self.disowned()
+        disowned = self.marks.disowned()
         for name, digest, number in hits:
             bundle = None if digest in disowned or name in found else self.bundle(digest)
             with contextlib.suppress(Damaged, MissingPart):
@@ -290,28 +283,12 @@ class Store:
             yield
             return
         self._is_one()
-        try:
-            own_folder(self.root, "bundles", "blobs", "blobs/sha256", private=True)
-            fd = open_own(self.root / name, PRIVATE)
-        except OSError as error:
-            raise from_os_error(error, f"opening the store {self.root}") from error
-        try:
-            until = time.monotonic() + PATIENCE
-            while True:
-                try:
-                    fcntl.flock(fd, how | fcntl.LOCK_NB)
-                    break
-                except OSError as error:
-                    if time.monotonic() > until:
-                        raise Locked(
-                            f"{self.root}: another run is {what} this store", hint="wait for it to end, then run again"
-                        ) from error
-                    time.sleep(0.05)
+        with held(self.root, name, how, what):
             self._mine.add(mine)
-            yield
-        finally:
-            self._mine.discard(mine)
-            os.close(fd)
+            try:
+                yield
+            finally:
+                self._mine.discard(mine)
 
     def next_order(self) -> int:
         """The place of a bundle that comes now."""
@@ -344,74 +321,33 @@ class Store:
 
     def whole(self, bundle: Bundle) -> bool:
         """Every file is there, of its size, and not known to be damaged; the small ones are hashed again."""
-        small, damaged = bundle.small(), self.damaged()
+        small, damaged = bundle.small(), self.marks.damaged()
         for each in (*small, *bundle.header.packs):
             path = self.blobs / each.digest.hex
             try:
                 if each.digest.hex in damaged or path.lstat().st_size != each.size:
                     return False
                 if each in small and sha256(read_small(path, each.size)) != each.digest:
-                    self.suspect(each.digest.hex)
+                    self.marks.suspect(each.digest.hex)
                     return False
             except (OSError, TransferError):
                 return False
         return True
 
-    def damaged(self) -> set[str]:
-        """Files that were found wrong (hex of their digests): whoever brings them again replaces them."""
-        return set(self._lines("damaged"))
-
-    def _lines(self, name: str) -> list[str]:
-        """The lines of a small file of ours; none if it is not there, or is no plain file."""
-        with contextlib.suppress(TransferError):
-            return read_small(self.root / name, LINES_MAX).decode("ascii", errors="replace").split()
-        return []
-
-    def mark_damaged(self, hexes: set[str]) -> None:
-        """Remember what is wrong, and nothing else."""
-        if hexes != self.damaged():
-            publish(self.root / "damaged", "".join(f"{each}\n" for each in sorted(hexes)).encode(), PRIVATE)
-
-    def disowned(self) -> set[Digest]:
-        """Bundles with chunks that are not what their names say: they supply nothing to others any more."""
-        out = set()
-        for each in self._lines("disowned"):
-            with contextlib.suppress(FormatError):
-                out.add(Digest.parse(each))
-        return out
-
-    def disown(self, digest: Digest) -> None:
-        """A chunk of this bundle was found to be another than its name says."""
-        with contextlib.suppress(TransferError):
-            known = self.disowned()
-            if digest not in known:
-                publish(
-                    self.root / "disowned", "".join(f"{each}\n" for each in sorted(known | {digest})).encode(), PRIVATE
-                )
-            self.disowned_now.add(digest)
-
-    def suspect(self, blob: str) -> None:
-        """A file was found wrong while it was used."""
-        with contextlib.suppress(TransferError):
-            self.mark_damaged(self.damaged() | {blob})
-
     def _suspect_small(self, entry: Entry) -> None:
         """Manifest and header of a bundle that does not open."""
         with contextlib.suppress(TransferError):
             manifest = head.parse_index(entry.index.encode(), "entry")
-            self.suspect(manifest.digest.hex)
+            self.marks.suspect(manifest.digest.hex)
             data = read_small(self.blobs / manifest.digest.hex, head.HEADER_MAX)
             if sha256(data) == manifest.digest:
-                self.mark_damaged(self.damaged() - {manifest.digest.hex})
-                self.suspect(head.parse_manifest(data, "manifest")[0].digest.hex)
+                self.marks.mark_damaged(self.marks.damaged() - {manifest.digest.hex})
+                self.marks.suspect(head.parse_manifest(data, "manifest")[0].digest.hex)
 
     def remove(self, digest: Digest) -> None:
         """Forget a bundle. Its files go with `sweep`."""
         (self._entries / f"{digest.hex}.json").unlink(missing_ok=True)
-        if digest in self.disowned():
-            publish(
-                self.root / "disowned", "".join(f"{d}\n" for d in sorted(self.disowned() - {digest})).encode(), PRIVATE
-            )
+        self.marks.own_again(digest)
         sync_folder(self._entries)
 
     def incoming(self, digest: Digest) -> Path:

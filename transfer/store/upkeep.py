@@ -12,8 +12,9 @@ from pathlib import Path
 from transfer.bundle.assembly import Assembly, complete
 from transfer.bundle.delta import Base, outside_names
 from transfer.bundle.header import Blob
-from transfer.bundle.reader import Bundle, file_fault
+from transfer.bundle.reader import Bundle
 from transfer.bundle.records import one_search
+from transfer.bundle.sound import file_fault
 from transfer.bundle.writer import BundleWriter
 from transfer.chunks.name import Kind
 from transfer.errors import Damaged, MediumError, MissingPart, NotFound, TransferError, UsageError
@@ -99,7 +100,7 @@ def check(store: Store, *, rebuild: bool, jobs: int) -> StoreChecked:
                     wrong.add(blob.digest.hex)
                     faults.append(Fault(blob.path, why, tuple(dict.fromkeys(users[blob.digest.hex]))))
         with contextlib.suppress(MediumError):
-            store.mark_damaged((store.damaged() - seen.keys()) | wrong)
+            store.marks.mark_damaged((store.marks.damaged() - seen.keys()) | wrong)
         unnamed = 0
         with contextlib.suppress(Damaged):
             named = store.named()
