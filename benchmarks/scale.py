@@ -17,7 +17,7 @@ from transfer.bundle.catalog import frame_record, recipe_records
 from transfer.bundle.ranges import Ranges
 from transfer.chunks.frame import FrameHeader, encode_frame
 from transfer.chunks.name import Kind
-from transfer.chunks.pack import PACK_HEADER, Placed
+from transfer.chunks.pack import PACK_HEADER, FrameLocation
 from transfer.model import ChunkId, Descriptor, Digest, Image, Part, Recipe
 from transfer.store.entry import Entry, Role
 from transfer.store.store import Store
@@ -42,7 +42,7 @@ def add_bundle(store: Store, number: int) -> Digest:
     offset = 16
     for at in range(0, CHUNKS, FRAME):
         frame = FrameHeader(int(Kind.OTHER), 1, 20_000 * FRAME, 1000, sizes, (), 0, 3040)
-        records.append(frame_record(0, Placed(offset, frame), names[32 * at : 32 * (at + FRAME)]))
+        records.append(frame_record(0, FrameLocation(offset, frame), names[32 * at : 32 * (at + FRAME)]))
         offset += 4040
     catalog_frame, packed = encode_frame(Kind.CATALOG, b"".join(records), [len(each) for each in records], 3)
     catalog = PACK_HEADER + catalog_frame.encode() + packed

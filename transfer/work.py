@@ -81,7 +81,7 @@ class Pool:
             self._threads.shutdown(cancel_futures=cancel)
 
 
-class Lane(Generic[R]):
+class OrderedPipeline(Generic[R]):
     """Ordered parallel map you push into: at most `ahead` calls queued or running, and `ahead` more results waiting.
 
     `deliver` sees the results in order, in a thread of its own: neither who pushes nor the next call waits for it, unless it falls
@@ -154,7 +154,7 @@ class _Failed:
         self.error = error
 
 
-def ahead_of(items: Iterator[T], depth: int, *, threaded: bool = True) -> Iterator[T]:
+def prefetch(items: Iterator[T], depth: int, *, threaded: bool = True) -> Iterator[T]:
     """The same items, made by a thread up to `depth` of them ahead of their use.
 
     The iterator is closed by the thread that ran it, also when the consumer stops early.
@@ -200,7 +200,7 @@ def ahead_of(items: Iterator[T], depth: int, *, threaded: bool = True) -> Iterat
 
 
 @contextlib.contextmanager
-def aside(call: Callable[[T], object], depth: int, *, threaded: bool = True) -> Iterator[Callable[[T], object]]:
+def run_alongside(call: Callable[[T], object], depth: int, *, threaded: bool = True) -> Iterator[Callable[[T], object]]:
     """Gives a function that has `call`, which must not fail, made for item after item by a thread beside, at most `depth` behind.
 
     At the end of the block it has been made for all of them.

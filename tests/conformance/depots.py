@@ -10,7 +10,7 @@ import pytest
 from tests.support.zoo import noise
 from transfer.chunks.name import chunk_id
 from transfer.errors import Damaged, FormatError, Locked, NotFound, TransferError
-from transfer.ship.base import PART, Depot, Held
+from transfer.ship.base import PART, Depot, HeldFile
 from transfer.streams import sha256
 
 BUNDLE = "night.bundle"
@@ -57,7 +57,7 @@ class DepotSuite:
         assert yard.finished(NAME) is None
         depot.finish(NAME, sha256(DATA), len(DATA))
         assert yard.finished(NAME) == DATA
-        assert depot.stat([NAME, f"{BUNDLE}/other"]) == [Held(len(DATA), True), None]
+        assert depot.stat([NAME, f"{BUNDLE}/other"]) == [HeldFile(len(DATA), True), None]
         assert depot.check(NAME, sha256(DATA), len(DATA)) == ""
 
     @pytest.mark.parametrize("data", [b"", b"x", noise(2, PART), noise(3, PART + 1)], ids=["0", "1", "part", "part+1"])
@@ -74,7 +74,7 @@ class DepotSuite:
         following = yard.open()
         try:
             held = following.stat([NAME])[0]
-            assert held == Held(PART + 700, False)
+            assert held == HeldFile(PART + 700, False)
             parts = following.parts(NAME)
             if following.traits.compares_parts:
                 assert parts == [chunk_id(DATA[:PART]), chunk_id(DATA[PART : PART + 700])]
@@ -153,7 +153,7 @@ class DepotSuite:
         names = [f"{BUNDLE}/blobs/sha256/{n:04x}" for n in range(1500)]
         self.put(depot, names[1400], b"here")
         found = depot.stat(names)
-        assert found[1400] == Held(4, True)
+        assert found[1400] == HeldFile(4, True)
         assert sum(each is not None for each in found) == 1
 
     @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from transfer.ship.receive import Receiver
 from transfer.ship.receiver import ReceiverDepot
 from transfer.ship.retrying import Retrying
 from transfer.ship.socketed import SocketChannel
-from transfer.ship.throttled import Bucket, Throttled
+from transfer.ship.throttled import Throttled, TokenBucket
 from transfer.ship.wire import ACK_EVERY
 
 
@@ -66,7 +66,7 @@ def receiver(root: Path, *, window: int = WINDOW) -> Yard:
 
 
 def throttled(root: Path) -> Yard:
-    return on_disk(root, lambda: Throttled(FolderDepot(root, patience=0.2), Bucket(1 << 30)))
+    return on_disk(root, lambda: Throttled(FolderDepot(root, patience=0.2), TokenBucket(1 << 30)))
 
 
 def retrying(root: Path) -> Yard:

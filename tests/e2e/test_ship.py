@@ -21,7 +21,7 @@ from tests.support.ssh import Sshd, make_key, sshd
 from tests.support.wires import Proxy
 from tests.support.zoo import Layout, layer, noisy
 from transfer.events import silent
-from transfer.flows.remote import Reach, Way
+from transfer.flows.remote import Connector, RemoteOptions
 from transfer.model import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from transfer.ship.address import Address, Options
 from transfer.streams import sha256
@@ -57,7 +57,7 @@ def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def yard_on(place: Path, server: Sshd, way: tuple[str, str]) -> Iterator[Yard]:
     """A folder over there. The far side waits half a minute for a lock: that it does is tested elsewhere."""
     root = place / f"yard{next(NUMBERS)}"
-    reach = Reach(Way(Address("plant", str(root)), Options(config=server.config), *way), silent)
+    reach = Connector(RemoteOptions(Address("plant", str(root)), Options(config=server.config), *way), silent)
     yield on_disk(root, reach.raw, locks=False)
     shutil.rmtree(root, ignore_errors=True)
 

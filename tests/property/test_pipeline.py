@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from tests.support.zoo import layer, noise
 from transfer.bundle.reader import Bundle
-from transfer.bundle.rebuild import Rebuilding
+from transfer.bundle.rebuild import BlobReader
 from transfer.bundle.writer import BundleWriter
 from transfer.chunks.cut import Cutter
 from transfer.chunks.frame import decode_frame, encode_frame
 from transfer.chunks.layer import raw, split
 from transfer.chunks.memory import MemoryChunks
 from transfer.chunks.name import CHUNK_MAX, Kind
-from transfer.chunks.recall import Recall, with_prefixes
+from transfer.chunks.recall import ChunkCache, with_prefixes
 from transfer.errors import Damaged
 from transfer.model import ChunkId, Recipe
 from transfer.streams import IterReader, blocks, sha256
@@ -92,7 +92,7 @@ def test_a_bundle_gives_back_every_blob(
     # no image names these blobs, so the catalog does not list them: they are rebuilt from the writer's own recipes
     with Bundle(folder) as bundle, Pool(jobs, "test") as pool:
         bundle.catalog().recipes.update(writer.recipes())
-        rebuilding = Rebuilding(bundle, [r.digest for r in recipes], pool=pool, jobs=max(1, jobs), budget=5000)
+        rebuilding = BlobReader(bundle, [r.digest for r in recipes], pool=pool, jobs=max(1, jobs), budget=5000)
         for recipe, data in zip(recipes, layers, strict=True):
             assert b"".join(blocks(rebuilding.open(recipe.digest), 700)) == data
 
@@ -136,7 +136,7 @@ def test_recall_gives_every_use_its_chunk(
     with Pool(jobs, "test") as pool:
         sizes = [len(each) for each in chunks]
         plan, time, begin = with_prefixes(array("I", uses), frame_of, lambda frame: prefixes.get(frame, ()))
-        recall = Recall(
+        recall = ChunkCache(
             decode,
             frame_of,
             sizes,
@@ -168,7 +168,7 @@ def test_recall_with_room_decodes_each_frame_once() -> None:
         return {n: b"%d" % n for n in range(100) if frame_of[n] == frame and wanted(n)}
 
     plan = array("I", [*range(100), *range(0, 100, 7), *range(99, 0, -1)])
-    recall = Recall(decode, frame_of, [2] * 100, plan, pool=Pool(0, "test"), jobs=1)
+    recall = ChunkCache(decode, frame_of, [2] * 100, plan, pool=Pool(0, "test"), jobs=1)
     for position, number in enumerate(plan):
         assert recall.use(number, position) == b"%d" % number
     assert recall.decodes == 10
@@ -183,7 +183,7 @@ def test_what_is_taken_up_for_a_prefix_may_push_out_what_else_the_prefix_needs()
         return {frame: b"%d" % frame}
 
     plan, time, begin = with_prefixes(array("I", [0, 1, 2]), range(3), lambda frame: older.get(frame, ()))
-    recall = Recall(
+    recall = ChunkCache(
         decode,
         range(3),
         [1] * 3,
@@ -210,7 +210,7 @@ def test_several_readers_of_one_plan_decode_each_frame_once(data: st.DataObject,
         return {n: b"%d" % n for n in range(100) if frame_of[n] == frame and wanted(n)}
 
     plan = array("I", [number for layer in layers for number in layer])
-    recall = Recall(decode, frame_of, [2] * 100, plan, pool=Pool(0, "test"), jobs=1)
+    recall = ChunkCache(decode, frame_of, [2] * 100, plan, pool=Pool(0, "test"), jobs=1)
     starts = [sum(len(each) for each in layers[:n]) for n in range(len(layers))]
     places = [list(range(start, start + len(layer))) for start, layer in zip(starts, layers, strict=True)]
     given_up = places[-1][len(places[-1]) // 2 :]

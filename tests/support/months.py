@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 
 from tests.support.zoo import Layout, layer, noise
-from transfer.bundle.assembly import Assembly
-from transfer.bundle.reader import Bundle, Library
-from transfer.bundle.rebuild import Rebuilding
+from transfer.bundle.assembly import BundleSet
+from transfer.bundle.reader import Bundle, BundleLookup
+from transfer.bundle.rebuild import BlobReader
 from transfer.streams import blocks
 from transfer.work import Pool
 
@@ -67,12 +67,12 @@ def weight(folder: Path) -> int:
     return sum(path.stat().st_size for path in (folder / "blobs").rglob("*") if path.is_file())
 
 
-def rebuilds(bundle: Bundle, library: Library) -> bool:
+def rebuilds(bundle: Bundle, library: BundleLookup) -> bool:
     """Whether every layer of the bundle comes out right, with what the library has."""
     bundle.library = library
     layers = {layer.digest: layer for image in bundle.images for layer in image.layers}
     with Pool(0, "test") as pool:
-        rebuilding = Rebuilding(bundle, layers, pool=pool, jobs=1)
+        rebuilding = BlobReader(bundle, layers, pool=pool, jobs=1)
         for digest in layers:
             hasher = hashlib.sha256()
             for block in blocks(rebuilding.open(digest)):
@@ -83,7 +83,7 @@ def rebuilds(bundle: Bundle, library: Library) -> bool:
 
 def depths(bundles: list[Bundle]) -> list[int]:
     """How many steps each frame of the first bundle is from a plain one."""
-    assembly = Assembly(bundles)
+    assembly = BundleSet(bundles)
     return [assembly.depth(frame) for frame in range(len(bundles[0].catalog().frames))]
 
 

@@ -21,11 +21,11 @@ from tests.support.months import month
 from tests.support.zoo import Layout, siblings, zoo
 from transfer.bundle import seal
 from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
-from transfer.bundle.library import Shelf
+from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.chunks.frame import FrameHeader, decode_frame, encode_frame, put_varints
 from transfer.chunks.name import Kind
-from transfer.chunks.pack import PACK_HEADER, PACK_SIZE, Placed, read_frame_header
+from transfer.chunks.pack import PACK_HEADER, PACK_SIZE, FrameLocation, read_frame_header
 from transfer.engines.ocilayout import LayoutSource
 from transfer.errors import Damaged
 from transfer.events import silent
@@ -65,7 +65,7 @@ def make_golden_deltas(target: Path) -> None:
         with tempfile.TemporaryDirectory() as folder:
             source = LayoutSource(layout.write(Path(folder)))
             opened = [Bundle(each) for each in made]
-            shelf = Shelf(opened)
+            shelf = BundleList(opened)
             base = [opened[-1]] if opened else []
             found = select(source, [], None, silent)
             export(source, found, bundle, level=3, jobs=0, observer=silent, base=base)
@@ -116,7 +116,7 @@ class Patient:
     def __init__(self, folder: Path, seeds: list[Path]) -> None:
         self.folder = folder
         self.blobs = folder / "blobs" / "sha256"
-        with Bundle(folder, library=Shelf(map(Bundle, seeds))) as bundle:
+        with Bundle(folder, library=BundleList(map(Bundle, seeds))) as bundle:
             self.bundle = bundle
             bundle.catalog()
             self.manifest_digest, self.config_digest = bundle.manifest.digest, bundle.config.digest
@@ -164,7 +164,7 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
-def first_frame(path: Path) -> Placed:
+def first_frame(path: Path) -> FrameLocation:
     with open_plain(path) as file:
         return read_frame_header(file.fileno(), 16, str(path))
 

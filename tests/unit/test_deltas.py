@@ -13,7 +13,7 @@ import pytest
 from tests.support.months import blobs_of, depths, rebuilds, weight, write_months
 from tests.support.run import alone, files, run, says
 from tests.support.zoo import Layout, layer, noise
-from transfer.bundle.library import Shelf
+from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.store.entry import Role
 from transfer.store.store import Store
@@ -58,7 +58,7 @@ def test_the_same_delta_has_the_same_bytes(place: Path, tmp_path: Path) -> None:
 
 def test_patched_files_are_versions_of_each_other(place: Path) -> None:
     with Bundle(place / "full") as full, Bundle(place / "delta2") as delta:
-        Shelf([full, delta])
+        BundleList([full, delta])
         assert delta.is_delta
         assert sum(bool(frame.prefix) for frame in delta.catalog().frames)
         assert not full.is_delta
@@ -139,7 +139,7 @@ def test_chains_end(tmp_path: Path) -> None:
         run("export", "--from", f"oci:{layout}", "-o", made, "-q", *base, *seeds)
         bundles.append(made)
         opened.insert(0, Bundle(made))
-    shelf = Shelf(opened)
+    shelf = BundleList(opened)
     found = [max(depths([one, *opened])) for one in reversed(opened)]
     assert found[:5] == [0, 1, 2, 3, 4]
     assert max(found) == 4
@@ -161,7 +161,7 @@ def test_circles_between_bundles_do_no_harm(place: Path, tmp_path: Path) -> None
         assert held
         assert rebuilds(held, opened)
     with Bundle(back) as one, Bundle(place / "delta2") as two, Bundle(place / "full") as full:
-        assert rebuilds(one, Shelf([one, two, full, Bundle(tmp_path / "full2")]))
+        assert rebuilds(one, BundleList([one, two, full, Bundle(tmp_path / "full2")]))
 
 
 def test_receipts_decide_what_is_built_on(place: Path, tmp_path: Path) -> None:

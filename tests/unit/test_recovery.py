@@ -16,7 +16,7 @@ from tests.support.run import run, says
 from tests.support.specimens import GOLDEN, blobs_in
 from transfer.bundle.medium import parse_media
 from transfer.bundle.reader import Bundle
-from transfer.bundle.recovery import Part, grouped, parse_recovery
+from transfer.bundle.recovery import RecoveryPart, grouped, parse_recovery
 from transfer.chunks.erasure import MOST
 from transfer.errors import FormatError, UsageError
 from transfer.flows.recovery import packs_of
@@ -42,19 +42,19 @@ def test_other_shares_cannot_be(share: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def golden() -> tuple[dict[str, Any], Digest, list[Part]]:
+def golden() -> tuple[dict[str, Any], Digest, list[RecoveryPart]]:
     """The golden set's recovery.json, its bundle and that bundle's packs."""
     with Bundle(MEDIA / "one" / "zoo") as bundle:
         value = json.loads((MEDIA / "one" / "zoo" / "recovery.json").read_bytes())
         return value, bundle.manifest.digest, packs_of(bundle)
 
 
-def refused(value: object, digest: Digest, packs: list[Part]) -> None:
+def refused(value: object, digest: Digest, packs: list[RecoveryPart]) -> None:
     with pytest.raises(FormatError):
         parse_recovery(json.dumps(value).encode(), "x", digest, packs)
 
 
-def test_what_does_not_fit_the_bundle_is_refused(golden: tuple[dict[str, Any], Digest, list[Part]]) -> None:
+def test_what_does_not_fit_the_bundle_is_refused(golden: tuple[dict[str, Any], Digest, list[RecoveryPart]]) -> None:
     value, digest, packs = golden
     assert parse_recovery(json.dumps(value).encode(), "x", digest, packs).bundle == digest
     group = value["groups"][0]

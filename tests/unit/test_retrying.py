@@ -10,7 +10,7 @@ import pytest
 from tests.support.zoo import noise
 from transfer.errors import CutOff, Damaged, HostKeyError, LinkError, Locked, NotFound, TransferError
 from transfer.events import Event, Noted
-from transfer.ship.base import PART, Depot, Held
+from transfer.ship.base import PART, Depot, HeldFile
 from transfer.ship.memory import MemoryDepot
 from transfer.ship.retrying import PAUSES, Retrying
 from transfer.streams import sha256
@@ -97,7 +97,7 @@ def ship(depot: Depot) -> None:
 
 
 QUESTIONS: dict[str, tuple[Callable[[Depot], object], object]] = {
-    "stat": (lambda depot: depot.stat([NAME]), [Held(len(DATA), True)]),
+    "stat": (lambda depot: depot.stat([NAME]), [HeldFile(len(DATA), True)]),
     "list": (lambda depot: depot.list("night.bundle"), {"blobs/sha256/aa": len(DATA)}),
     "parts": (lambda depot: depot.parts(NAME), []),
     "check": (lambda depot: depot.check(NAME, sha256(DATA), len(DATA)), ""),
@@ -153,7 +153,7 @@ def test_append_and_finish_leave_it_to_the_caller() -> None:
     depot.append(NAME, DATA, 0)
     with pytest.raises(CutOff):
         depot.append(NAME, b"more", len(DATA))
-    assert depot.stat([NAME]) == [Held(len(DATA), False)]
+    assert depot.stat([NAME]) == [HeldFile(len(DATA), False)]
     with pytest.raises(CutOff):
         depot.finish(NAME, sha256(DATA), len(DATA))
     assert place.calls == [(1, "append"), (1, "append"), (2, "stat"), (2, "finish")]
@@ -202,7 +202,7 @@ def test_a_file_read_in_pieces_goes_on_where_it_was() -> None:
 def test_a_line_that_cannot_be_had_costs_patience_as_well() -> None:
     place = Place([0], [LinkError("refused"), CutOff("gone")])
     place.finished[NAME] = DATA
-    assert place.depot().stat([NAME]) == [Held(len(DATA), True)]
+    assert place.depot().stat([NAME]) == [HeldFile(len(DATA), True)]
     assert place.slept == [0.0, 1.0, 2.0]
     place = Place([0], [LinkError(f"refused {n}") for n in range(3)])
     with pytest.raises(LinkError, match=r"refused 2 \(4 attempts\)"):

@@ -19,7 +19,7 @@ from tests.support.run import alone, files, run, says
 from tests.support.specimens import flip
 from tests.support.zoo import Layout, layer, noise, zoo
 from transfer.bundle.reader import Bundle
-from transfer.bundle.rebuild import Rebuilding
+from transfer.bundle.rebuild import BlobReader
 from transfer.cli.demo import make_layout
 from transfer.engines.index import REF_NAME
 from transfer.errors import Damaged
@@ -93,7 +93,7 @@ def test_a_flipped_bit_is_found_before_it_goes_out(tmp_path: Path) -> None:
     run("export", "--from", f"oci:{tmp_path}/oci", "-o", tmp_path / "b", "-q", "--no-store")
     with Bundle(tmp_path / "b") as bundle, Pool(0, "test") as pool:
         digest = bundle.images[0].layers[0].digest
-        stream = Rebuilding(bundle, [digest], pool=pool, jobs=1, checked=False).open(digest)
+        stream = BlobReader(bundle, [digest], pool=pool, jobs=1, checked=False).open(digest)
         path = bundle.path_of(bundle.header.packs[0])
         flip(path, path.stat().st_size // 2)
         with pytest.raises(Damaged, match=r"frame 0 at byte 16: the frame is damaged \(CRC\)"):

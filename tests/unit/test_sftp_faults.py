@@ -13,7 +13,7 @@ from tests.support.sftphost import Host, Outcome, changed, lost, refused
 from tests.support.zoo import noise
 from transfer.errors import Damaged, MediumError, Nonsense
 from transfer.ship import sftp
-from transfer.ship.base import PART, Held
+from transfer.ship.base import PART, HeldFile
 from transfer.ship.sftp import SftpDepot
 from transfer.streams import sha256
 
@@ -86,7 +86,7 @@ def test_a_hole_is_found_by_who_goes_on_behind_it(host: Host) -> None:
     first.append(NAME, DATA[: 2 * PART], 0)
     first.close()
     following = host.depot()
-    assert following.stat([NAME]) == [Held(2 * PART, False)]
+    assert following.stat([NAME]) == [HeldFile(2 * PART, False)]
     following.append(NAME, DATA[2 * PART :], 2 * PART)
     with pytest.raises(Damaged):
         following.finish(NAME, sha256(DATA), len(DATA))
@@ -102,7 +102,7 @@ def test_a_sound_host(host: Host, shell: str, replaces: bool) -> None:
     for data in (big, DATA):
         put(depot, data)
         assert finished(host).read_bytes() == data
-        assert depot.stat([NAME]) == [Held(len(data), True)]
+        assert depot.stat([NAME]) == [HeldFile(len(data), True)]
         assert depot.check(NAME, sha256(data), len(data)) == ""
     assert list(finished(host).parent.iterdir()) == [finished(host)]
     finished(host).write_bytes(changed(DATA))

@@ -23,7 +23,7 @@ from tests.support.zoo import noise
 from transfer.errors import CutOff, LinkError
 from transfer.events import silent
 from transfer.ship import receive, receiver, wire
-from transfer.ship.base import PART, Depot, Held, unfinished
+from transfer.ship.base import PART, Depot, HeldFile, unfinished
 from transfer.ship.folder import FolderDepot
 from transfer.ship.receive import Receiver, StdioChannel
 from transfer.ship.receiver import NoReceiver, ReceiverDepot
@@ -207,7 +207,7 @@ def test_a_sender_that_falls_silent_is_let_go(tmp_path: Path) -> None:
     far = Far(words + frame(wire.DATA, bytes(5000))[:3000])
     in_the_end(Receiver(far.channel, inbox=tmp_path).run)
     next_one = FolderDepot(tmp_path, patience=0)
-    assert next_one.stat([NAME]) == [Held(3000 - 5, False)]
+    assert next_one.stat([NAME]) == [HeldFile(3000 - 5, False)]
     assert (tmp_path / "b" / unfinished("README.txt")).read_bytes() == bytes(3000 - 5)
     next_one.hold("b", "another")
     next_one.close()

@@ -13,9 +13,9 @@ from tests.support.specimens import blobs_in
 from tests.support.zoo import Layout, layer, noise, program, siblings
 from transfer.bundle import seal as sealing
 from transfer.bundle.reader import Bundle
-from transfer.chunks.bucket import FRAME_RAW, Buckets, Gathered
+from transfer.chunks.bucket import FRAME_RAW, Buckets, OpenFrame
 from transfer.chunks.name import Kind, chunk_id
-from transfer.chunks.similar import CHUNK_MIN, Held, Recent, eligible
+from transfer.chunks.similar import CHUNK_MIN, RecentPrograms, SimilarChunk, eligible
 from transfer.engines.ocilayout import LayoutSource
 from transfer.events import silent
 from transfer.flows.export import export
@@ -31,8 +31,8 @@ class Shop:
 
     def __init__(self, reach: int = 4) -> None:
         self.loaded: dict[ChunkId, bytes] = {}
-        self.buckets = Buckets(lambda gathered: self.buckets.done_with(gathered))
-        self.recent = Recent(self.buckets, self.loaded.__getitem__, reach)
+        self.buckets = Buckets(lambda reassembled: self.buckets.release(reassembled))
+        self.recent = RecentPrograms(self.buckets, self.loaded.__getitem__, reach)
 
     def see(self, data: bytes, offset: int = 0) -> list[ChunkId]:
         name = chunk_id(data)
@@ -40,7 +40,7 @@ class Shop:
         frame = self.buckets.add(name, len(data), data, Kind.ELF)
         found = self.recent.look(frame, offset)
         if found:
-            assert self.buckets.take_back(frame) == data
+            assert self.buckets.pop_last(frame) == data
         assert all(each.data == self.loaded[each.name] for each in found)
         return [each.name for each in found]
 
@@ -93,9 +93,9 @@ def test_what_an_earlier_run_packed_is_found_as_well() -> None:
         live.see(data)
         again.skip(data)
     assert live.recent.state == again.recent.state != Shop().recent.state
-    assert again.recent.named({chunk_id(FIRST)}) == (Held(chunk_id(FIRST), len(FIRST), None),)
+    assert again.recent.named({chunk_id(FIRST)}) == (SimilarChunk(chunk_id(FIRST), len(FIRST), None),)
     assert live.see(MOVED) == again.see(MOVED) == [chunk_id(FIRST)]
-    assert again.recent.named({chunk_id(FIRST)}) == (Held(chunk_id(FIRST), len(FIRST), FIRST),)
+    assert again.recent.named({chunk_id(FIRST)}) == (SimilarChunk(chunk_id(FIRST), len(FIRST), FIRST),)
 
 
 def test_the_latest_of_two_counts_in_whatever_order_they_are_loaded() -> None:
@@ -221,15 +221,15 @@ def test_a_delta_on_such_a_bundle_rebuilds(tmp_path: Path) -> None:
 
 def test_frames_of_programs_do_not_change_under_those_who_look(tmp_path: Path) -> None:
     """A frame that is flushed keeps its bytes as long as it is within reach, however many come after it."""
-    kept: list[Gathered] = []
+    kept: list[OpenFrame] = []
     buckets = Buckets(kept.append)
-    recent = Recent(buckets, lambda name: b"", reach=2)
+    recent = RecentPrograms(buckets, lambda name: b"", reach=2)
     frame = buckets.add(chunk_id(FIRST), len(FIRST), FIRST, Kind.ELF)
     recent.look(frame, 0)
     for number in range(8):
         data = noise(number, 4 << 20)
         recent.look(buckets.add(chunk_id(data), len(data), data, Kind.ELF), 0)
         for each in kept:
-            buckets.done_with(each)
+            buckets.release(each)
         kept.clear()
-    assert recent.named({chunk_id(FIRST)}) == (Held(chunk_id(FIRST), len(FIRST), FIRST),)
+    assert recent.named({chunk_id(FIRST)}) == (SimilarChunk(chunk_id(FIRST), len(FIRST), FIRST),)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.zoo import noise
-from transfer.ship.base import PART, Held
+from transfer.ship.base import PART, HeldFile
 from transfer.ship.memory import MemoryDepot
-from transfer.ship.throttled import Bucket, Throttled
+from transfer.ship.throttled import Throttled, TokenBucket
 from transfer.streams import sha256
 
 SECONDS = 10.0
@@ -58,7 +58,7 @@ class Simulated:
 def taken(rate: int, blocks: list[int], seconds: float = SECONDS) -> list[tuple[float, int]]:
     """When each take came back, and its bytes: one thread for each size of block, all out of one bucket."""
     time = Simulated(len(blocks))
-    bucket = Bucket(rate, clock=time.clock, sleep=time.sleep)
+    bucket = TokenBucket(rate, clock=time.clock, sleep=time.sleep)
     began, out = time.now, []
 
     def work(block: int) -> None:
@@ -106,7 +106,7 @@ def test_several_share_it(blocks: list[int]) -> None:
 
 def test_idleness_saves_up_no_more_than_a_tenth_of_a_second() -> None:
     time = Simulated()
-    bucket = Bucket(10_000, clock=time.clock, sleep=time.sleep)
+    bucket = TokenBucket(10_000, clock=time.clock, sleep=time.sleep)
     bucket.take(10_000)
     for idle in (0.05, 0.1, 3, 86_400):
         time.now += idle
@@ -119,7 +119,7 @@ def test_idleness_saves_up_no_more_than_a_tenth_of_a_second() -> None:
 
 def throttled(depot: MemoryDepot, rate: int) -> tuple[Throttled, Simulated]:
     time = Simulated()
-    return Throttled(depot, Bucket(rate, clock=time.clock, sleep=time.sleep)), time
+    return Throttled(depot, TokenBucket(rate, clock=time.clock, sleep=time.sleep)), time
 
 
 @pytest.mark.parametrize("rate", [1 << 20, 5_000_000])
@@ -152,6 +152,6 @@ def test_what_is_appended_goes_in_slices_of_a_tenth_of_a_second() -> None:
     slow.append("b/x", noise(1, PART), 0)
     assert max(grown) == 5_000
     assert sum(grown) == PART
-    assert slow.stat(["b/x"]) == [Held(PART, False)]
+    assert slow.stat(["b/x"]) == [HeldFile(PART, False)]
     slow.append("b/x", b"", 0)
-    assert slow.stat(["b/x"]) == [Held(0, False)]
+    assert slow.stat(["b/x"]) == [HeldFile(0, False)]

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from transfer.work import Lane, Pool, aside
+from transfer.work import OrderedPipeline, Pool, run_alongside
 
 
 @pytest.mark.parametrize("threaded", [True, False])
 def test_all_items_are_done_in_order_when_the_block_ends(threaded: bool) -> None:
     seen: list[int] = []
-    with aside(seen.append, 2, threaded=threaded) as do:
+    with run_alongside(seen.append, 2, threaded=threaded) as do:
         for number in range(100):
             do(number)
     assert seen == list(range(100))
@@ -23,7 +23,7 @@ def test_all_items_are_done_in_order_when_the_block_ends(threaded: bool) -> None
 def test_it_ends_also_where_the_block_fails() -> None:
     before = threading.active_count()
     seen: list[int] = []
-    with pytest.raises(RuntimeError, match="stop"), aside(seen.append, 2) as do:
+    with pytest.raises(RuntimeError, match="stop"), run_alongside(seen.append, 2) as do:
         do(1)
         raise RuntimeError("stop")
     assert seen == [1]
@@ -38,7 +38,7 @@ def test_results_are_delivered_in_the_order_of_the_calls(jobs: int) -> None:
         time.sleep(0.004 * (number % 3 == 0))
         return number
 
-    with Pool(jobs, "calls") as pool, contextlib.closing(Lane(pool, jobs, seen.append)) as lane:
+    with Pool(jobs, "calls") as pool, contextlib.closing(OrderedPipeline(pool, jobs, seen.append)) as lane:
         for number in range(20):
             lane.push(lambda number=number: call(number))  # type: ignore[misc]
         lane.drain()
@@ -60,8 +60,8 @@ def test_no_more_calls_are_out_than_agreed() -> None:
             lane.push(call)
             pushed.release()
 
-    lane: Lane[None]
-    with Pool(4, "calls") as pool, contextlib.closing(Lane(pool, 2, lambda _: None)) as lane:
+    lane: OrderedPipeline[None]
+    with Pool(4, "calls") as pool, contextlib.closing(OrderedPipeline(pool, 2, lambda _: None)) as lane:
         thread = threading.Thread(target=push)
         thread.start()
         assert all(began.acquire(timeout=10) for _ in range(2))
@@ -91,7 +91,7 @@ def test_a_failure_reaches_whoever_pushes_and_nothing_is_delivered_after_it(jobs
     with (
         pytest.raises(OSError, match="disk full"),
         Pool(jobs, "calls") as pool,
-        contextlib.closing(Lane(pool, jobs, deliver)) as lane,
+        contextlib.closing(OrderedPipeline(pool, jobs, deliver)) as lane,
     ):
         for number in range(50):
             lane.push(lambda number=number: call(number))  # type: ignore[misc]
@@ -104,7 +104,7 @@ def test_a_closed_lane_delivers_nothing_more() -> None:
     gate = threading.Event()
     seen: list[int] = []
     with Pool(1, "calls") as pool:
-        lane: Lane[int] = Lane(pool, 2, seen.append)
+        lane: OrderedPipeline[int] = OrderedPipeline(pool, 2, seen.append)
         lane.push(lambda: int(gate.wait()))
         lane.push(lambda: 2)
         threading.Timer(0.05, gate.set).start()

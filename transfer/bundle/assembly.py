@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from transfer.bundle.catalog import chunk_names
 from transfer.bundle.prerequisites import describe, import_first
-from transfer.bundle.reader import Bundle, Library
+from transfer.bundle.reader import Bundle, BundleLookup
 from transfer.chunks.frame import FRAME_RAW_MAX
 from transfer.chunks.name import ID_SIZE, split_names
 from transfer.errors import Damaged, FormatError, MissingPart
@@ -24,7 +24,7 @@ DEPTH_MAX = 4
 """Frames from a patched one to a plain one (FORMAT.md, section 3)."""
 
 
-class Assembly:
+class BundleSet:
     """Several bundles' chunks. One that more than one carries has the number it has where it is the fewest steps from plain."""
 
     def __init__(self, bundles: Sequence[Bundle]) -> None:
@@ -165,9 +165,9 @@ class Assembly:
         return {first + number: data for number, data in found.items()} if first else found
 
 
-def assemble(bundle: Bundle, digests: Iterable[Digest], library: Library) -> Assembly:
+def assemble(bundle: Bundle, digests: Iterable[Digest], library: BundleLookup) -> BundleSet:
     """The bundle and what rebuilding these blobs needs beside it. MissingPart says which bundles would supply what is not here."""
-    out = Assembly([bundle])
+    out = BundleSet([bundle])
     catalog = bundle.catalog()
     absent = complete(out, {name for digest in digests for name in chunk_names(catalog.recipe(digest))}, library)
     if absent:
@@ -186,7 +186,7 @@ def supplied_by(bundle: Bundle, absent: Sequence[Digest]) -> str:
     return f"{describe(absent, about)} would supply them" if absent else "no bundle is named that would supply them"
 
 
-def complete(out: Assembly, names: set[bytes], library: Library) -> set[bytes]:
+def complete(out: BundleSet, names: set[bytes], library: BundleLookup) -> set[bytes]:
     """Bring in the bundles that carry these chunks and the prefixes of their frames; the names nobody carries."""
     absent = _close(out, names, library)
     unreached = [n for n in range(out.frames) if out.steps(n) > DEPTH_MAX]
@@ -201,7 +201,7 @@ def complete(out: Assembly, names: set[bytes], library: Library) -> set[bytes]:
     return absent
 
 
-def _close(out: Assembly, names: set[bytes], library: Library) -> set[bytes]:
+def _close(out: BundleSet, names: set[bytes], library: BundleLookup) -> set[bytes]:
     seen: set[int] = set()
     absent: set[bytes] = set()
     while names:

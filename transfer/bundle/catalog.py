@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from transfer.chunks.frame import get_varints, put_varints
 from transfer.chunks.name import CHUNK_MAX, ID_SIZE, split_names
-from transfer.chunks.pack import Placed
+from transfer.chunks.pack import FrameLocation
 from transfer.errors import Damaged, FormatError, MissingPart, Unsupported
 from transfer.model import Digest, Part, Recipe
 from transfer.streams import MAX_DOCUMENT
@@ -60,7 +60,7 @@ def chunk_names(recipe: Recipe) -> Iterator[bytes]:
         yield from split_names(part.payload)
 
 
-def frame_record(pack: int, placed: Placed, names: bytes) -> bytes:
+def frame_record(pack: int, placed: FrameLocation, names: bytes) -> bytes:
     """Where a frame is, and its chunks."""
     header = placed.header
     numbers = (

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from transfer.bundle import header as head
-from transfer.bundle.assembly import DEPTH_MAX, Assembly, complete
+from transfer.bundle.assembly import DEPTH_MAX, BundleSet, complete
 from transfer.bundle.catalog import PLAIN, chunk_names, recipe_records
 from transfer.bundle.files import payload_paths, skeleton_names
 from transfer.bundle.reader import Bundle
 from transfer.chunks.name import ID_SIZE, chunk_id, split_names
-from transfer.chunks.patch import Older, Pairing
-from transfer.chunks.recall import Recall, with_prefixes
+from transfer.chunks.patch import BaseFiles, DeltaMatcher
+from transfer.chunks.recall import ChunkCache, with_prefixes
 from transfer.errors import FormatError, MissingPart
 from transfer.model import ChunkId, Digest, Recipe
 from transfer.work import Pool
@@ -24,7 +24,7 @@ _RECORDS_MAX = 32 << 20
 _FETCH_BUDGET = 96 << 20
 
 
-class Base:
+class DeltaBase:
     """Bundles that the far side has whole: every chunk their recipes name is there.
 
     Where a chunk's bytes are not at hand here as well, it is still known, but nothing is patched against it.
@@ -33,7 +33,7 @@ class Base:
     def __init__(self, bundles: Sequence[Bundle], *, pool: Pool, jobs: int) -> None:
         self.bundles = tuple(bundles)
         self._pool, self._jobs = pool, max(1, jobs)
-        self.assembly = Assembly(bundles)
+        self.assembly = BundleSet(bundles)
         names = {n for each in bundles if each.is_delta for n in recipe_names(each)}
         if names:
             complete(self.assembly, names, bundles[0].library)
@@ -42,7 +42,7 @@ class Base:
         self._usable: dict[int, bool] = {}
         self._layers: list[Digest] = []
         self._recipes = {d: r for each in reversed(bundles) for d, r in each.catalog().recipes.items()}
-        self._older: Older | None = None
+        self._older: BaseFiles | None = None
 
     def _known(self, names: set[bytes]) -> dict[bytes, int]:
         if len(self.bundles) == 1 and not names:
@@ -90,11 +90,11 @@ class Base:
         prefix = {self.assembly.frame_of[number] for number in self.assembly.prefix_of(frame)}
         return bundle.manifest.digest not in self._gone and all(self._at_hand(each) for each in prefix)
 
-    def pairing(self) -> Pairing:
+    def pairing(self) -> DeltaMatcher:
         """Partners for the chunks of new layers. The files of the base are looked through once, when first asked for."""
         if self._older is None:
             self._older = self._look_through()
-        return Pairing(self._older, self.find, self.usable)
+        return DeltaMatcher(self._older, self.find, self.usable)
 
     def recipe(self, layer: Digest | None) -> Recipe | None:
         """How the base rebuilds this layer, if it has it."""
@@ -104,9 +104,9 @@ class Base:
         """The base layer a pairing means by this number."""
         return self._layers[number] if 0 <= number < len(self._layers) else None
 
-    def _look_through(self) -> Older:
+    def _look_through(self) -> BaseFiles:
         """Every file of every layer: the names are in the skeletons, which are small."""
-        older = Older()
+        older = BaseFiles()
         recipes = [r for r in self._recipes.values() if r.encoding == PLAIN and self._rebuildable(r)]
         plan = array("I", [self.find(name) for r in recipes for name in skeleton_names(r)])
         skeletons = self.fetch(plan)
@@ -139,7 +139,7 @@ class Base:
     def fetch(self, plan: array[int], *, inline: bool = False) -> Iterator[bytes]:
         """The bytes of these chunks, in this order, decoded ahead; `inline`: in this thread alone."""
         uses, time, begin = with_prefixes(plan, self.assembly.frame_of, self.assembly.prefix_of)
-        recall = Recall(
+        recall = ChunkCache(
             self.assembly.decode,
             self.assembly.frame_of,
             self.assembly.size_of,

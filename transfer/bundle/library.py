@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from transfer.bundle.reader import Bundle, Library
+from transfer.bundle.reader import Bundle, BundleLookup
 from transfer.errors import MissingPart
 from transfer.model import Digest
 
 
-class Shelf:
+class BundleList:
     """A few bundles, and the libraries behind them: the first that has something gives it."""
 
-    def __init__(self, bundles: Iterable[Bundle] = (), behind: Sequence[Library] = ()) -> None:
+    def __init__(self, bundles: Iterable[Bundle] = (), behind: Sequence[BundleLookup] = ()) -> None:
         self._bundles = {each.manifest.digest: each for each in bundles}
         self._behind = behind
         for each in self._bundles.values():
@@ -52,4 +52,4 @@ class Shelf:
         return found
 
 
-EMPTY = Shelf()
+EMPTY = BundleList()

@@ -28,7 +28,7 @@ CATALOG_MEMORY, CATALOG_GROWTH = 128 << 20, 16
 _OWNERS = itertools.count()
 
 
-class Library(Protocol):
+class BundleLookup(Protocol):
     """Some bundles at hand."""
 
     def bundle(self, digest: Digest) -> Bundle | None:
@@ -44,7 +44,7 @@ class Library(Protocol):
         ...
 
 
-class NoLibrary:
+class NoBundles:
     """Nothing is at hand."""
 
     def bundle(self, digest: Digest) -> Bundle | None:
@@ -57,7 +57,7 @@ class NoLibrary:
         return {}
 
 
-EMPTY = NoLibrary()
+EMPTY = NoBundles()
 
 
 class Bundle:
@@ -68,7 +68,7 @@ class Bundle:
     """
 
     def __init__(
-        self, folder: Path, *, index: bytes | None = None, library: Library = EMPTY, places: Sequence[Path] = ()
+        self, folder: Path, *, index: bytes | None = None, library: BundleLookup = EMPTY, places: Sequence[Path] = ()
     ) -> None:
         self.folder, self.library = folder, library
         self.places = [folder, *places]

@@ -6,16 +6,16 @@ from array import array
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from transfer.bundle.assembly import Assembly, assemble
+from transfer.bundle.assembly import BundleSet, assemble
 from transfer.bundle.reader import Bundle
-from transfer.chunks.recall import AHEAD, BUDGET, BUDGET_DELTA, Recall, with_prefixes
+from transfer.chunks.recall import AHEAD, BUDGET, BUDGET_DELTA, ChunkCache, with_prefixes
 from transfer.errors import FormatError
 from transfer.model import Digest, Recipe
 from transfer.streams import BLOCK, IterReader, coalesced
 from transfer.work import Pool
 
 
-class Rebuilding:
+class BlobReader:
     """These blobs, in this order for preference, sharing one memory of decoded chunks.
 
     MissingPart if they need chunks that neither the bundle nor its library has. `checked=False` leaves out comparing chunks with their
@@ -34,7 +34,7 @@ class Rebuilding:
     ) -> None:
         ordered = list(dict.fromkeys(digests))
         self._catalog = bundle.catalog()
-        assembly = assemble(bundle, ordered, bundle.library) if bundle.is_delta else Assembly([bundle])
+        assembly = assemble(bundle, ordered, bundle.library) if bundle.is_delta else BundleSet([bundle])
         if budget is None:
             budget = BUDGET_DELTA if bundle.is_delta else BUDGET
         self.frame_of, self.size_of = assembly.frame_of, assembly.size_of
@@ -49,7 +49,7 @@ class Rebuilding:
         self._time: array[int] | None = None
         if bundle.is_patched:
             uses, self._time, prefixes = with_prefixes(self.plan, assembly.frame_of, assembly.prefix_of)
-        self.recall = Recall(
+        self.recall = ChunkCache(
             partial(assembly.decode, checked=checked),
             assembly.frame_of,
             assembly.size_of,
@@ -100,7 +100,7 @@ class Rebuilding:
 class _Skeleton:
     """The skeleton chunks of one part, taken in order."""
 
-    def __init__(self, owner: Rebuilding, position: int, count: int) -> None:
+    def __init__(self, owner: BlobReader, position: int, count: int) -> None:
         self._owner, self._position, self._end = owner, position, position + count
         self._rest = memoryview(b"")
 
@@ -120,7 +120,7 @@ class _Skeleton:
 class _Scout:
     """Uses payload chunks, about a MiB at a time, and has the frames ahead decoded in time."""
 
-    def __init__(self, owner: Rebuilding, begin: int, end: int) -> None:
+    def __init__(self, owner: BlobReader, begin: int, end: int) -> None:
         self._owner, self._at, self._seen, self._end = owner, begin, begin, end
         self._lead = 0
 

@@ -22,7 +22,7 @@ LEAST, GREATEST = 1, 50
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RecoveryPart:
     """A pack or a recovery file: digest and size (bytes)."""
 
     digest: Digest
@@ -38,8 +38,8 @@ class Part:
 class Group:
     """Packs that are coded together, and their recovery files: any len(data) of all of them give the others back."""
 
-    data: tuple[Part, ...]
-    recovery: tuple[Part, ...]
+    data: tuple[RecoveryPart, ...]
+    recovery: tuple[RecoveryPart, ...]
 
     @property
     def code(self) -> Code:
@@ -51,7 +51,7 @@ class Group:
         return max(part.size for part in self.data)
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[RecoveryPart, ...]:
         """All files by their number in the code."""
         return self.data + self.recovery
 
@@ -65,7 +65,7 @@ class Recovery:
     groups: tuple[Group, ...]
 
     @property
-    def files(self) -> tuple[Part, ...]:
+    def files(self) -> tuple[RecoveryPart, ...]:
         """All recovery files."""
         return tuple(part for group in self.groups for part in group.recovery)
 
@@ -85,7 +85,7 @@ class Recovery:
         )
 
 
-def _json(part: Part) -> dict[str, Any]:
+def _json(part: RecoveryPart) -> dict[str, Any]:
     return {"digest": str(part.digest), "size": part.size}
 
 
@@ -102,7 +102,7 @@ def grouped(count: int, share: int) -> list[tuple[list[int], int]]:
     return [(each, -(-len(each) * share // (100 - share))) for each in members]
 
 
-def parse_recovery(data: bytes, where: str, bundle: Digest, packs: Sequence[Part]) -> Recovery:
+def parse_recovery(data: bytes, where: str, bundle: Digest, packs: Sequence[RecoveryPart]) -> Recovery:
     """FormatError for anything that is not the recovery data of this bundle with these packs."""
     value = parse_object(data, where, DOCUMENT_MAX)
     if value.get("format") != FORMAT or value.get("version") != VERSION or value.get("code") != CODE:
@@ -133,7 +133,7 @@ def _group(value: object, where: str) -> Group:
     return group
 
 
-def _parts(value: object, where: str) -> tuple[Part, ...]:
+def _parts(value: object, where: str) -> tuple[RecoveryPart, ...]:
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise FormatError(f"{where}: malformed")
     parts = []
@@ -141,5 +141,5 @@ def _parts(value: object, where: str) -> tuple[Part, ...]:
         size = each.get("size")
         if type(size) is not int or not 0 < size <= BLOB_MAX:
             raise FormatError(f"{where}: a file of {size!r:.40} bytes")
-        parts.append(Part(Digest.parse(each.get("digest"), where), size))
+        parts.append(RecoveryPart(Digest.parse(each.get("digest"), where), size))
     return tuple(parts)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from transfer.bundle import header as head
 from transfer.bundle.catalog import CATALOG_FRAME_RAW, chunk_names, document_record, frame_record, recipe_records
-from transfer.bundle.delta import ABSENT, Base
+from transfer.bundle.delta import ABSENT, DeltaBase
 from transfer.bundle.prerequisites import NONE, Prerequisites
 from transfer.bundle.ranges import Ranges
 from transfer.chunks.frame import FrameHeader, encode_frame
 from transfer.chunks.name import Kind
-from transfer.chunks.pack import PACK_SIZE, PackFile, Placed
+from transfer.chunks.pack import PACK_SIZE, FrameLocation, PackFile
 from transfer.folders import remove_folder, remove_ours
 from transfer.model import OCI_MANIFEST, Descriptor, Digest, Image, Recipe
 from transfer.streams import TEMPORARY, publish, sha256, sync_folder
@@ -66,7 +66,7 @@ class PackSequence:
         self._open: PackFile | None = None
         self._done: list[tuple[PackFile, Future[Digest]]] = []
 
-    def append(self, header: FrameHeader, packed: bytes) -> tuple[int, Placed]:
+    def append(self, header: FrameHeader, packed: bytes) -> tuple[int, FrameLocation]:
         if self._open and self._open.size + len(packed) > PACK_SIZE:
             self._close()
         if not self._open:
@@ -92,13 +92,13 @@ class Packing:
     documents: dict[Digest, bytes] = field(default_factory=dict)
     like: dict[Digest, Digest | None] = field(default_factory=dict)
     known: set[bytes] = field(default_factory=set)
-    frames: list[tuple[int, Placed, bytes]] = field(default_factory=list)
+    frames: list[tuple[int, FrameLocation, bytes]] = field(default_factory=list)
 
 
 class Seal:
     """Writes catalog, header and manifest around the packs, each durable under its final name."""
 
-    def __init__(self, place: Place, packing: Packing, base: Base | None, pool: Pool, level: int) -> None:
+    def __init__(self, place: Place, packing: Packing, base: DeltaBase | None, pool: Pool, level: int) -> None:
         self._place, self._packing, self._base, self._pool, self._level = place, packing, base, pool, level
         self._patched = False
 

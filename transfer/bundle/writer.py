@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from transfer.bundle import header as head
-from transfer.bundle.delta import Base
+from transfer.bundle.delta import DeltaBase
 from transfer.bundle.journal import Journal, Seen
 from transfer.bundle.seal import (
     BLOB_NAMES,
@@ -47,7 +47,7 @@ class BundleWriter:
         options: dict[str, object],
         pool: Pool,
         ahead: int,
-        base: Base | None = None,
+        base: DeltaBase | None = None,
         similar: bool = False,
         weigh: bool = False,
     ) -> None:

@@ -13,7 +13,7 @@ from transfer.model import ChunkId
 FRAME_RAW = 16 << 20
 """A bucket is flushed when it holds as much (bytes, uncompressed): so all of them together hold at most 96 MiB."""
 FRAME_CHUNKS = 1 << 16
-SPARE = 3
+SPARE_BUFFERS = 3
 """Buffers kept for the next frames: the pages of a new one have to be cleared, which takes as long as filling it."""
 
 
@@ -26,7 +26,7 @@ def _buffer() -> mmap.mmap:
 
 
 @dataclass(slots=True)
-class Gathered:
+class OpenFrame:
     """A frame to be: chunks end to end in `buffer`, their names and sizes (bytes).
 
     `holes` are the numbers of chunks whose bytes were not given: they are in a frame of an earlier run. `users` are those who have not
@@ -45,13 +45,13 @@ class Gathered:
 class Buckets:
     """The gathering place. `flush` gets each frame's worth as soon as it is there."""
 
-    def __init__(self, flush: Callable[[Gathered], None]) -> None:
+    def __init__(self, flush: Callable[[OpenFrame], None]) -> None:
         self._flush = flush
-        self._open: dict[Kind, Gathered] = {}
+        self._open: dict[Kind, OpenFrame] = {}
         self._lock = threading.Lock()
         self._spare: list[mmap.mmap] = []
 
-    def add(self, name: ChunkId, size: int, data: bytes | memoryview | None, kind: Kind) -> Gathered:
+    def add(self, name: ChunkId, size: int, data: bytes | memoryview | None, kind: Kind) -> OpenFrame:
         """Take a copy of the chunk, behind the last one of the frame that is given back; None for one whose bytes are at hand elsewhere."""
         bucket = self.room(kind, size)
         if data is None:
@@ -63,38 +63,38 @@ class Buckets:
         bucket.size += size
         return bucket
 
-    def room(self, kind: Kind, size: int) -> Gathered:
+    def room(self, kind: Kind, size: int) -> OpenFrame:
         """The frame that takes the next chunk of this kind, if it has so many bytes. A full one is flushed."""
         bucket = self._open.get(kind)
         if bucket and (bucket.size + size > len(bucket.buffer) or len(bucket.sizes) >= FRAME_CHUNKS):
             self._empty(kind)
             bucket = None
         if bucket is None:
-            bucket = self._open[kind] = Gathered(kind, self._spare.pop() if self._spare else _buffer())
+            bucket = self._open[kind] = OpenFrame(kind, self._spare.pop() if self._spare else _buffer())
         return bucket
 
-    def take_back(self, gathered: Gathered) -> bytes:
+    def pop_last(self, reassembled: OpenFrame) -> bytes:
         """The bytes of the frame's last chunk, which is not to be in it after all."""
-        gathered.names.pop()
-        end = gathered.size
-        gathered.size = end - gathered.sizes.pop()
-        return gathered.buffer[gathered.size : end]
+        reassembled.names.pop()
+        end = reassembled.size
+        reassembled.size = end - reassembled.sizes.pop()
+        return reassembled.buffer[reassembled.size : end]
 
-    def share(self, gathered: Gathered) -> None:
-        """One more keeps the frame's buffer, until it is `done_with` it."""
+    def share(self, reassembled: OpenFrame) -> None:
+        """One more keeps the frame's buffer, until it is `release` it."""
         with self._lock:
-            gathered.users += 1
+            reassembled.users += 1
 
-    def done_with(self, gathered: Gathered) -> None:
+    def release(self, reassembled: OpenFrame) -> None:
         """Somebody does not need a frame's buffer any more. From any thread."""
         with self._lock:
-            gathered.users -= 1
-            if gathered.users:
+            reassembled.users -= 1
+            if reassembled.users:
                 return
-            if len(self._spare) < SPARE:
-                self._spare.append(gathered.buffer)
+            if len(self._spare) < SPARE_BUFFERS:
+                self._spare.append(reassembled.buffer)
             else:
-                gathered.buffer.close()
+                reassembled.buffer.close()
 
     def finish(self) -> None:
         """Flush what is left, the largest first: so the last to be packed are small, and no thread waits long for another."""

@@ -9,7 +9,7 @@ from pyfastcdc import FastCDC
 
 from transfer.chunks.layer import Piece
 from transfer.chunks.name import CHUNK_MAX, ChunkSink, Kind, chunk_id, kind_of
-from transfer.chunks.patch import Pairing
+from transfer.chunks.patch import DeltaMatcher
 from transfer.model import Part
 
 CDC_AVERAGE, CDC_MIN, CDC_MAX = 1 << 20, 256 << 10, CHUNK_MAX
@@ -21,7 +21,7 @@ def _cutter() -> FastCDC:
     return FastCDC(CDC_AVERAGE, min_size=CDC_MIN, max_size=CDC_MAX, normalized_chunking=1)
 
 
-class _Growing:
+class _BigFile:
     """One big file on its way: holds back what may still belong to the next chunk."""
 
     def __init__(self, piece: Piece) -> None:
@@ -59,7 +59,7 @@ class _Growing:
 class Cutter:
     """Turns the pieces of one blob into chunks in a sink and the parts of its recipe. `pairing` finds their partners in a base."""
 
-    def __init__(self, sink: ChunkSink, pairing: Pairing | None = None) -> None:
+    def __init__(self, sink: ChunkSink, pairing: DeltaMatcher | None = None) -> None:
         self._sink, self._pairing = sink, pairing
         if pairing:
             pairing.begin_blob()
@@ -72,7 +72,7 @@ class Cutter:
 
     def cut(self, pieces: Iterable[Piece]) -> tuple[Part, ...]:
         """All of one blob; gives the recipe's parts."""
-        growing: _Growing | None = None
+        growing: _BigFile | None = None
         for piece in pieces:
             if growing and piece.offset == 0:
                 self._add_all(growing.finish(), growing)
@@ -84,7 +84,7 @@ class Cutter:
                 self._add(piece.data, kind_of(piece.path, piece.data), piece.path, piece.size, 0)
                 continue
             if growing is None:
-                growing = _Growing(piece)
+                growing = _BigFile(piece)
             self._add_all(growing.feed(piece.data), growing)
         if growing:
             self._add_all(growing.finish(), growing)
@@ -107,7 +107,7 @@ class Cutter:
         partners = () if self._pairing is None else self._pairing.skeleton()
         self._sink.add(name, data, Kind.SKELETON, partners)
 
-    def _add_all(self, chunks: Iterable[memoryview], file: _Growing) -> None:
+    def _add_all(self, chunks: Iterable[memoryview], file: _BigFile) -> None:
         for data in chunks:
             self._add(data, file.kind, file.path, file.size, file.done)
 

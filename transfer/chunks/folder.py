@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transfer.chunks.frame import FrameHeader, decode_frame
 from transfer.chunks.name import Kind, chunk_id
-from transfer.chunks.pack import Hole, Placed, read_packed, scan, sound
+from transfer.chunks.pack import FrameLocation, Gap, read_packed, scan, sound
 from transfer.errors import Damaged
 from transfer.model import ChunkId
 from transfer.streams import open_plain
@@ -23,7 +23,7 @@ class Kept:
     """A frame that was found whole: where it is, and the chunks in it, names end to end (32 bytes each)."""
 
     path: Path
-    placed: Placed
+    placed: FrameLocation
     names: bytes
 
 
@@ -41,7 +41,7 @@ class FolderChunks:
         self.frames: dict[bytes, Kept] = {}
         self._where: dict[ChunkId, tuple[Kept, int]] = {}
         self._last: list[tuple[Kept, list[bytes]]] = []
-        found = [(path, each) for path in packs for each in scan(path) if not isinstance(each, Hole)]
+        found = [(path, each) for path in packs for each in scan(path) if not isinstance(each, Gap)]
         plain = [item for item in found if not item[1].header.prefix]
         for some in (plain, [item for item in found if item[1].header.prefix]):
             for kept in ordered_map(lambda item: self._examine(*item), iter(some), pool, 3):
@@ -84,7 +84,7 @@ class FolderChunks:
         header = kept.placed.header
         return (header, packed) if sound(header, packed) else None
 
-    def _decode(self, path: Path, placed: Placed) -> Iterator[bytes]:
+    def _decode(self, path: Path, placed: FrameLocation) -> Iterator[bytes]:
         prefix = self._prefix(placed.header.prefix)
         if prefix is None:
             raise Damaged(f"{path}: a frame that builds on chunks which are not here")
@@ -98,7 +98,7 @@ class FolderChunks:
             return b"".join(map(self.get, names))
         return self._older(names) if self._older else None
 
-    def _examine(self, path: Path, placed: Placed) -> Kept | None:
+    def _examine(self, path: Path, placed: FrameLocation) -> Kept | None:
         """The frame, if it is sound and holds content (not a catalog)."""
         if placed.header.kind == Kind.CATALOG:
             return None

@@ -29,7 +29,7 @@ BLOB_MAX = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class FrameLocation:
     """A frame and where its header starts in its pack (bytes)."""
 
     offset: int
@@ -56,7 +56,7 @@ class PackFile:
         self.raw = 0
         self._write(PACK_HEADER)
 
-    def append(self, header: FrameHeader, packed: bytes) -> Placed:
+    def append(self, header: FrameHeader, packed: bytes) -> FrameLocation:
         """Write a frame; where it stands."""
         encoded = header.encode()
         offset = self.size
@@ -74,7 +74,7 @@ class PackFile:
             header.data_crc,
             len(encoded),
         )
-        return Placed(offset, placed)
+        return FrameLocation(offset, placed)
 
     def _write(self, data: bytes) -> None:
         if self.path:
@@ -105,7 +105,7 @@ def pack_version(start: bytes, where: str) -> None:
         )
 
 
-def read_frame_header(fd: int, offset: int, where: str) -> Placed:
+def read_frame_header(fd: int, offset: int, where: str) -> FrameLocation:
     """The frame whose header starts at `offset`."""
     start = pread(fd, 4096, offset, where)
     length = header_length(start, where)
@@ -113,10 +113,10 @@ def read_frame_header(fd: int, offset: int, where: str) -> Placed:
         start += pread(fd, length - len(start), offset + len(start), where)
     if length > len(start):
         raise FormatError(f"{where}: cut short inside a frame header")
-    return Placed(offset, parse_frame_header(start[:length], where))
+    return FrameLocation(offset, parse_frame_header(start[:length], where))
 
 
-def read_packed(fd: int, placed: Placed, where: str) -> bytes:
+def read_packed(fd: int, placed: FrameLocation, where: str) -> bytes:
     """The frame's bytes as they stand in the pack, unchecked but complete."""
     size, parts = placed.header.packed_size, []
     at = placed.data_offset
@@ -136,7 +136,7 @@ def sound(header: FrameHeader, packed: bytes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Hole:
+class Gap:
     """A stretch of a pack that holds no readable frame."""
 
     offset: int
@@ -144,7 +144,7 @@ class Hole:
     why: str
 
 
-def scan(path: Path) -> Iterator[Placed | Hole]:
+def scan(path: Path) -> Iterator[FrameLocation | Gap]:
     """Every frame whose header can be read, in order, and the stretches between: works on any damage.
 
     After damage, the next frame magic with a sound header is looked for. Contents are not checked.
@@ -154,18 +154,18 @@ def scan(path: Path) -> Iterator[Placed | Hole]:
         try:
             pack_version(pread(fd, 16, 0, str(path)), str(path))
         except FormatError as error:
-            yield Hole(0, min(end, len(PACK_HEADER)), error.message)
+            yield Gap(0, min(end, len(PACK_HEADER)), error.message)
         at = len(PACK_HEADER)
         while at < end:
             try:
                 placed = read_frame_header(fd, at, str(path))
             except FormatError as error:
                 after = _next_magic(fd, at + 1, end, str(path))
-                yield Hole(at, after - at, error.message)
+                yield Gap(at, after - at, error.message)
                 at = after
                 continue
             if placed.end > end:
-                yield Hole(at, end - at, f"{path}: cut short inside a frame")
+                yield Gap(at, end - at, f"{path}: cut short inside a frame")
                 return
             yield placed
             at = placed.end

@@ -9,14 +9,14 @@ from concurrent.futures import Future
 from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias
 
-from transfer.chunks.bucket import Buckets, Gathered
+from transfer.chunks.bucket import Buckets, OpenFrame
 from transfer.chunks.folder import FolderChunks
 from transfer.chunks.frame import FrameHeader, encode_frame, offsets
 from transfer.chunks.name import Kind
-from transfer.chunks.patch import BATCH_RAW, Change, frames_of
-from transfer.chunks.similar import Held, Recent, Siblings, eligible
+from transfer.chunks.patch import BATCH_RAW, ChangedChunk, frames_of
+from transfer.chunks.similar import RecentPrograms, SimilarChunk, SimilarGroup, eligible
 from transfer.model import ChunkId
-from transfer.work import Lane, Pool
+from transfer.work import OrderedPipeline, Pool
 
 Packed: TypeAlias = tuple[FrameHeader, bytes, bytes]
 """A frame's header, its bytes, and the names of its chunks end to end."""
@@ -63,12 +63,12 @@ class Packer:
         similar: bool = False,
     ) -> None:
         self._deliver, self._kept, self._level, self._pool, self._base = deliver, kept, level, pool, base
-        self._changes: list[Change] = []
+        self._changes: list[ChangedChunk] = []
         self._changed = 0
         self._buckets = Buckets(self._flush)
-        self._recent = Recent(self._buckets, kept.get) if similar else None
-        self._siblings = Siblings()
-        self._lane: Lane[Packed] = Lane(pool, ahead, deliver)
+        self._recent = RecentPrograms(self._buckets, kept.get) if similar else None
+        self._siblings = SimilarGroup()
+        self._lane: OrderedPipeline[Packed] = OrderedPipeline(pool, ahead, deliver)
         self._ahead = ahead
         self._batches = Pool(1 if pool.threaded else 0, "patch")
         self._patching: Future[list[Packed]] | None = None
@@ -84,14 +84,14 @@ class Packer:
         size = len(data)
         # bytes that an earlier run has packed need no place in memory until their frame comes up
         held = None if name in self._kept else data
-        older: tuple[Held, ...] = ()
+        older: tuple[SimilarChunk, ...] = ()
         if partners:
             self._change(name, size, held, kind, partners)
         elif self._recent and eligible(kind, size):
             frame = self._buckets.add(name, size, data, kind)
             older = self._recent.look(frame, offset)
             if older:
-                self._join(Held(name, size, self._buckets.take_back(frame)), older)
+                self._join(SimilarChunk(name, size, self._buckets.pop_last(frame)), older)
         else:
             self._buckets.add(name, size, held, kind)
         return New(name, size, kind, partners, offset, tuple([each.name for each in older]))
@@ -102,7 +102,7 @@ class Packer:
             self._change(new.name, new.size, None, new.kind, new.partners)
         elif self._recent and new.similar:
             self._buckets.room(new.kind, new.size)
-            self._join(Held(new.name, new.size, None), self._recent.named(new.similar))
+            self._join(SimilarChunk(new.name, new.size, None), self._recent.named(new.similar))
         else:
             frame = self._buckets.add(new.name, new.size, None, new.kind)
             if self._recent and eligible(new.kind, new.size):
@@ -112,23 +112,23 @@ class Packer:
         self, name: ChunkId, size: int, data: bytes | memoryview | None, kind: Kind, partners: tuple[int, ...]
     ) -> None:
         """To be patched against the base."""
-        self._changes.append(Change(name, size, None if data is None else bytes(data), kind, partners))
+        self._changes.append(ChangedChunk(name, size, None if data is None else bytes(data), kind, partners))
         self._changed += size
         if self._changed >= BATCH_RAW:
             self._flush_changes()
 
-    def _join(self, chunk: Held, older: tuple[Held, ...]) -> None:
+    def _join(self, chunk: SimilarChunk, older: tuple[SimilarChunk, ...]) -> None:
         """To be patched against chunks of this bundle."""
         if not self._siblings.takes(chunk, older):
             self._flush_siblings()
         self._siblings.add(chunk, older)
 
-    def _flush(self, gathered: Gathered) -> None:
-        self._lane.push(partial(self._pack, gathered))
+    def _flush(self, reassembled: OpenFrame) -> None:
+        self._lane.push(partial(self._pack, reassembled))
 
-    def _pack(self, gathered: Gathered) -> Packed:
-        packed = self._packed(b"".join(gathered.names), partial(self._encode, gathered))
-        self._buckets.done_with(gathered)
+    def _pack(self, reassembled: OpenFrame) -> Packed:
+        packed = self._packed(b"".join(reassembled.names), partial(self._encode, reassembled))
+        self._buckets.release(reassembled)
         return packed
 
     def _packed(self, names: bytes, encode: Callable[[], tuple[FrameHeader, bytes]]) -> Packed:
@@ -138,21 +138,21 @@ class Packer:
             self.bytes_reused += kept[0].raw_size
         return *(kept or encode()), names
 
-    def _encode(self, gathered: Gathered) -> tuple[FrameHeader, bytes]:
-        starts = offsets(gathered.sizes)
-        for number in gathered.holes:
+    def _encode(self, reassembled: OpenFrame) -> tuple[FrameHeader, bytes]:
+        starts = offsets(reassembled.sizes)
+        for number in reassembled.holes:
             start = starts[number]
-            gathered.buffer[start : start + gathered.sizes[number]] = self._kept.get(gathered.names[number])
-        with memoryview(gathered.buffer) as whole, whole[: gathered.size] as raw:
-            return encode_frame(gathered.kind, raw, gathered.sizes, self._level)
+            reassembled.buffer[start : start + reassembled.sizes[number]] = self._kept.get(reassembled.names[number])
+        with memoryview(reassembled.buffer) as whole, whole[: reassembled.size] as raw:
+            return encode_frame(reassembled.kind, raw, reassembled.sizes, self._level)
 
     def _flush_siblings(self) -> None:
         if self._siblings.chunks:
             self._lane.push(partial(self._pack_siblings, self._siblings))
-            self._siblings = Siblings()
+            self._siblings = SimilarGroup()
 
-    def _pack_siblings(self, siblings: Siblings) -> Packed:
-        def whole(chunks: Iterable[Held]) -> bytes:
+    def _pack_siblings(self, siblings: SimilarGroup) -> Packed:
+        def whole(chunks: Iterable[SimilarChunk]) -> bytes:
             return b"".join(self._kept.get(c.name) if c.data is None else c.data for c in chunks)
 
         def encode() -> tuple[FrameHeader, bytes]:
@@ -182,20 +182,20 @@ class Packer:
             for each in patched:
                 self._deliver(each)
 
-    def _patch_all(self, base: References, batch: list[Change]) -> list[Packed]:
+    def _patch_all(self, base: References, batch: list[ChangedChunk]) -> list[Packed]:
         """A batch as patched frames. The base's bytes come in the order in which the frames need them."""
         out: list[Packed] = []
         frames = list(frames_of(batch, lambda n: base.frame_of(n) << 32 | n, base.size_of))
         partners = [list(dict.fromkeys(n for change in frame for n in change.partners)) for frame in frames]
         older = base.fetch(array("I", [number for each in partners for number in each]))
-        with contextlib.closing(Lane(self._pool, self._ahead, out.append)) as lane:
+        with contextlib.closing(OrderedPipeline(self._pool, self._ahead, out.append)) as lane:
             for frame, numbers in zip(frames, partners, strict=True):
                 prefix = b"".join([next(older) for _ in numbers])
                 lane.push(partial(self._patch, frame, [base.name_of(number) for number in numbers], prefix))
             lane.drain()
         return out
 
-    def _patch(self, frame: list[Change], partners: list[ChunkId], prefix: bytes) -> Packed:
+    def _patch(self, frame: list[ChangedChunk], partners: list[ChunkId], prefix: bytes) -> Packed:
         def encode() -> tuple[FrameHeader, bytes]:
             raw = b"".join(self._kept.get(c.name) if c.data is None else c.data for c in frame)
             return encode_frame(frame[0].kind, raw, [c.size for c in frame], self._level, partners, prefix)

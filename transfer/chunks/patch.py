@@ -53,7 +53,7 @@ def normalised(path: bytes) -> bytes:
     return _DIGITS.sub(b"0", path)
 
 
-class Older:
+class BaseFiles:
     """The files of the base: where each one's chunks are. Chunks are numbers that the owner understands."""
 
     def __init__(self) -> None:
@@ -115,10 +115,10 @@ def _base_name(path: bytes) -> bytes:
     return normalised(path.rpartition(b"/")[2])
 
 
-class Pairing:
+class DeltaMatcher:
     """For the chunks of one blob after the other: their partners in the base."""
 
-    def __init__(self, older: Older, find: Callable[[bytes], int], usable: Callable[[int], bool]) -> None:
+    def __init__(self, older: BaseFiles, find: Callable[[bytes], int], usable: Callable[[int], bool]) -> None:
         self._older, self._find, self._usable = older, find, usable
         self._votes: dict[int, int] = {}
         self._files = 0
@@ -203,7 +203,7 @@ class Pairing:
 
 
 @dataclass(slots=True)
-class Change:
+class ChangedChunk:
     """A changed chunk: its bytes (None: an earlier run packed it), and the numbers of its partners in the base."""
 
     name: ChunkId
@@ -214,11 +214,11 @@ class Change:
 
 
 def frames_of(
-    batch: Sequence[Change], place: Callable[[int], int], size_of: Callable[[int], int]
-) -> Iterator[list[Change]]:
+    batch: Sequence[ChangedChunk], place: Callable[[int], int], size_of: Callable[[int], int]
+) -> Iterator[list[ChangedChunk]]:
     """The batch divided into patched frames: by kind, then by where in the base the partners are (`place`), then as they came."""
     order = sorted(range(len(batch)), key=lambda n: (batch[n].kind, place(batch[n].partners[0]), n))
-    frame: list[Change] = []
+    frame: list[ChangedChunk] = []
     raw = older = 0
     partners: set[int] = set()
     for number in order:

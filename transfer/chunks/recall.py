@@ -21,7 +21,7 @@ AHEAD = 40 << 20
 """How far before their use frames are decoded (bytes of output)."""
 
 
-class Recall:
+class ChunkCache:
     """Chunks by number, decoded frame by frame. `plan` is every use to come, in order; using them so is fastest.
 
     `decode(frame, wanted, prefix)` gives the frame's chunks for which `wanted(number)` holds, checked against their names. Where frames

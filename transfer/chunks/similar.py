@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
-from transfer.chunks.bucket import Buckets, Gathered
+from transfer.chunks.bucket import Buckets, OpenFrame
 from transfer.chunks.name import Kind
 from transfer.chunks.patch import PATCH_RAW, PREFIX_RAW
 from transfer.model import ChunkId
@@ -36,7 +36,7 @@ def eligible(kind: Kind, size: int) -> bool:
     return kind == Kind.ELF and size >= CHUNK_MIN
 
 
-def _samples(frame: Gathered, at: int, size: int, offset: int) -> set[bytes]:
+def _samples(frame: OpenFrame, at: int, size: int, offset: int) -> set[bytes]:
     """The sampled blocks of `size` bytes at `at` in a frame, which stand at `offset` (bytes) of their file."""
     buffer, first, end = frame.buffer, at + -offset % GRID, at + size
     heads = buffer[first:end:GRID]
@@ -49,7 +49,7 @@ def _samples(frame: Gathered, at: int, size: int, offset: int) -> set[bytes]:
     return out
 
 
-class Held(NamedTuple):
+class SimilarChunk(NamedTuple):
     """A chunk, its size (bytes), and its bytes; None where only an earlier run had them in memory."""
 
     name: ChunkId
@@ -64,18 +64,18 @@ class _Entry:
     name: ChunkId
     size: int
     offset: int
-    frame: Gathered
+    frame: OpenFrame
     at: int
     samples: set[bytes] | None = None
 
 
-class Recent:
+class RecentPrograms:
     """The programs that went by last, in the buffers they were gathered in. What is found depends on nothing but these and their order."""
 
     def __init__(self, buckets: Buckets, load: Callable[[ChunkId], bytes], reach: int = REACH) -> None:
         """`load` gives the bytes of a chunk that was gathered without them. `reach` in frames."""
         self._buckets, self._load, self._reach = buckets, load, reach
-        self._frames: deque[Gathered] = deque()
+        self._frames: deque[OpenFrame] = deque()
         self._entries: dict[int, _Entry] = {}
         self._count = 0
         self._last: dict[bytes, int] = {}
@@ -86,7 +86,7 @@ class Recent:
         """A digest of what is kept: the same state finds the same for the same chunks."""
         return blake3(b"".join(each.name + bytes([each.offset % GRID]) for each in self._entries.values())).hexdigest()
 
-    def look(self, frame: Gathered, offset: int) -> tuple[Held, ...]:
+    def look(self, frame: OpenFrame, offset: int) -> tuple[SimilarChunk, ...]:
         """What the frame's last chunk, which stands at `offset` (bytes) of its file, shares most with, oldest first. If nothing, it is kept."""
         size = frame.sizes[-1]
         at = frame.size - size
@@ -96,15 +96,15 @@ class Recent:
             self._learn(self._enter(frame, offset), samples)
         return found
 
-    def keep(self, frame: Gathered, offset: int) -> None:
+    def keep(self, frame: OpenFrame, offset: int) -> None:
         """The frame's last chunk is kept; its bytes are not in the frame yet."""
         self._unread.append(self._enter(frame, offset))
 
-    def named(self, names: Collection[ChunkId]) -> tuple[Held, ...]:
+    def named(self, names: Collection[ChunkId]) -> tuple[SimilarChunk, ...]:
         """Some of the chunks that are kept, oldest first."""
-        return tuple(_held(each) for each in self._entries.values() if each.name in names)
+        return tuple(_similar_chunk(each) for each in self._entries.values() if each.name in names)
 
-    def _enter(self, frame: Gathered, offset: int) -> int:
+    def _enter(self, frame: OpenFrame, offset: int) -> int:
         if not self._frames or self._frames[-1] is not frame:
             self._buckets.share(frame)
             self._frames.append(frame)
@@ -115,16 +115,16 @@ class Recent:
         self._count += 1
         return self._count - 1
 
-    def _drop(self, frame: Gathered) -> None:
+    def _drop(self, frame: OpenFrame) -> None:
         """Forget the oldest frame."""
         for number in [number for number, each in self._entries.items() if each.frame is frame]:
             for sample in self._entries.pop(number).samples or ():
                 if self._last.get(sample) == number:
                     del self._last[sample]
         self._unread = [number for number in self._unread if number in self._entries]
-        self._buckets.done_with(frame)
+        self._buckets.release(frame)
 
-    def _like(self, samples: set[bytes]) -> tuple[Held, ...]:
+    def _like(self, samples: set[bytes]) -> tuple[SimilarChunk, ...]:
         for number in self._unread:
             self._read(number)
         self._unread.clear()
@@ -135,7 +135,7 @@ class Recent:
         best = best[:_PREFIX_CHUNKS]
         if sum(count for count, _ in best) < _SHARE_ALL * len(samples):
             return ()
-        return tuple(_held(self._entries[number]) for number in sorted(number for _, number in best))
+        return tuple(_similar_chunk(self._entries[number]) for number in sorted(number for _, number in best))
 
     def _read(self, number: int) -> None:
         """Fill the hole where a chunk was gathered without its bytes."""
@@ -150,26 +150,26 @@ class Recent:
                 self._last[sample] = number
 
 
-def _held(entry: _Entry) -> Held:
+def _similar_chunk(entry: _Entry) -> SimilarChunk:
     whole = entry.samples is not None
-    return Held(entry.name, entry.size, entry.frame.buffer[entry.at : entry.at + entry.size] if whole else None)
+    return SimilarChunk(entry.name, entry.size, entry.frame.buffer[entry.at : entry.at + entry.size] if whole else None)
 
 
 @dataclass(slots=True)
-class Siblings:
+class SimilarGroup:
     """A frame to be: chunks, and those they are patched against by name."""
 
-    chunks: list[Held] = field(default_factory=list)
-    prefix: dict[ChunkId, Held] = field(default_factory=dict)
+    chunks: list[SimilarChunk] = field(default_factory=list)
+    prefix: dict[ChunkId, SimilarChunk] = field(default_factory=dict)
 
-    def takes(self, chunk: Held, older: Sequence[Held]) -> bool:
+    def takes(self, chunk: SimilarChunk, older: Sequence[SimilarChunk]) -> bool:
         """Whether a chunk that is patched against these is to join."""
         raw = sum(each.size for each in (*self.chunks, chunk))
         prefix = sum(each.size for each in self.prefix.values())
         more = sum(each.size for each in older if each.name not in self.prefix)
         return not self.chunks or (raw <= PATCH_RAW and prefix + more <= PREFIX_RAW)
 
-    def add(self, chunk: Held, older: Sequence[Held]) -> None:
+    def add(self, chunk: SimilarChunk, older: Sequence[SimilarChunk]) -> None:
         self.chunks.append(chunk)
         for each in older:
             self.prefix.setdefault(each.name, each)

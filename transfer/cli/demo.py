@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from transfer.bundle.library import Shelf
+from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.cli.render import amount, several
 from transfer.engines.index import name_annotations
@@ -101,7 +101,7 @@ class _Demo:
             ("version 2, given version 1", amount(done.bytes_packed), f"{time.monotonic() - started:.1f} s")
         )
         with Bundle(jan) as base, Bundle(feb) as delta:
-            Shelf([base, delta])
+            BundleList([base, delta])
             for bundle in (base, delta):
                 load_images(bundle, bundle.images, tuple, LayoutSink(there), observer=silent)
         if _roots(here) != _roots(there):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transfer.bundle.library import Shelf
+from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.cli.exits import printable
 from transfer.cli.options import ImportOptions, Output, StoreOptions
@@ -22,7 +22,7 @@ from transfer.flows import site as site_flow
 from transfer.flows import spool
 from transfer.flows.import_bundle import Arrival
 from transfer.flows.naming import Named, Rename
-from transfer.flows.reassemble import Gathering, bundles_in, gathered
+from transfer.flows.reassemble import Reassembly, bundles_in, reassembled
 from transfer.flows.select import by_digest, choose, retagging
 from transfer.model import Image, Platform
 from transfer.ship.address import SPOOL, spool_folder
@@ -125,7 +125,7 @@ def _import_from(
 ) -> Arrival | None:
     """One bundle, from wherever it lies. None if only a plan was asked for, or it is staged."""
     shelf = store.shelf(choice)
-    with gathered(places, shelf, choice, observer) as found:
+    with reassembled(places, shelf, choice, observer) as found:
         found.repair(request.repair)
         chosen = choose(found.bundle.images, request.patterns)
         if output.dry_run:
@@ -164,7 +164,7 @@ def _naming(chosen: Sequence[Image], request: ImportRequest) -> tuple[list[Image
 
 
 def _arrive(
-    found: Gathering, request: ImportRequest, shelf: Shelf, choice: site_flow.StoreChoice, observer: Observer
+    found: Reassembly, request: ImportRequest, shelf: BundleList, choice: site_flow.StoreChoice, observer: Observer
 ) -> Arrival:
     """Import; where damage was met and there are recovery files, make the packs anew and go on."""
 

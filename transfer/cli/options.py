@@ -13,7 +13,7 @@ from transfer.events import Observer
 from transfer.model import SITE
 
 if TYPE_CHECKING:  # a command that only prints its help loads no flow
-    from transfer.bundle.library import Shelf
+    from transfer.bundle.library import BundleList
     from transfer.bundle.reader import Bundle
     from transfer.flows.site import StoreChoice
 
@@ -93,7 +93,7 @@ class StoreOptions:
 
         return choose_store(self.store, self.no_store)
 
-    def shelf(self, choice: StoreChoice) -> Shelf:
+    def shelf(self, choice: StoreChoice) -> BundleList:
         from transfer.flows.site import library
 
         return library(self.seeds, choice.store)

@@ -17,7 +17,7 @@ from transfer.errors import CredentialsError, NotFound, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows import remote_import
 from transfer.flows import site as site_flow
-from transfer.flows.remote import Reach, Way
+from transfer.flows.remote import Connector, RemoteOptions
 from transfer.flows.ship import Shipment, Shipped, files_of, name_of
 from transfer.ship.address import SPOOL, Address, Options, parse_address, parse_pin, spool_folder
 from transfer.ship.receiver import IMPORT_THERE, ONLY_RECEIVES
@@ -25,11 +25,11 @@ from transfer.sites.states import Sites
 from transfer.work import keep_memory
 
 
-def way_to(address: Address, options: SshOptions) -> Way:
+def way_to(address: Address, options: SshOptions) -> RemoteOptions:
     """How to get to a host, as the options say. A password is asked for where somebody can answer."""
     ask = getpass.getpass if sys.stdin is not None and sys.stdin.isatty() else None
     found = Options(options.identity, parse_pin(options.host_key), options.accept_new, options.config, ask)
-    return Way(address, found, options.ssh, options.remote, parse_rate(options.limit))
+    return RemoteOptions(address, found, options.ssh, options.remote, parse_rate(options.limit))
 
 
 def parse_rate(text: str) -> int:
@@ -77,7 +77,7 @@ def ship(
     try:
         with Bundle(folder) as bundle:
             if host:
-                _to_host(bundle, Reach(way_to(host, ssh), observer), after, output, observer)
+                _to_host(bundle, Connector(way_to(host, ssh), observer), after, output, observer)
                 return
             if spool:
                 _to_spool(bundle, spool_folder(spool), share, parse_rate(ssh.limit), output, observer)
@@ -89,7 +89,7 @@ def ship(
         observer.close()
 
 
-def _to_host(bundle: Bundle, reach: Reach, after: AfterShipping, output: Output, observer: Observer) -> None:
+def _to_host(bundle: Bundle, reach: Connector, after: AfterShipping, output: Output, observer: Observer) -> None:
     name = name_of(bundle)
     shipment = Shipment(files_of(bundle), name, reach.depot, observer, output.jobs, place=reach.way.address.place)
     if output.dry_run:
@@ -147,7 +147,7 @@ def _note(bundle: Bundle, after: AfterShipping, observer: Observer) -> None:
     observer(Noted(f"noted as shipped to the site {names[0]}"))
 
 
-def _may_import(reach: Reach) -> None:
+def _may_import(reach: Connector) -> None:
     """CredentialsError or NotFound if nothing will be imported there."""
     try:
         depot = reach.receiver()
@@ -158,7 +158,7 @@ def _may_import(reach: Reach) -> None:
         raise CredentialsError(f"{reach.way.address.where}: {ONLY_RECEIVES}", hint=IMPORT_THERE)
 
 
-def _import_there(reach: Reach, name: str, after: AfterShipping, observer: Observer) -> dict[str, Any]:
+def _import_there(reach: Connector, name: str, after: AfterShipping, observer: Observer) -> dict[str, Any]:
     try:
         depot = reach.receiver()
     except NotFound as error:

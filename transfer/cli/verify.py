@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from transfer.bundle.library import Shelf
+from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.cli.exits import printable
 from transfer.cli.options import Output, SshOptions, StoreOptions
@@ -22,7 +22,7 @@ from transfer.flows import repair
 from transfer.flows import site as site_flow
 from transfer.flows import verify as checking
 from transfer.flows.reassemble import one_bundle
-from transfer.flows.remote import Reach
+from transfer.flows.remote import Connector
 from transfer.model import SITE
 from transfer.ship.address import Address, parse_address
 from transfer.store.store import Store
@@ -170,7 +170,7 @@ def _verify_there(address: Address, ssh: SshOptions, observer: Progress, output:
 
     folder, name = verify_remote.bundle_at(address)
     try:
-        done = verify_remote.check(Reach(way_to(folder, ssh), observer), name, observer)
+        done = verify_remote.check(Connector(way_to(folder, ssh), observer), name, observer)
     finally:
         observer.close()
     wrong = (*done.damage, *done.missing)
@@ -200,7 +200,7 @@ def _verify_there(address: Address, ssh: SshOptions, observer: Progress, output:
         raise typer.Exit(Damaged.exit_code if done.damage else MissingPart.exit_code)
 
 
-def _against(bundle: Path, place: str, options: StoreOptions, shelf: Shelf) -> repair.Against:
+def _against(bundle: Path, place: str, options: StoreOptions, shelf: BundleList) -> repair.Against:
     if place.startswith(SITE):
         with Bundle(bundle, library=shelf) as opened:
             return repair.against(

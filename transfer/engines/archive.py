@@ -19,7 +19,7 @@ from transfer.engines.base import (
 )
 from transfer.engines.blobs import BlobSink
 from transfer.engines.index import LAYOUT, name_annotations
-from transfer.engines.members import Entry, ForwardFile, follow, members, whole_member
+from transfer.engines.members import ForwardFile, Member, follow, members, whole_member
 from transfer.engines.savefile import NOT_READ, Layer, named_digest, packed_as
 from transfer.engines.streamed import SKIPPABLE, StreamedArchive, start_of
 from transfer.engines.tree import PlatformImage, platform_image
@@ -84,13 +84,13 @@ class ArchiveSource(Archive):
     def _has(self, name: str) -> bool:
         return name in self._at or bool(self._links.get(name))
 
-    def _is_same(self, one: Entry, other: Entry) -> bool:
+    def _is_same(self, one: Member, other: Member) -> bool:
         return one.size == other.size and self._hash(one) == self._hash(other)
 
-    def _slice(self, entry: Entry) -> SliceReader:
+    def _slice(self, entry: Member) -> SliceReader:
         return SliceReader(self._file.fileno(), entry.at, entry.size, str(self._path))
 
-    def _hash(self, entry: Entry) -> Digest:
+    def _hash(self, entry: Member) -> Digest:
         hasher = hashlib.sha256()
         for block in blocks(self._slice(entry)):
             hasher.update(block)

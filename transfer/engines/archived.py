@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transfer.engines.blobs import BlobSource, Root, Suits
 from transfer.engines.index import REF_NAME, Broken, Roots
-from transfer.engines.members import NO_ARCHIVE, Entry, follow
+from transfer.engines.members import NO_ARCHIVE, Member, follow
 from transfer.engines.savefile import Layer, SavedImages
 from transfer.engines.savestream import tail
 from transfer.engines.tree import REMAKE
@@ -25,7 +25,7 @@ class Archive(BlobSource):
     def __init__(self, path: Path, where: str) -> None:
         super().__init__(where)
         self._path = path
-        self._at: dict[str, Entry] = {}
+        self._at: dict[str, Member] = {}
         self._links: dict[str, str] = {}
         lists = self._look(where)
         if "manifest.json" not in lists and "index.json" not in lists:
@@ -51,7 +51,7 @@ class Archive(BlobSource):
     def _look(self, where: str) -> dict[str, bytes]:
         """Go through all members once; the lists that are there, manifest.json and index.json. Of each the last counts, as for tar."""
 
-    def _take(self, entry: Entry, where: str) -> None:
+    def _take(self, entry: Member, where: str) -> None:
         """Note a member. One that stands there again has to be the same again, but for the lists."""
         if entry.link is not None:
             self._links[entry.name] = entry.link
@@ -64,10 +64,10 @@ class Archive(BlobSource):
         self._at[entry.name] = entry
 
     @abstractmethod
-    def _is_same(self, one: Entry, other: Entry) -> bool:
+    def _is_same(self, one: Member, other: Member) -> bool:
         """Whether two members have the same content."""
 
-    def _find(self, name: str) -> Entry:
+    def _find(self, name: str) -> Member:
         found = self._at.get(follow(name, self._links, str(self._path)))
         if found is None:
             raise NotFound(
@@ -91,7 +91,7 @@ class Archive(BlobSource):
             )
         return data
 
-    def _member_of(self, descriptor: Descriptor) -> Entry:
+    def _member_of(self, descriptor: Descriptor) -> Member:
         """Where a layer lies. Damaged if its size is another than its descriptor's."""
         name = self._saved.paths.get(descriptor.digest) or blob_path(descriptor.digest)
         entry = self._find(name)

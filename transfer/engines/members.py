@@ -25,7 +25,7 @@ _PLAIN, _HARDLINK, _SYMLINK, _FOLDER = b"\x00", b"1", b"2", b"5"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Member:
     """A member of the archive. `link` is the target's name inside the archive, "" for one that leads out of it, None for a plain file.
 
     `at`: where its data begin in the archive; sizes in bytes.
@@ -37,7 +37,7 @@ class Entry:
     at: int = 0
 
 
-def members(source: Forward) -> Iterator[tuple[Entry, Readable]]:
+def members(source: Forward) -> Iterator[tuple[Member, Readable]]:
     """The archive's files and links, each with its data, to be read before the next is asked for.
 
     A member may stand there again, as `tar -r` writes it: which of them counts is for whoever reads to say. FormatError for anything
@@ -173,7 +173,7 @@ def _text(raw: bytes, where: str) -> str:
         raise FormatError(f"{where}: a member name that is not UTF-8: {raw!r:.80}") from error
 
 
-def _entry(kind: int, name: str, link: str, size: int, where: str) -> Entry | None:
+def _entry(kind: int, name: str, link: str, size: int, where: str) -> Member | None:
     flag = bytes([kind])
     if flag == _FOLDER:
         return None
@@ -187,8 +187,8 @@ def _entry(kind: int, name: str, link: str, size: int, where: str) -> Entry | No
             FormatError
         ):  # one that leads out of the archive is no matter as long as nobody follows it
             target = inside(posixpath.join(base, link), where)
-        return Entry(clean, 0, target)
-    return Entry(clean, size)
+        return Member(clean, 0, target)
+    return Member(clean, size)
 
 
 def inside(name: str, where: str) -> str:
@@ -212,7 +212,7 @@ def follow(name: str, links: Mapping[str, str], where: str) -> str:
     raise FormatError(f"{where}: {name!r:.100} is a link to a link to a link; refused")
 
 
-def whole_member(entry: Entry, data: Readable, where: str) -> bytes:
+def whole_member(entry: Member, data: Readable, where: str) -> bytes:
     """What is left of a small member. FormatError for one that is too large."""
     if entry.size > MAX_DOCUMENT:
         raise FormatError(f"{where}: {entry.name!r:.100} has {entry.size} bytes (limit {MAX_DOCUMENT})")

@@ -116,11 +116,11 @@ def _places(image: ResolvedImage) -> dict[Digest, _Place]:
 
 def _split(images: Sequence[ResolvedImage], target: int) -> list[list[ResolvedImage]]:
     groups: list[list[ResolvedImage]] = []
-    gathered = target
+    reassembled = target
     for each in images:
-        if gathered >= target:
+        if reassembled >= target:
             groups.append([])
-            gathered = 0
+            reassembled = 0
         groups[-1].append(each)
-        gathered += each.size
+        reassembled += each.size
     return groups

@@ -10,7 +10,7 @@ from functools import partial
 from types import MappingProxyType
 
 from transfer.engines.base import BlobStream, ResolvedImage
-from transfer.engines.members import Entry, Forward, follow, members, whole_member
+from transfer.engines.members import Forward, Member, follow, members, whole_member
 from transfer.engines.savefile import Layer, SavedImages, packed_as
 from transfer.engines.tree import Tree, image_of, walk
 from transfer.errors import NotFound
@@ -52,7 +52,7 @@ class SaveStream:
             elif entry.name.startswith("blobs/") or entry.name.endswith((".json", ".tar")):
                 yield from self._blob(entry, data)
 
-    def _blob(self, entry: Entry, data: Readable) -> Iterator[BlobStream]:
+    def _blob(self, entry: Member, data: Readable) -> Iterator[BlobStream]:
         head = data.read(6) if entry.size else b""
         small = entry.size <= min(MAX_DOCUMENT, KEPT_MAX - self.kept)
         if head.lstrip()[:1] == b"{" and small and not entry.name.endswith(".tar"):

@@ -24,7 +24,7 @@ from transfer.engines.base import (
     ResolvedImage,
     SourceTraits,
 )
-from transfer.engines.members import Entry, Forward, follow, members, whole_member
+from transfer.engines.members import Forward, Member, follow, members, whole_member
 from transfer.engines.savefile import Layer, named_digest, packed_as
 from transfer.engines.savestream import KEPT_MAX, tail
 from transfer.errors import Damaged, FormatError, NotFound, TransferError, from_os_error
@@ -92,7 +92,7 @@ class StreamedArchive(Archive):
                 lists[name] = self.small(name)
         return lists
 
-    def _hashed(self, entry: Entry, data: Readable, *, keep: bool) -> bytes:
+    def _hashed(self, entry: Member, data: Readable, *, keep: bool) -> bytes:
         """A member's bytes, if they are to be kept and few; its digest and beginning are noted."""
         hasher = hashlib.sha256()
         held, head = bytearray(), b""
@@ -104,7 +104,7 @@ class StreamedArchive(Archive):
         self._seen[entry.at] = _Seen(Digest("sha256:" + hasher.hexdigest()), head)
         return bytes(held)
 
-    def _is_same(self, one: Entry, other: Entry) -> bool:
+    def _is_same(self, one: Member, other: Member) -> bool:
         return one.size == other.size and self._seen[one.at].digest == self._seen[other.at].digest
 
     def small(self, name: str) -> bytes:
@@ -113,7 +113,7 @@ class StreamedArchive(Archive):
             self._fetch(entry)
         return self._kept[entry.name]
 
-    def _fetch(self, wanted: Entry) -> None:
+    def _fetch(self, wanted: Member) -> None:
         """Read the archive once more for a document that was not kept."""
         self._again += 1
         if self._again > AGAIN_MAX:
@@ -147,7 +147,7 @@ class StreamedArchive(Archive):
 
     def _layers(self, wanted: list[Descriptor]) -> Iterator[BlobStream]:
         """These layers in this order, in as few passes as their places allow. What cannot be had is told where it is asked for."""
-        todo: deque[tuple[Descriptor, Entry]] = deque()
+        todo: deque[tuple[Descriptor, Member]] = deque()
         for each in wanted:
             try:
                 todo.append((each, self._member_of(each)))
@@ -181,11 +181,11 @@ class StreamedArchive(Archive):
             yield BlobStream(False, partial(_raise, refused), layer.digest, entry.size)
 
     @staticmethod
-    def _fits(entry: Entry, held: dict[int, bytes]) -> bool:
+    def _fits(entry: Member, held: dict[int, bytes]) -> bool:
         return entry.size <= HOLD_ONE and entry.size + sum(map(len, held.values())) <= HOLD_ALL
 
     @staticmethod
-    def _held(todo: deque[tuple[Descriptor, Entry]], held: dict[int, bytes]) -> Iterator[BlobStream]:
+    def _held(todo: deque[tuple[Descriptor, Member]], held: dict[int, bytes]) -> Iterator[BlobStream]:
         """Those of the next layers that were kept."""
         while todo and todo[0][1].at in held:
             layer, entry = todo.popleft()

@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from transfer.bundle.reader import Bundle
-from transfer.bundle.rebuild import Rebuilding
+from transfer.bundle.rebuild import BlobReader
 from transfer.events import Advanced, Observer
 from transfer.flows.vouching import vouch
 from transfer.model import Descriptor, Digest, Image
 from transfer.streams import BLOCK, IterReader, verified
-from transfer.work import Pool, ahead_of
+from transfer.work import Pool, prefetch
 
 APART = 16 << 20
 """Chunks kept for a layer that is rebuilt for itself (bytes): the import goes on beside it."""
@@ -28,7 +28,7 @@ class BundleContent:
         *,
         threaded: bool = False,
         hashed: bool = True,
-        rebuilding: Rebuilding | None = None,
+        rebuilding: BlobReader | None = None,
     ) -> None:
         """`rebuilding` has the layers that are to be sent, in their order; any other is rebuilt for itself. Without `hashed` the sink checks them."""
         self._bundle, self._observer, self._threaded = bundle, observer, threaded
@@ -63,7 +63,7 @@ class BundleContent:
         rebuilding = self._rebuilding
         planned = rebuilding is not None and descriptor.digest in rebuilding
         stream = (rebuilding.open if rebuilding and planned else self._apart)(descriptor.digest)
-        parts = ahead_of(iter(lambda: stream.read(1 << 30), b""), 8, threaded=self._threaded and self._hashed)
+        parts = prefetch(iter(lambda: stream.read(1 << 30), b""), 8, threaded=self._threaded and self._hashed)
         with contextlib.closing(parts):  # type: ignore[type-var]
             where = f"layer {descriptor.digest}"
             for block in verified(_Parts(parts), descriptor.digest, descriptor.size, where, hashed=self._hashed):
@@ -78,7 +78,7 @@ class BundleContent:
     def _apart(self, digest: Digest, *, checked: bool = False) -> IterReader:
         """A layer for itself, with little memory: one that is not in the plan, or once more."""
         pool = Pool(0, "apart")
-        return Rebuilding(self._bundle, [digest], pool=pool, jobs=1, budget=APART, checked=checked).open(digest)
+        return BlobReader(self._bundle, [digest], pool=pool, jobs=1, budget=APART, checked=checked).open(digest)
 
 
 class _Parts:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from transfer.bundle.delta import Base
+from transfer.bundle.delta import DeltaBase
 from transfer.bundle.files import files_of, skeleton_names
-from transfer.bundle.library import Shelf
+from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.chunks.name import split_names
 from transfer.errors import UsageError
@@ -62,7 +62,7 @@ class Side:
             for part in recipes[digest].parts
             for name in split_names(part.payload)
         }
-        self.base = Base([bundle], pool=pool, jobs=jobs)
+        self.base = DeltaBase([bundle], pool=pool, jobs=jobs)
         self._layers: dict[Digest, dict[bytes, list[bytes]]] = {}
 
     def __contains__(self, name: bytes) -> bool:
@@ -155,7 +155,7 @@ Pairs = list[tuple[Image | None, Image | None]]
 
 @contextlib.contextmanager
 def sides(
-    older: str, newer: str, source: str, shelf: Shelf, pool: Pool, observer: Observer
+    older: str, newer: str, source: str, shelf: BundleList, pool: Pool, observer: Observer
 ) -> Iterator[tuple[Side, Side, Pairs]]:
     """Two bundle folders, or two images of one source (which are exported into a temporary bundle). UsageError for one of each."""
     jobs = default_jobs()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from transfer import __version__
 from transfer.bundle.catalog import OPAQUE, PLAIN
-from transfer.bundle.delta import Base
-from transfer.bundle.library import Shelf
+from transfer.bundle.delta import DeltaBase
+from transfer.bundle.library import BundleList
 from transfer.bundle.reader import EMPTY, Bundle
 from transfer.bundle.seal import Sealed, clean_up
 from transfer.bundle.writer import BundleWriter
@@ -29,7 +29,7 @@ from transfer.flows.select import NotTaken
 from transfer.flows.vouching import vouch
 from transfer.model import Descriptor, Digest, Image, Recipe, is_name
 from transfer.streams import LAYER_BLOCK, MAX_DOCUMENT, IterReader, blocks, parse_object
-from transfer.work import Pool, ahead_of, aside, default_jobs
+from transfer.work import Pool, default_jobs, prefetch, run_alongside
 
 DEFAULT_LEVEL = 3
 PACKERS_MAX = 3
@@ -96,7 +96,7 @@ def export(
     }
     packers = min(threads, PACKERS_MAX - (level >= SLOW_FROM))
     with Pool(packers, "pack") as pool:
-        built = Base(base, pool=pool, jobs=packers) if base else None
+        built = DeltaBase(base, pool=pool, jobs=packers) if base else None
         writer = BundleWriter(
             folder,
             level=level,
@@ -147,7 +147,7 @@ class _Run:
         source: ImageSource,
         writer: BundleWriter,
         observer: Observer,
-        base: Base | None,
+        base: DeltaBase | None,
         *,
         jobs: int,
         strict: bool,
@@ -265,7 +265,7 @@ class _Run:
         """Read one layer: hashed beside, taken apart by this thread."""
         hasher = hashlib.new(stream.digest.algorithm if stream.digest else "sha256")
         threaded = self._jobs > (READERS_FROM if self._source.traits.random_access else 0)
-        parts = ahead_of(self._hashed(stream, hasher), READ_AHEAD, threaded=threaded)
+        parts = prefetch(self._hashed(stream, hasher), READ_AHEAD, threaded=threaded)
         with contextlib.closing(parts):  # type: ignore[type-var]
             first = next(parts, b"")
             encoding = OPAQUE if first.startswith(_COMPRESSED) else PLAIN
@@ -291,7 +291,7 @@ class _Run:
 
     def _hashed(self, stream: BlobStream, hasher: hashlib._Hash) -> Iterator[bytes]:
         self._current = 0
-        with aside(hasher.update, READ_AHEAD, threaded=self._jobs > 1) as hash_it:
+        with run_alongside(hasher.update, READ_AHEAD, threaded=self._jobs > 1) as hash_it:
             for block in blocks(stream.open(0), LAYER_BLOCK):
                 hash_it(block)
                 self._current += len(block)
@@ -317,7 +317,7 @@ def _look_at(sealed: Sealed, base: Sequence[Bundle]) -> None:
     FormatError if it is not sound: that is a bug of this program, told here and not on the far side.
     """
     library = base[0].library if base else EMPTY
-    with Bundle(sealed.folder, index=sealed.index, library=Shelf(base, [library])) as bundle:
+    with Bundle(sealed.folder, index=sealed.index, library=BundleList(base, [library])) as bundle:
         bundle.catalog()
         for image in bundle.images:
             vouch(bundle, image)

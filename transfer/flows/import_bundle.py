@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from transfer.bundle.assembly import assemble
-from transfer.bundle.library import Shelf
+from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.engines.base import SinkOptions
 from transfer.engines.transports import Location, already_there
@@ -54,7 +54,7 @@ def import_bundle(
     rename: Rename,
     target: Target,
     *,
-    shelf: Shelf,
+    shelf: BundleList,
     choice: StoreChoice,
     observer: Observer,
 ) -> Arrival:
@@ -82,7 +82,7 @@ def load_into(
     rename: Rename,
     target: Target,
     *,
-    shelf: Shelf,
+    shelf: BundleList,
     choice: StoreChoice,
     observer: Observer,
     ready: Callable[[], None] = lambda: None,
@@ -91,7 +91,7 @@ def load_into(
     with contextlib.ExitStack() as stack:
 
         def find_base() -> bool:
-            from transfer.flows.rechunk import recut
+            from transfer.flows.rechunk import rechunk
 
             layers = bundle.header.prerequisites.layers or ()
             source = already_there(target.location) if layers else None
@@ -99,7 +99,7 @@ def load_into(
                 return False
             stack.callback(source.close)
             place = choice.store.root if choice.store and choice.store.root.is_dir() else spacious()
-            found = stack.enter_context(recut(source, layers, place, jobs=target.jobs, observer=observer))
+            found = stack.enter_context(rechunk(source, layers, place, jobs=target.jobs, observer=observer))
             if found:
                 shelf.put(found)
             return found is not None
@@ -186,7 +186,7 @@ def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Obs
     if store is None or not target.location.transport.grows:
         return out
     for bundle in list(_staged(store)):
-        shelf = Shelf((), [store])
+        shelf = BundleList((), [store])
         short = bundle.manifest.digest.short
         try:
             assemble(bundle, bundle.catalog().recipes, store)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from transfer.bundle.reader import Bundle
-from transfer.bundle.rebuild import Rebuilding
+from transfer.bundle.rebuild import BlobReader
 from transfer.chunks.name import ID_SIZE
 from transfer.engines.base import ImageSink, ImportedImage
 from transfer.errors import MissingPart, TransferError, one_failure
@@ -134,11 +134,11 @@ def plan_load(
 
 def _rebuilding(
     bundle: Bundle, plan: LoadPlan, pool: Pool, options: LoadOptions, find_base: Callable[[], bool]
-) -> Rebuilding:
+) -> BlobReader:
     """The layers of the plan, as they are rebuilt. MissingPart if what a delta builds on is not to be found."""
     for found in (find_base, lambda: False):
         try:
-            return Rebuilding(bundle, plan.layers, pool=pool, jobs=max(1, options.threads), checked=False)
+            return BlobReader(bundle, plan.layers, pool=pool, jobs=max(1, options.threads), checked=False)
         except MissingPart:
             if not bundle.is_delta or not found():
                 raise

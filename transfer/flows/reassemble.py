@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transfer.bundle import recovery as rec
 from transfer.bundle.header import Blob, parse_index
-from transfer.bundle.library import Shelf
+from transfer.bundle.library import BundleList
 from transfer.bundle.medium import AGAIN, MEDIUM
 from transfer.bundle.reader import Bundle
 from transfer.errors import Damaged, MediumError, MissingPart, NotFound, TransferError, UsageError
@@ -55,10 +55,10 @@ def one_bundle(places: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-class Gathering:
+class Reassembly:
     """One bundle in several places. `bundle` reads each file from the first place that has it."""
 
-    def __init__(self, folders: Sequence[Path], shelf: Shelf, choice: StoreChoice, observer: Observer) -> None:
+    def __init__(self, folders: Sequence[Path], shelf: BundleList, choice: StoreChoice, observer: Observer) -> None:
         self._shelf, self._observer = shelf, observer
         self._store: Store | None = choice.store
         self._scratch: list[Path] = []
@@ -110,7 +110,7 @@ class Gathering:
         failed: recovery.NotEnough | None = None
         if found:
             try:
-                self._restore(found, [rec.Part(blob.digest, blob.size) for blob in self.bundle.missing_packs()])
+                self._restore(found, [rec.RecoveryPart(blob.digest, blob.size) for blob in self.bundle.missing_packs()])
                 return
             except recovery.NotEnough as error:
                 failed = error
@@ -165,7 +165,7 @@ class Gathering:
         self._restore(found, lost)
         return True
 
-    def _restore(self, found: rec.Recovery, lost: Sequence[rec.Part]) -> None:
+    def _restore(self, found: rec.Recovery, lost: Sequence[rec.RecoveryPart]) -> None:
         made = self._stack.enter_context(scratch(self._roomy(), SCRATCH))
         self._scratch.append(made)
         recovery.restore(self.bundle, found, lost, made, self._observer, default_jobs())
@@ -225,14 +225,16 @@ class Gathering:
 
 
 @contextlib.contextmanager
-def gathered(places: Sequence[Path], shelf: Shelf, choice: StoreChoice, observer: Observer) -> Iterator[Gathering]:
+def reassembled(
+    places: Sequence[Path], shelf: BundleList, choice: StoreChoice, observer: Observer
+) -> Iterator[Reassembly]:
     """The one bundle that is on these places."""
     empty = [place for place in places if not bundles_in(place)]
     holding = [place for place in places if place not in empty]
     for place in empty if holding else ():
         observer(Noted(f"{place} holds no bundle"))
     with reading(choice):
-        found = Gathering(one_bundle(holding or places[:1]), shelf, choice, observer)
+        found = Reassembly(one_bundle(holding or places[:1]), shelf, choice, observer)
         try:
             yield found
         finally:

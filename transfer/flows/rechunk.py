@@ -19,7 +19,7 @@ SCRATCH = ".transfer-base-"
 
 
 @contextlib.contextmanager
-def recut(
+def rechunk(
     source: ImageSource, layers: Sequence[Digest], place: Path, *, jobs: int | None, observer: Observer
 ) -> Iterator[Bundle | None]:
     """The images of `source` that hold any of these layers, as a bundle in a temporary folder in `place`. None if there are none."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transfer.bundle import recovery as rec
 from transfer.bundle.reader import Bundle
-from transfer.bundle.recovery import Group, Part, Recovery
+from transfer.bundle.recovery import Group, Recovery, RecoveryPart
 from transfer.bundle.sound import file_fault
 from transfer.chunks.erasure import decode, encode
 from transfer.errors import Damaged, FormatError, MissingPart, NoSpace, NotFound, TransferError, from_os_error
@@ -45,8 +45,8 @@ class NotEnough(MissingPart):
         self.short = short
 
 
-def packs_of(bundle: Bundle) -> list[Part]:
-    return [Part(blob.digest, blob.size) for blob in bundle.header.packs]
+def packs_of(bundle: Bundle) -> list[RecoveryPart]:
+    return [RecoveryPart(blob.digest, blob.size) for blob in bundle.header.packs]
 
 
 def recovery_at(bundle: Bundle, place: Path) -> Recovery:
@@ -99,7 +99,9 @@ def foreseen(bundle: Bundle, share: int) -> Recovery:
     for members, count in rec.grouped(len(packs), share):
         data = tuple(packs[n] for n in members)
         size = max(part.size for part in data)
-        groups.append(Group(data, tuple(Part(Digest(f"sha256:{next(numbers):064x}"), size) for _ in range(count))))
+        groups.append(
+            Group(data, tuple(RecoveryPart(Digest(f"sha256:{next(numbers):064x}"), size) for _ in range(count)))
+        )
     return Recovery(bundle.manifest.digest, share, tuple(groups))
 
 
@@ -116,7 +118,7 @@ def dealt(bundle: Bundle, made: Recovery | None) -> tuple[list[File], list[File]
     return telling, shared
 
 
-def _whole(folder: Path, part: Part) -> bool:
+def _whole(folder: Path, part: RecoveryPart) -> bool:
     with contextlib.suppress(OSError):
         return (folder / part.path).lstat().st_size == part.size
     return False
@@ -135,13 +137,13 @@ def _encode(bundle: Bundle, group: Group, observer: Observer) -> Group:
             file.sync()
             digest = file.digest()
             os.replace(file.path, folder / digest.hex)
-            found.append(Part(digest, group.size))
+            found.append(RecoveryPart(digest, group.size))
     sync_folder(folder)
     return replace(group, recovery=tuple(found))
 
 
 @contextlib.contextmanager
-def _reading(path: Path, part: Part) -> Iterator[Iterator[bytes]]:
+def _reading(path: Path, part: RecoveryPart) -> Iterator[Iterator[bytes]]:
     """The file's bytes, believed only at the end. Damaged, naming it, if they are not what the digest says."""
     with open_plain(path) as file:
         yield verified(SliceReader(file.fileno(), 0, part.size, str(path)), part.digest, part.size, str(path))
@@ -181,7 +183,7 @@ class _File:
         return Digest(f"sha256:{self._hasher.hexdigest()}")
 
 
-def lost_packs(bundle: Bundle, observer: Observer, jobs: int) -> list[Part]:
+def lost_packs(bundle: Bundle, observer: Observer, jobs: int) -> list[RecoveryPart]:
     """Packs that are missing or not what their digests say: all are read."""
     return [
         part
@@ -190,21 +192,21 @@ def lost_packs(bundle: Bundle, observer: Observer, jobs: int) -> list[Part]:
     ]
 
 
-def _pack_path(bundle: Bundle, part: Part) -> Path | None:
+def _pack_path(bundle: Bundle, part: RecoveryPart) -> Path | None:
     path = bundle.path_of(part)
     return path if path.exists() else None
 
 
-def _recovery_path(bundle: Bundle, part: Part) -> Path | None:
+def _recovery_path(bundle: Bundle, part: RecoveryPart) -> Path | None:
     return next((place / part.path for place in bundle.places if _whole(place, part)), None)
 
 
 def _faults(
-    parts: Sequence[Part], find: Callable[[Part], Path | None], observer: Observer, jobs: int
-) -> list[tuple[Part, str]]:
+    parts: Sequence[RecoveryPart], find: Callable[[RecoveryPart], Path | None], observer: Observer, jobs: int
+) -> list[tuple[RecoveryPart, str]]:
     """Each file, and what is wrong with it."""
 
-    def fault(part: Part) -> str:
+    def fault(part: RecoveryPart) -> str:
         path = find(part)
         if path is None:
             return "it is not there"
@@ -218,7 +220,7 @@ def _faults(
 
 
 def restore(
-    bundle: Bundle, found: Recovery, lost: Sequence[Part], scratch: Path, observer: Observer, jobs: int
+    bundle: Bundle, found: Recovery, lost: Sequence[RecoveryPart], scratch: Path, observer: Observer, jobs: int
 ) -> None:
     """Make the lost packs anew, in `scratch` as in a bundle's folder. MissingPart if too little is left, saying how much is lost."""
     (scratch / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from transfer.ship.base import WINDOW, Depot
 from transfer.ship.openssh import OpensshLine, SshProcess
 from transfer.ship.receiver import NoReceiver, ReceiverDepot
 from transfer.ship.retrying import Retrying
-from transfer.ship.throttled import Bucket, Throttled
+from transfer.ship.throttled import Throttled, TokenBucket
 
 if TYPE_CHECKING:
     from transfer.ship.ssh import ParamikoLine
@@ -27,7 +27,7 @@ OPENSSH, PARAMIKO = "openssh", "paramiko"
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RemoteOptions:
     """How to get there. `ssh`: openssh, paramiko, or "" for openssh where it is installed. `program`: what transfer is called over there."""
 
     address: Address
@@ -37,15 +37,15 @@ class Way:
     limit: int = 0
 
 
-class Reach:
+class Connector:
     """Depots on one host, as many as are asked for: what the first one found out holds for all."""
 
-    def __init__(self, way: Way, observer: Observer) -> None:
+    def __init__(self, way: RemoteOptions, observer: Observer) -> None:
         self.way, self._observer = way, observer
         self._ssh = way.ssh or (OPENSSH if shutil.which("ssh") else PARAMIKO)
         if self._ssh not in (OPENSSH, PARAMIKO):
             raise UsageError(f"--ssh {way.ssh!r:.40}: openssh or paramiko")
-        self._bucket = Bucket(way.limit) if way.limit else None
+        self._bucket = TokenBucket(way.limit) if way.limit else None
         self._lock = threading.Lock()
         self._met = self._files_only = False
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transfer.bundle.assembly import supplied_by
-from transfer.bundle.delta import Base, outside_names
+from transfer.bundle.delta import DeltaBase, outside_names
 from transfer.bundle.header import OCI_LAYOUT, Blob, parse_index
-from transfer.bundle.library import Shelf
+from transfer.bundle.library import BundleList
 from transfer.bundle.ranges import Ranges
 from transfer.bundle.reader import Bundle
 from transfer.bundle.seal import README_NAME, companions
@@ -121,7 +121,7 @@ class Answered:
     size: int
 
 
-def answer(request: Request, folder: Path, library: Shelf) -> Answered:
+def answer(request: Request, folder: Path, library: BundleList) -> Answered:
     """Write what was asked for, each file and frame checked. Copied over the damaged bundle, or by `import --repair`, it mends it."""
     bundle = library.bundle(request.bundle)
     if bundle is None:
@@ -351,7 +351,7 @@ def against(bundle: Bundle, place: Store | Sequence[Bundle]) -> Against:
         have = {entry.digest for entry in place.entries()}
     else:
         with Pool(0, "against") as pool:
-            base = Base(place, pool=pool, jobs=1) if place else None
+            base = DeltaBase(place, pool=pool, jobs=1) if place else None
         there = {name for name in needed if base and name in base}
         have = {each.manifest.digest for each in place}
     missing = needed - there

@@ -28,12 +28,12 @@ from transfer.errors import (
 )
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Rewound
 from transfer.model import Addressed, Digest, blob_path
-from transfer.ship.base import PART, Depot, Held, portable
+from transfer.ship.base import PART, Depot, HeldFile, portable
 from transfer.streams import open_plain, pread, read_small, sha256
 from transfer.work import Pool
 
 INDEX = "index.json"
-SPARE = 1 << 20
+ROOM_LEFT = 1 << 20
 """Bytes a filesystem needs for folders and names, beside the files."""
 SMALL = 16 << 20
 """A second line is not worth its set-up below this (bytes)."""
@@ -213,24 +213,24 @@ class Shipment:
         place = self.place or depot.where
         return f"{place}{'' if place.endswith(':') else '/'}{self.folder}"
 
-    def _look(self, depot: Depot) -> dict[str, Held | None]:
+    def _look(self, depot: Depot) -> dict[str, HeldFile | None]:
         names = [file.name for file in self.files]
         found = depot.stat([f"{self.folder}/{name}" for name in names])
         return dict(zip(names, found, strict=True))
 
-    def _is_ours(self, depot: Depot, index: File, held: Held | None) -> None:
+    def _is_ours(self, depot: Depot, index: File, held: HeldFile | None) -> None:
         if held and held.finished and depot.check(f"{self.folder}/{INDEX}", index.digest, index.size):
             raise UsageError(
                 f"{self._named(depot)} is another bundle, or a damaged one",
                 hint="ship to another folder, or remove that one",
             )
 
-    def _has_room(self, depot: Depot, held: dict[str, Held | None]) -> None:
+    def _has_room(self, depot: Depot, held: dict[str, HeldFile | None]) -> None:
         free = depot.free(self.folder)
         needed = sum(file.size - (each.size if (each := held[file.name]) else 0) for file in self.files)
-        if free is not None and needed + SPARE > free and needed > 0:
+        if free is not None and needed + ROOM_LEFT > free and needed > 0:
             raise NoSpace(
-                f"{depot.where}: {size(needed + SPARE)} are needed and {size(free)} are free",
+                f"{depot.where}: {size(needed + ROOM_LEFT)} are needed and {size(free)} are free",
                 hint="free some space there, or ship to several media",
             )
 
@@ -242,7 +242,7 @@ class Shipment:
         if self.supplied:
             self.observer(Noted(f"{self.supplied} files are in the far side's store and are not sent"))
 
-    def _all(self, first: Depot, todo: list[File], held: dict[str, Held | None]) -> None:
+    def _all(self, first: Depot, todo: list[File], held: dict[str, HeldFile | None]) -> None:
         left = sum(file.size for file in todo) - sum(each.size for each in held.values() if each)
         wanted = self.lanes or (1 if left < SMALL else first.traits.lanes)
         self.used = max(1, min(wanted, len(todo)))
@@ -257,7 +257,7 @@ class Shipment:
             for other in others:
                 other.result()
 
-    def _lane(self, depot: Depot | None, waiting: Iterator[File], held: dict[str, Held | None]) -> None:
+    def _lane(self, depot: Depot | None, waiting: Iterator[File], held: dict[str, HeldFile | None]) -> None:
         """Take files until none is left. A further line that cannot be had is no matter: the first one sends all."""
         with contextlib.ExitStack() as stack:
             if depot is None:
@@ -279,7 +279,7 @@ class Shipment:
                     self._stop.set()
                     raise
 
-    def _one(self, depot: Depot, file: File, held: Held | None) -> None:
+    def _one(self, depot: Depot, file: File, held: HeldFile | None) -> None:
         """Bring one file there. What does not match is discarded once, and sent again."""
         name, again = f"{self.folder}/{file.name}", False
         while True:
@@ -309,7 +309,7 @@ class Shipment:
 
     def _stands(self, depot: Depot, name: str, file: File) -> bool:
         if self.checked_later:
-            if file.data is not None or depot.stat([name]) != [Held(file.size, True)]:
+            if file.data is not None or depot.stat([name]) != [HeldFile(file.size, True)]:
                 return False
             self._count(file.size, there=True)
             return True
@@ -319,7 +319,7 @@ class Shipment:
         self._count(file.size, there=True)
         return True
 
-    def _send(self, depot: Depot, name: str, file: File, held: Held | None) -> None:
+    def _send(self, depot: Depot, name: str, file: File, held: HeldFile | None) -> None:
         with _reading(file) as read:
             at = self._resume_at(depot, name, file, read, held)
             while at < file.size and not self._stop.is_set():
@@ -332,7 +332,7 @@ class Shipment:
         if not self._stop.is_set():
             depot.finish(name, file.digest, file.size)
 
-    def _resume_at(self, depot: Depot, name: str, file: File, read: Read, held: Held | None) -> int:
+    def _resume_at(self, depot: Depot, name: str, file: File, read: Read, held: HeldFile | None) -> int:
         """Behind the last part that is the same on both sides."""
         if held is None or held.finished or held.size > file.size:
             return 0

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.bundle.library import Shelf
+from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.errors import FormatError, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
@@ -76,12 +76,12 @@ def spacious() -> Path:
     return Path(os.environ.get("TMPDIR") or "/var/tmp")
 
 
-def library(seeds: Iterable[Path], store: Store | None) -> Shelf:
+def library(seeds: Iterable[Path], store: Store | None) -> BundleList:
     """Where a delta's prerequisites are looked for: the folders given, then the store."""
-    return Shelf([Bundle(each) for each in seeds], [store] if store else [])
+    return BundleList([Bundle(each) for each in seeds], [store] if store else [])
 
 
-def bases(texts: Sequence[str], shelf: Shelf, store: Store | None, observer: Observer) -> list[Bundle]:
+def bases(texts: Sequence[str], shelf: BundleList, store: Store | None, observer: Observer) -> list[Bundle]:
     """What --base means: bundle folders, and `site:NAME` for what that site has confirmed. Each once, oldest first."""
     found: dict[Digest, Bundle] = {}
     for text in texts:
@@ -95,7 +95,7 @@ def bases(texts: Sequence[str], shelf: Shelf, store: Store | None, observer: Obs
     return list(found.values())
 
 
-def _confirmed(name: str, shelf: Shelf, store: Store | None, observer: Observer) -> Iterator[Bundle]:
+def _confirmed(name: str, shelf: BundleList, store: Store | None, observer: Observer) -> Iterator[Bundle]:
     if store is None:
         raise UsageError(f"--base {SITE}{name} needs a store", hint="name it with --store DIR, or give --base BUNDLE")
     site = Sites(store.root).get(name)
@@ -156,7 +156,7 @@ def sent(
     if choice.store is None:
         return
     failed: TransferError | None = None
-    with Bundle(folder, library=Shelf(base, [choice.store])) as bundle:
+    with Bundle(folder, library=BundleList(base, [choice.store])) as bundle:
         for each in (*base, bundle):
             if failed is None and (each is bundle or choice.store.entry(each.manifest.digest) is None):
                 _, failed = remember(choice, each, Role.SENT, observer, copy=False, written=fresh and each is bundle)

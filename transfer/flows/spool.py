@@ -17,7 +17,7 @@ from transfer.flows.ship import Shipment, Shipped, name_of
 from transfer.model import Digest
 from transfer.ship.base import Depot
 from transfer.ship.folder import FolderDepot
-from transfer.ship.throttled import Bucket, Throttled
+from transfer.ship.throttled import Throttled, TokenBucket
 from transfer.streams import parse_object, read_small
 
 
@@ -29,7 +29,7 @@ def fill(bundle: Bundle, place: Path, share: int, limit: int, observer: Observer
     if not place.is_dir():
         raise NotFound(f"{place} is not there", hint="name the folder that the link takes files from")
     made = recovery.make(bundle, share, observer) if share else None
-    bucket = Bucket(limit) if limit else None
+    bucket = TokenBucket(limit) if limit else None
 
     def connect() -> Depot:
         depot: Depot = FolderDepot(place)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from transfer.bundle import header as head
 from transfer.bundle.medium import DOCUMENT_MAX, MEDIUM, parse_media
-from transfer.bundle.reader import EMPTY, Bundle, Library
-from transfer.bundle.rebuild import Rebuilding
+from transfer.bundle.reader import EMPTY, Bundle, BundleLookup
+from transfer.bundle.rebuild import BlobReader
 from transfer.bundle.recovery import NAME as RECOVERY
-from transfer.bundle.recovery import Part
+from transfer.bundle.recovery import RecoveryPart
 from transfer.bundle.seal import VERIFY_NAME, companions
 from transfer.bundle.sound import file_fault
-from transfer.chunks.pack import Hole, read_packed, scan, sound
+from transfer.chunks.pack import Gap, read_packed, scan, sound
 from transfer.errors import Damaged, MissingPart, NotFound, TransferError
 from transfer.events import Advanced, Done, Noted, Observer, Planned
 from transfer.flows.content import BundleContent
@@ -55,7 +55,7 @@ class Checked:
         return not self.damage and not self.missing
 
 
-def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, library: Library = EMPTY) -> Checked:
+def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, library: BundleLookup = EMPTY) -> Checked:
     """Hash every file; in a damaged pack, find the frames; with `deep`, rebuild every layer as well."""
     started = time.monotonic()
     threads = default_jobs() if jobs is None else jobs
@@ -154,7 +154,7 @@ def _medium_files(bundle: Bundle) -> set[str] | None:
     return set(medium.files) if medium and found.bundle == bundle.manifest.digest else None
 
 
-def _recovery(bundle: Bundle, observer: Observer) -> tuple[list[Part], list[Damage]]:
+def _recovery(bundle: Bundle, observer: Observer) -> tuple[list[RecoveryPart], list[Damage]]:
     """The recovery files that should be here, and what is wrong with them."""
     path = bundle.folder / RECOVERY
     if not path.exists():
@@ -216,7 +216,7 @@ def _sound_offsets(path: Path) -> list[int]:
     with open_plain(path) as file:
         for each in scan(path):
             with contextlib.suppress(TransferError):
-                if not isinstance(each, Hole) and sound(each.header, read_packed(file.fileno(), each, str(path))):
+                if not isinstance(each, Gap) and sound(each.header, read_packed(file.fileno(), each, str(path))):
                     out.append(each.offset)
     return out
 
@@ -224,7 +224,7 @@ def _sound_offsets(path: Path) -> list[int]:
 def _rebuild_all(bundle: Bundle, pool: Pool, jobs: int, observer: Observer) -> tuple[int, list[Damage]]:
     """Every layer, to nowhere, against its digest."""
     layers = list({layer.digest: layer for image in bundle.images for layer in image.layers}.values())
-    rebuilding = Rebuilding(bundle, [layer.digest for layer in layers], pool=pool, jobs=max(1, jobs))
+    rebuilding = BlobReader(bundle, [layer.digest for layer in layers], pool=pool, jobs=max(1, jobs))
     content = BundleContent(bundle, observer, threaded=jobs > 0, rebuilding=rebuilding)
     observer(Planned("import", sum(layer.size for layer in layers)))
     found = []

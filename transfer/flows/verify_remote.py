@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from transfer.bundle import header as head
 from transfer.errors import Damaged, FormatError, MissingPart, NotFound
 from transfer.events import Advanced, Done, Observer, Planned
-from transfer.flows.remote import Reach
+from transfer.flows.remote import Connector
 from transfer.flows.ship import INDEX
 from transfer.flows.verify import GONE, Damage
 from transfer.model import Digest, blob_path
@@ -38,7 +38,7 @@ def bundle_at(address: Address) -> tuple[Address, str]:
     return replace(address, folder=rooted), name
 
 
-def check(reach: Reach, name: str, observer: Observer) -> FarChecked:
+def check(reach: Connector, name: str, observer: Observer) -> FarChecked:
     """Every file of the bundle `name` in the folder that `reach` leads to. NotFound if there is no finished bundle."""
     started = time.monotonic()
     where = f"{reach.way.address.place}/{name}"

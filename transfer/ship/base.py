@@ -35,7 +35,7 @@ class Traits:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldFile:
     """What lies under a name: bytes of the finished file, or of the unfinished one."""
 
     size: int
@@ -64,7 +64,7 @@ class Depot(Protocol):
         """
         ...
 
-    def stat(self, names: Sequence[str]) -> list[Held | None]:
+    def stat(self, names: Sequence[str]) -> list[HeldFile | None]:
         """What is there under each name; None for nothing. A finished file counts before an unfinished one."""
         ...
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from transfer.errors import FormatError, NoSpace, UsageError
 from transfer.model import Digest
-from transfer.ship.base import Depot, Held, Traits, split_name
+from transfer.ship.base import Depot, HeldFile, Traits, split_name
 
 INDEX = "index.json"
 _NAMED_BY_CONTENT = re.compile(r"(?:blobs/sha256|recovery)/([0-9a-f]{64})", re.ASCII)
@@ -65,7 +65,7 @@ class Confined:
             self.count(LEAST)
         self._inner.hold(folder, token)
 
-    def stat(self, names: Sequence[str]) -> list[Held | None]:
+    def stat(self, names: Sequence[str]) -> list[HeldFile | None]:
         for name in names:
             bundle_file(name)
         return self._inner.stat(names)

@@ -21,7 +21,7 @@ from transfer.model import Digest
 from transfer.ship.base import (
     PART,
     WRONG_CONTENT,
-    Held,
+    HeldFile,
     Traits,
     damaged,
     split_name,
@@ -40,7 +40,7 @@ _LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass
-class _Growing:
+class _PartFile:
     """The unfinished file at work: open, with the sha256 of all that is in it (None: nobody asked)."""
 
     name: str
@@ -57,7 +57,7 @@ class FolderDepot:
         self.root, self.where = root, str(root)
         self.traits = Traits(lanes=2)
         self._hashed, self._patience = hashed, patience
-        self._growing: _Growing | None = None
+        self._growing: _PartFile | None = None
         self._locks: list[tuple[str, int]] = []
 
     # finding things
@@ -116,17 +116,17 @@ class FolderDepot:
                 time.sleep(0.1)
             self._locks.append((f"{folder}/{LOCK}", fd))
 
-    def stat(self, names: Sequence[str]) -> list[Held | None]:
+    def stat(self, names: Sequence[str]) -> list[HeldFile | None]:
         return [self._stat(name) for name in names]
 
-    def _stat(self, name: str) -> Held | None:
+    def _stat(self, name: str) -> HeldFile | None:
         try:
             with self._within(name) as (fd, base):
                 size = self._size(fd, base)
                 if size is not None:
-                    return Held(size, True)
+                    return HeldFile(size, True)
                 size = self._size(fd, unfinished(base))
-                return None if size is None else Held(size, False)
+                return None if size is None else HeldFile(size, False)
         except NotFound:
             return None
 
@@ -194,12 +194,12 @@ class FolderDepot:
             self._let_go()
             raise from_os_error(error, f"writing {self.where}/{name}") from error
 
-    def _take_up(self, name: str, offset: int) -> _Growing:
+    def _take_up(self, name: str, offset: int) -> _PartFile:
         """The unfinished file, cut to `offset`, with the hash of what stays."""
         self._let_go()
         with self._within(name, create=True) as (at, base):
             fd = os.open(unfinished(base), _LOCK, 0o666, dir_fd=at)
-            file = _Growing(name, fd, offset, hashlib.sha256() if self._hashed else None, offset)
+            file = _PartFile(name, fd, offset, hashlib.sha256() if self._hashed else None, offset)
             self._growing = file
             there = os.fstat(fd)
             if not plain(fd):
@@ -237,7 +237,7 @@ class FolderDepot:
             os.replace(unfinished(base), base, src_dir_fd=at, dst_dir_fd=at)
             os.fsync(at)
 
-    def _told(self, file: _Growing, algorithm: str) -> str:
+    def _told(self, file: _PartFile, algorithm: str) -> str:
         """The hash of all that is in the unfinished file."""
         if algorithm == "sha256":
             return str(file.hasher.hexdigest())

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from transfer.chunks.name import chunk_id
 from transfer.errors import FormatError, NotFound
 from transfer.model import Digest
-from transfer.ship.base import PART, WRONG_CONTENT, Held, Traits, damaged, split_name, wrong_size
+from transfer.ship.base import PART, WRONG_CONTENT, HeldFile, Traits, damaged, split_name, wrong_size
 
 
 class MemoryDepot:
@@ -23,14 +23,14 @@ class MemoryDepot:
     def hold(self, folder: str, token: str) -> None:
         split_name(folder)
 
-    def stat(self, names: Sequence[str]) -> list[Held | None]:
+    def stat(self, names: Sequence[str]) -> list[HeldFile | None]:
         return [self._stat(name) for name in names]
 
-    def _stat(self, name: str) -> Held | None:
+    def _stat(self, name: str) -> HeldFile | None:
         split_name(name)
         if name in self.finished:
-            return Held(len(self.finished[name]), True)
-        return Held(len(self.growing[name]), False) if name in self.growing else None
+            return HeldFile(len(self.finished[name]), True)
+        return HeldFile(len(self.growing[name]), False) if name in self.growing else None
 
     def list(self, folder: str) -> dict[str, int]:
         under = "/".join(split_name(folder)) + "/"

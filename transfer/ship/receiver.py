@@ -10,7 +10,7 @@ from transfer import __version__
 from transfer.errors import CredentialsError, CutOff, FormatError, Nonsense
 from transfer.model import Digest
 from transfer.ship import wire
-from transfer.ship.base import WINDOW, Held, Traits
+from transfer.ship.base import WINDOW, HeldFile, Traits
 from transfer.ship.pace import Pace
 from transfer.ship.wire import Channel, Ended, Talk
 from transfer.work import background
@@ -20,12 +20,12 @@ ONLY_RECEIVES = "the key there may only receive (it has no --allow-import)"
 IMPORT_THERE = "ship without --import, and import over there: transfer import FOLDER"
 
 
-def _held(said: Any) -> Held:
+def _held(said: Any) -> HeldFile:
     """What a far side says of a file. TypeError or ValueError for nonsense."""
     size, finished = said
     if type(size) is not int or size < 0 or type(finished) is not bool:
         raise ValueError("no size")
-    return Held(size, finished)
+    return HeldFile(size, finished)
 
 
 class NoReceiver(Exception):
@@ -134,8 +134,8 @@ class ReceiverDepot:
     def hold(self, folder: str, token: str) -> None:
         self._ask("hold", folder=folder, token=token)
 
-    def stat(self, names: Sequence[str]) -> list[Held | None]:
-        out: list[Held | None] = []
+    def stat(self, names: Sequence[str]) -> list[HeldFile | None]:
+        out: list[HeldFile | None] = []
         for at in range(0, len(names), 1000):
             found = self._ask("stat", names=list(names[at : at + 1000])).get("held")
             if not isinstance(found, list) or len(found) != len(names[at : at + 1000]):

@@ -11,7 +11,7 @@ from paramiko.sftp import CMD_EXTENDED, CMD_EXTENDED_REPLY, CMD_STATUS, CMD_WRIT
 
 from transfer.errors import CutOff
 from transfer.ship.pace import Pace
-from transfer.ship.ssh import GONE, ParamikoChannel, send_all
+from transfer.ship.ssh import LINE_GONE, ParamikoChannel, send_all
 from transfer.ship.wire import Channel
 
 REQUEST, REQUEST_MAX = 32 << 10, 255 << 10
@@ -38,7 +38,7 @@ def sftp_client(channel: Channel) -> paramiko.SFTPClient:
     inner: Any = _Whole(channel.channel) if own else getattr(channel, "connection", channel)  # type: ignore[attr-defined]
     try:
         return paramiko.SFTPClient(inner)
-    except (OSError, *GONE) as error:
+    except (OSError, *LINE_GONE) as error:
         raise CutOff(f"no sftp server answers: {error}") from error
 
 
@@ -98,7 +98,7 @@ def ask_ahead(file: paramiko.SFTPFile) -> None:
     asking = file._prefetch_thread  # type: ignore[attr-defined]
 
     def ask(*words: Any) -> None:
-        with contextlib.suppress(OSError, *GONE):
+        with contextlib.suppress(OSError, *LINE_GONE):
             asking(*words)
 
     file._prefetch_thread = ask  # type: ignore[attr-defined]

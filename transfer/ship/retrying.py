@@ -10,7 +10,7 @@ from typing import TypeVar
 from transfer.errors import CutOff, LinkError, TransferError
 from transfer.events import Noted, Observer
 from transfer.model import Digest
-from transfer.ship.base import Depot, Held
+from transfer.ship.base import Depot, HeldFile
 
 R = TypeVar("R")
 PAUSES = (0.0, 0.5, 1, 2, 4, 8, 15, 30, 30, 30)
@@ -82,7 +82,7 @@ class Retrying:
         self._ask(lambda depot: depot.hold(folder, token))
         self._holding = (folder, token)
 
-    def stat(self, names: Sequence[str]) -> list[Held | None]:
+    def stat(self, names: Sequence[str]) -> list[HeldFile | None]:
         found = self._ask(lambda depot: depot.stat(names))
         for name, held in zip(names, found, strict=True):
             size = 0 if held is None else held.size + held.finished

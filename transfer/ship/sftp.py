@@ -21,10 +21,20 @@ from transfer.errors import (
     TransferError,
 )
 from transfer.model import Digest
-from transfer.ship.base import PART, WINDOW, WRONG_CONTENT, Held, Traits, damaged, split_name, unfinished, wrong_size
+from transfer.ship.base import (
+    PART,
+    WINDOW,
+    WRONG_CONTENT,
+    HeldFile,
+    Traits,
+    damaged,
+    split_name,
+    unfinished,
+    wrong_size,
+)
 from transfer.ship.pace import Pace
 from transfer.ship.requests import Writes, ask_ahead, fsync, request_size, room, sftp_client
-from transfer.ship.ssh import GONE
+from transfer.ship.ssh import LINE_GONE
 from transfer.ship.wire import Channel
 
 if TYPE_CHECKING:
@@ -48,7 +58,7 @@ HASHER = (
 
 
 @dataclass
-class _Growing:
+class _PartFile:
     """The unfinished file at work, and where it ends now."""
 
     name: str
@@ -77,7 +87,7 @@ class SftpDepot:
         self._pace = Pace(window)
         self._channel = open_channel()
         self._client = sftp_client(self._channel)
-        self._growing: _Growing | None = None
+        self._growing: _PartFile | None = None
         self._shell: bool | None = None
         self._hasher: Channel | None = None
         relative = folder[2:] if folder.startswith("~/") else "" if folder == "~" else folder
@@ -97,7 +107,7 @@ class SftpDepot:
         """One request, or several; what goes wrong gets its name here."""
         try:
             return call()
-        except GONE as error:
+        except LINE_GONE as error:
             raise CutOff(f"{self.where}: the connection broke: {error or type(error).__name__}") from error
         except FileNotFoundError as error:
             raise NotFound(f"{self.where}:{self._root}/{name} is not there") from error
@@ -113,7 +123,7 @@ class SftpDepot:
     def _why(self, name: str, error: OSError) -> TransferError:
         """SFTP says `Failure` for all that has no number of its own: the filesystem tells more."""
         found = None
-        with contextlib.suppress(*GONE):
+        with contextlib.suppress(*LINE_GONE):
             found = room(self._client, self._root)
         where = f"{self.where}:{self._root}/{name}"
         if found and found.read_only:
@@ -131,10 +141,10 @@ class SftpDepot:
     def supply(self, folder: str, files: Sequence[tuple[str, Digest, int]]) -> int:
         return 0
 
-    def stat(self, names: Sequence[str]) -> list[Held | None]:
+    def stat(self, names: Sequence[str]) -> list[HeldFile | None]:
         self._settle()
         listed: dict[str, dict[str, int]] = {}
-        out: list[Held | None] = []
+        out: list[HeldFile | None] = []
         for name in names:
             *_, base = split_name(name)
             folder = self._path(name).rpartition("/")[0]
@@ -144,10 +154,10 @@ class SftpDepot:
                 }
             files = listed[folder]
             if base in files:
-                out.append(Held(files[base], True))
+                out.append(HeldFile(files[base], True))
             else:
                 growing = files.get(unfinished(base))
-                out.append(None if growing is None else Held(growing, False))
+                out.append(None if growing is None else HeldFile(growing, False))
         return out
 
     def _entries(self, folder: str) -> list[Any]:
@@ -205,7 +215,7 @@ class SftpDepot:
         return file
 
     def _close(self, file: paramiko.SFTPFile) -> None:
-        with contextlib.suppress(OSError, *GONE):
+        with contextlib.suppress(OSError, *LINE_GONE):
             file.close()
 
     def parts(self, name: str) -> Sequence[bytes]:
@@ -223,7 +233,7 @@ class SftpDepot:
             grown.at += len(piece)
             self._step(grown, lambda: grown.writes.wait(self._pace.window))
 
-    def _step(self, grown: _Growing, call: Callable[[], None]) -> None:
+    def _step(self, grown: _PartFile, call: Callable[[], None]) -> None:
         """Write, or read statuses; after a failure the file is let go."""
         try:
             self._ask(grown.name, call)
@@ -232,7 +242,7 @@ class SftpDepot:
             self._close(grown.file)
             raise
 
-    def _take_up(self, name: str, offset: int) -> _Growing:
+    def _take_up(self, name: str, offset: int) -> _PartFile:
         self._settle()
         path = self._path(name, growing=True)
         self._folders(name)
@@ -247,7 +257,7 @@ class SftpDepot:
         file = self._open(name, path, "r+b" if there else "wb")
         if there > offset:
             self._ask(name, lambda: file.truncate(offset))
-        self._growing = _Growing(name, file, Writes(self._client, file, self._pace), offset)
+        self._growing = _PartFile(name, file, Writes(self._client, file, self._pace), offset)
         return self._growing
 
     def _folders(self, name: str) -> None:
@@ -261,11 +271,11 @@ class SftpDepot:
                 self._client.stat(path)
             except FileNotFoundError:
                 self._ask(name, lambda path=path: self._client.mkdir(path))  # type: ignore[misc]
-            except (OSError, *GONE) as error:
+            except (OSError, *LINE_GONE) as error:
                 self._ask(name, lambda error=error: _raise(error))  # type: ignore[misc]
             self._made.add(path)
 
-    def _drain(self) -> _Growing | None:
+    def _drain(self) -> _PartFile | None:
         """Read the status of everything that was written."""
         grown, self._growing = self._growing, None
         if grown:
@@ -374,7 +384,7 @@ class SftpDepot:
         with contextlib.suppress(TransferError):
             self._settle()
         self._close_hasher()
-        with contextlib.suppress(OSError, *GONE):
+        with contextlib.suppress(OSError, *LINE_GONE):
             self._client.close()
         self._channel.close()
         self._also_close()

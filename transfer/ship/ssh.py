@@ -22,8 +22,8 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())  # what matters 
 
 CONNECT, ANSWER, PATIENCE = 20.0, 60.0, 2.0
 """Seconds to wait for a connection, for any answer on it, and for a program there to end."""
-WINDOW, PACKET = 128 << 20, 256 << 10
-GONE = (EOFError, paramiko.SSHException, ConnectionError, TimeoutError, paramiko.SFTPError)
+SSH_WINDOW, PACKET = 128 << 20, 256 << 10
+LINE_GONE = (EOFError, paramiko.SSHException, ConnectionError, TimeoutError, paramiko.SFTPError)
 """What paramiko raises when the line is gone. A plain OSError is an answer of the far side."""
 
 
@@ -37,13 +37,13 @@ class ParamikoChannel:
     def send(self, data: bytes | memoryview) -> None:
         try:
             send_all(self.channel, data)
-        except (OSError, *GONE) as error:
+        except (OSError, *LINE_GONE) as error:
             raise CutOff(f"{self._where}: the connection broke: {error or type(error).__name__}") from error
 
     def recv(self, size: int) -> bytes:
         try:
             return self.channel.recv(size)
-        except (OSError, *GONE) as error:
+        except (OSError, *LINE_GONE) as error:
             raise CutOff(f"{self._where}: the connection broke: {error or type(error).__name__}") from error
 
     @property
@@ -55,7 +55,7 @@ class ParamikoChannel:
         return out.decode(errors="replace")
 
     def close(self) -> None:
-        with contextlib.suppress(OSError, *GONE):
+        with contextlib.suppress(OSError, *LINE_GONE):
             if self._program:
                 self.channel.shutdown_write()
                 self.channel.status_event.wait(PATIENCE)  # a receiver clears its locks away in the end
@@ -87,12 +87,12 @@ class ParamikoLine:
         except TransferError:
             self.close()
             raise
-        except (OSError, *GONE) as error:
+        except (OSError, *LINE_GONE) as error:
             self.close()
             raise LinkError(f"{address.where}: {error or type(error).__name__}") from error
 
     def _connect(self) -> paramiko.Transport:
-        transport = paramiko.Transport(self._socket(), default_window_size=WINDOW, default_max_packet_size=PACKET)
+        transport = paramiko.Transport(self._socket(), default_window_size=SSH_WINDOW, default_max_packet_size=PACKET)
         transport.daemon = True
         self._transport = transport
         transport.banner_timeout = transport.auth_timeout = transport.channel_timeout = CONNECT + 10
@@ -246,7 +246,7 @@ class ParamikoLine:
         assert self._transport
         try:
             return self._transport.open_session(timeout=CONNECT + 10)
-        except GONE as error:
+        except LINE_GONE as error:
             raise CutOff(f"{self.address.where}: no channel: {error}") from error
 
     def run(self, command: str) -> ParamikoChannel:
@@ -254,7 +254,7 @@ class ParamikoLine:
         channel = self._open()
         try:
             channel.exec_command(command)
-        except GONE as error:
+        except LINE_GONE as error:
             channel.close()
             if self._transport and self._transport.is_active():
                 return ParamikoChannel(channel, self.address.where)  # it lets nothing be run
@@ -266,7 +266,7 @@ class ParamikoLine:
         channel = self._open()
         try:
             channel.invoke_subsystem("sftp")
-        except GONE as error:
+        except LINE_GONE as error:
             raise LinkError(f"{self.address.where}: it has no sftp either: {error}") from error
         channel.settimeout(ANSWER)
         return ParamikoChannel(channel, self.address.where)
@@ -279,7 +279,7 @@ class ParamikoLine:
 
     def close(self) -> None:
         if self._transport:
-            with contextlib.suppress(OSError, *GONE):
+            with contextlib.suppress(OSError, *LINE_GONE):
                 self._transport.close()
         if self._process:
             self._process.close()

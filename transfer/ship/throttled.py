@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from transfer.model import Digest
-from transfer.ship.base import Depot, Held
+from transfer.ship.base import Depot, HeldFile
 
 
-class Bucket:
+class TokenBucket:
     """A token bucket: `rate` bytes a second over all who share it, with at most a tenth of a second's worth in advance."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Bucket:
 class Throttled:
     """The same depot; what is appended and read counts, in both directions."""
 
-    def __init__(self, depot: Depot, bucket: Bucket) -> None:
+    def __init__(self, depot: Depot, bucket: TokenBucket) -> None:
         self._depot, self._bucket = depot, bucket
         self.where, self.traits = depot.where, depot.traits
 
@@ -57,7 +57,7 @@ class Throttled:
     def hold(self, folder: str, token: str) -> None:
         self._depot.hold(folder, token)
 
-    def stat(self, names: Sequence[str]) -> list[Held | None]:
+    def stat(self, names: Sequence[str]) -> list[HeldFile | None]:
         return self._depot.stat(names)
 
     def list(self, folder: str) -> dict[str, int]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from transfer.bundle.assembly import Assembly, complete
-from transfer.bundle.delta import Base, outside_names
+from transfer.bundle.assembly import BundleSet, complete
+from transfer.bundle.delta import DeltaBase, outside_names
 from transfer.bundle.header import Blob
 from transfer.bundle.reader import Bundle
 from transfer.bundle.records import one_search
@@ -130,7 +130,7 @@ def needed_by(store: Store, digest: Digest) -> set[Digest] | None:
     if not bundle.is_delta:
         return set()
     try:
-        assembly = Assembly([bundle])
+        assembly = BundleSet([bundle])
         absent = complete(assembly, outside_names(bundle), store)
     except (MissingPart, Damaged):
         return _named_by(store, bundle) - {digest}
@@ -238,7 +238,7 @@ def compact(store: Store, *, jobs: int) -> Compacted:
         if live is None:
             return Compacted(0, before, before)
         whole = sum(size for each in bundles for size in each.catalog().size_of)
-        base = Base(bundles, pool=pool, jobs=jobs)
+        base = DeltaBase(bundles, pool=pool, jobs=jobs)
         numbers = array("I", sorted(number for name in live if (number := base.find(name)) >= 0))
         used = sum(base.size_of(number) for number in numbers)
         patched = any(base.assembly.depth(frame) for frame in {base.frame_of(number) for number in numbers})
@@ -275,7 +275,7 @@ def _live(store: Store) -> set[bytes] | None:
     return live
 
 
-def _repack(base: Base, numbers: array[int], work: Path, pool: Pool) -> Bundle:
+def _repack(base: DeltaBase, numbers: array[int], work: Path, pool: Pool) -> Bundle:
     """These chunks as a bundle without images, unpatched."""
     writer = BundleWriter(work, level=COMPACT_LEVEL, options={"compact": True}, pool=pool, ahead=2)
     try:
