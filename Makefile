@@ -3,15 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 TESTS = tests --ignore=tests/e2e
+WORKERS ?= auto
 WHEELS ?= wheels
 ARCH ?= $(shell uname -m)
 
-.PHONY: help demo test lint types e2e bench check pythons wheels
+.PHONY: help demo test fast fmt lint types e2e bench check pythons wheels dist man
 
 help:
 	@echo "make demo     sets up, then shows the whole road on images made here"
 	@echo "make test     sets up, then runs the tests"
 	@echo "make wheels   all that an offline host needs to install this, in $(WHEELS)/ (docs/install.md)"
+	@echo "make fast     the contracts and the modules, in seconds; make test T=tests/unit/test_sums.py one file"
+	@echo "make dist     source and wheel, tried; make man: man pages; make fmt: format"
 	@echo "make check    what CI runs: lint types test e2e demo; make pythons: the tests on every other Python here"
 
 $(BIN)/transfer: pyproject.toml
@@ -29,7 +32,15 @@ demo: $(BIN)/transfer
 	$(BIN)/transfer demo
 
 test: $(VENV)/developer
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --durations=10 $(if $(T),$(T),$(TESTS))
+
+# A loop of seconds: the contracts and what needs no command.
+fast: $(VENV)/developer
+	$(BIN)/python -m pytest -n $(WORKERS) tests/conformance tests/module
+
+fmt: $(VENV)/developer
+	$(BIN)/ruff check -q --fix transfer tests benchmarks tools
+	$(BIN)/ruff format -q transfer tests benchmarks tools
 
 lint: $(VENV)/developer
 	$(BIN)/ruff format --check transfer tests benchmarks tools
@@ -40,7 +51,7 @@ types: $(VENV)/developer
 	$(BIN)/mypy transfer tests benchmarks tools
 
 e2e: $(VENV)/developer
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=10 tests/e2e
 
 # Figures, never a gate. Without CORPUS (docs/architecture.md) a small corpus is made here.
 bench: $(VENV)/developer
@@ -51,6 +62,20 @@ check: lint types test e2e demo
 # The tests that take no engine, on every other Python of this machine from 3.11 on.
 pythons:
 	sh tests/pythons.sh
+
+# What is published: source and wheel; the wheel runs the demo in a bare environment.
+dist: $(VENV)/developer
+	rm -rf dist
+	$(BIN)/python -m build -q --outdir dist .
+	rm -rf $(VENV)-dist && $(PYTHON) -m venv $(VENV)-dist
+	$(VENV)-dist/bin/pip install -q --disable-pip-version-check dist/*.whl
+	cd dist && ../$(VENV)-dist/bin/transfer demo --quiet && ../$(VENV)-dist/bin/transfer --version
+	rm -rf $(VENV)-dist
+	@ls -l dist
+
+# Man pages of all commands, made from their options: man/*.1
+man: $(VENV)/developer
+	$(BIN)/python tools/manpages.py man
 
 # This program and all it needs, for each Python it runs on: what `pip install --no-index --find-links` takes on a host without a network.
 wheels: $(VENV)/developer

@@ -15,11 +15,12 @@ from transfer.bundle.catalog import CATALOG_FRAME_RAW, chunk_names, document_rec
 from transfer.bundle.delta import ABSENT, DeltaBase
 from transfer.bundle.prerequisites import NONE, Prerequisites
 from transfer.bundle.ranges import Ranges
+from transfer.bundle.sums import SUMS, sums
 from transfer.chunks.frame import FrameHeader, encode_frame
 from transfer.chunks.name import Kind
 from transfer.chunks.pack import PACK_SIZE, FrameLocation, PackFile
 from transfer.folders import remove_folder, remove_ours
-from transfer.model import OCI_MANIFEST, Descriptor, Digest, Image, Recipe
+from transfer.model import OCI_MANIFEST, Addressed, Descriptor, Digest, Image, Recipe, blob_path
 from transfer.streams import TEMPORARY, publish, sha256, sync_folder
 from transfer.work import Pool
 
@@ -125,6 +126,10 @@ class Seal:
         manifest = self._put(header.manifest(config), OCI_MANIFEST)
         index = head.encode_index(manifest)
         small = {"oci-layout": head.OCI_LAYOUT, **companions()}
+        told = {name: sha256(data) for name, data in {**small, "index.json": index}.items()}
+        files: list[Addressed] = [*packs, *catalog, config, manifest]
+        told |= {blob_path(each.digest): each.digest for each in files}
+        small[SUMS] = sums(told.items())
         size = sum(blob.size for blob in (*packs, *catalog)) + config.size + manifest.size + len(index)
         size += sum(map(len, small.values()))
         if self._place.weigh:

@@ -7,6 +7,7 @@ in the bundle's order; four images at a time, the largest first, decode some 250
 from __future__ import annotations
 
 import heapq
+import logging
 import threading
 from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,6 +20,8 @@ BUDGET, BUDGET_DELTA = 192 << 20, 176 << 20
 """Decoded chunks kept for later (bytes); fewer where frames' prefixes from other bundles are in memory besides."""
 AHEAD = 40 << 20
 """How far before their use frames are decoded (bytes of output)."""
+
+LOG = logging.getLogger(__name__)
 
 
 class ChunkCache:
@@ -95,6 +98,7 @@ class ChunkCache:
                 self._adopt(frame, future)
                 out.update({n: data for n in together if (data := found.get(n) or self._held.get(n))})
             if number not in out:
+                LOG.debug("frame %d is decoded again: %d of its chunks were dropped for others", frame, len(together))
                 out |= self._decode(frame, together.__contains__, self._prefix(frame))
         return out
 

@@ -10,11 +10,14 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from transfer import __version__
+from transfer.cli import config, logs
 from transfer.cli.commands import (
     demo,
     diff,
+    doctor,
     export,
     images,
     import_,
@@ -35,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Carry container images to where there is no network: small, resumable, verifiable bundles.",
+    help="Move container images to hosts that have no network, in small, resumable, verifiable bundles.",
 )
 
 
@@ -50,21 +53,34 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Log requests, locks and decisions to stderr; -vv logs more.",
+        ),
+    ] = 0,
 ) -> None:
-    """Carry container images to where there is no network."""
+    """Move container images to hosts that have no network."""
+    if verbose or os.environ.get(logs.VARIABLE):
+        logs.start(verbose)
 
 
-app.command()(images.images)
-app.command()(export.export)
-app.command()(plan.plan)
-app.command()(inspect.inspect)
-app.command()(verify.verify)
-app.command("import")(import_.import_)
-app.command()(diff.diff)
-app.command()(ship.ship)
-app.command(hidden=True)(receive.receive)
-app.command()(inventory.inventory)
-app.command()(demo.demo)
+app.command(epilog=images.EXAMPLES)(images.images)
+app.command(epilog=export.EXAMPLES)(export.export)
+app.command(epilog=plan.EXAMPLES)(plan.plan)
+app.command(epilog=inspect.EXAMPLES)(inspect.inspect)
+app.command(epilog=verify.EXAMPLES)(verify.verify)
+app.command("import", epilog=import_.EXAMPLES)(import_.import_)
+app.command(epilog=diff.EXAMPLES)(diff.diff)
+app.command(epilog=ship.EXAMPLES)(ship.ship)
+app.command(hidden=True, epilog=receive.EXAMPLES)(receive.receive)
+app.command(epilog=inventory.EXAMPLES)(inventory.inventory)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.add_typer(receipt.app, name="receipt")
 app.add_typer(store.app, name="store")
 
@@ -116,7 +132,7 @@ def main(argv: list[str] | None = None) -> Any:
     if plain is not None:
         sys.stdout = _Output(plain)
     try:
-        code = app(args=argv, prog_name="transfer", standalone_mode=False) or 0
+        code = _run(argv) or 0
         if sys.stdout is not None:
             sys.stdout.flush()
     except TransferError as error:
@@ -148,6 +164,14 @@ def main(argv: list[str] | None = None) -> Any:
     finally:
         sys.stdout = plain
     sys.exit(int(code) if isinstance(code, int) else 0)
+
+
+def _run(argv: list[str] | None) -> Any:
+    """The command, with the defaults of the configuration files."""
+    command: Any = get_command(app)
+    loaded = config.load()
+    defaults = config.default_map(loaded, command) if loaded.files else None
+    return command(args=argv, prog_name="transfer", standalone_mode=False, default_map=defaults)
 
 
 def _said_stopped(number: int) -> int:

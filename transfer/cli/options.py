@@ -2,63 +2,146 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from transfer.cli import completing
 from transfer.engines.transports import DEFAULT, forms
+from transfer.errors import UsageError
 from transfer.events import Observer
 from transfer.model import SITE
+from transfer.streams import read_small
 
 if TYPE_CHECKING:  # a command that only prints its help loads no flow
     from transfer.bundle.library import BundleList
     from transfer.bundle.reader import Bundle
     from transfer.flows.site import StoreChoice
 
-Json = Annotated[bool, typer.Option("--json", help="Print one documented JSON object on stdout (docs/json.md).")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Threads to use (default: one a processor).")]
-From = Annotated[str, typer.Option("--from", help=f"Where the images are: {forms()}. Default: {DEFAULT}.")]
-To = Annotated[str, typer.Option("--to", help=f"Where the images go: {forms(sinks=True)}. Default: {DEFAULT}.")]
-PlatformOption = Annotated[str, typer.Option("--platform", help="Only this platform of an index, e.g. linux/arm64.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout (docs/json.md).")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Number of threads. Default: one for each processor.")
+]
+From = Annotated[
+    str,
+    typer.Option(
+        "--from", help=f"Where the images are: {forms()}. Default: {DEFAULT}.", autocompletion=completing.transports
+    ),
+]
+To = Annotated[
+    str,
+    typer.Option(
+        "--to",
+        help=f"Where the images go: {forms(sinks=True)}. Default: {DEFAULT}.",
+        autocompletion=completing.transports,
+    ),
+]
+PlatformOption = Annotated[
+    str,
+    typer.Option(
+        "--platform",
+        help="Take only this platform of a multi-platform image, for example linux/arm64.",
+        autocompletion=completing.platforms,
+    ),
+]
 Via = Annotated[
     str,
     typer.Option(
         "--via",
-        help="How a Docker's images are read: files (its own, as root on its host), api (docker save), or auto.",
+        help="How to read a Docker daemon's images: files (its own files; needs root on its host), api (docker save), auto.",
+        autocompletion=completing.read_ways,
     ),
 ]
-Level = Annotated[int, typer.Option(min=1, max=19, help="Compression: 3 is fast, 9 is 11 % smaller.")]
-BundleArgument = Annotated[Path, typer.Argument(help="The bundle folder.")]
-Patterns = Annotated[list[str] | None, typer.Argument(help="Names, IDs or globs ('app/*').")]
+Level = Annotated[
+    int, typer.Option(min=1, max=19, help="Compression level. 3 is fast; 9 makes bundles about 11 % smaller.")
+]
+BundleArgument = Annotated[Path, typer.Argument(help="The bundle folder.", autocompletion=completing.bundles)]
+Patterns = Annotated[
+    list[str] | None,
+    typer.Argument(help="Image names, IDs or patterns such as 'app/*'.", autocompletion=completing.images),
+]
+Names = Annotated[
+    Path | None,
+    typer.Option("--names", help="Read more names from this file: one for each line; # begins a comment."),
+]
 StoreOption = Annotated[
     Path | None,
-    typer.Option("--store", help="The site's store (default: /var/lib/transfer, or the user's state folder)."),
+    typer.Option(
+        "--store",
+        help="This site's store. Default: /var/lib/transfer for root, ~/.local/state/transfer for other users.",
+    ),
 ]
-NoStore = Annotated[bool, typer.Option("--no-store", help="Go without a store.")]
+NoStore = Annotated[bool, typer.Option("--no-store", help="Do not read or write a store.")]
 Seeds = Annotated[
-    list[Path] | None, typer.Option("--seed", help="A bundle folder to find older chunks in (may be given again).")
+    list[Path] | None,
+    typer.Option(
+        "--seed",
+        help="A bundle that a delta depends on, if it is not in the store. Can be given several times.",
+        autocompletion=completing.bundles,
+    ),
 ]
 Bases = Annotated[
     list[str] | None,
     typer.Option(
-        "--base", help="Build on this: a bundle folder, or site:NAME for what that site confirmed (repeatable)."
+        "--base",
+        help="Export only the difference to this: a bundle folder, or site:NAME for what that site has confirmed. "
+        "Can be given several times.",
+        autocompletion=completing.bases,
+    ),
+]
+SiteOption = Annotated[
+    str,
+    typer.Option(
+        "--site",
+        help="Name of the site that this bundle is for; `receipt accept` adds to it.",
+        autocompletion=completing.sites,
     ),
 ]
 SshOption = Annotated[
-    str, typer.Option("--ssh", help="openssh (the system's ssh; the default where there is one) or paramiko.")
+    str,
+    typer.Option(
+        "--ssh",
+        help="The SSH client: openssh (default, if it is installed) or paramiko.",
+        autocompletion=completing.ssh_clients,
+    ),
 ]
-IdentityOption = Annotated[Path | None, typer.Option("--identity", "-i", help="The private key to use.")]
+IdentityOption = Annotated[Path | None, typer.Option("--identity", "-i", help="The private key file.")]
 HostKeyOption = Annotated[
-    str, typer.Option("--host-key", help="Accept this host key alone: SHA256:... as ssh-keygen -l prints it.")
+    str,
+    typer.Option("--host-key", help="Accept only this host key: SHA256:... as `ssh-keygen -l` prints it."),
 ]
 AcceptNewOption = Annotated[
-    bool, typer.Option("--accept-new", help="Take the key of a host that is not known yet, unseen.")
+    bool,
+    typer.Option(
+        "--accept-new",
+        help="Trust an unknown host's key without checking it, and remember it (as ssh's StrictHostKeyChecking=accept-new).",
+    ),
 ]
-SshConfigOption = Annotated[Path | None, typer.Option("--ssh-config", help="Instead of ~/.ssh/config.")]
-RemoteOption = Annotated[str, typer.Option("--remote", help="What transfer is called over there.")]
+SshConfigOption = Annotated[
+    Path | None, typer.Option("--ssh-config", help="SSH configuration file to use instead of ~/.ssh/config.")
+]
+RemoteOption = Annotated[str, typer.Option("--remote", help="Path of the transfer program on the remote host.")]
+
+
+def listed(patterns: Sequence[str] | None, names: Path | None) -> tuple[str, ...]:
+    """The names that were typed, and those of a --names file. UsageError if the file has none."""
+    if names is None:
+        return tuple(patterns or ())
+    text = read_small(names).decode("utf-8", errors="replace")
+    found = [line.partition("#")[0].strip() for line in text.splitlines()]
+    read = [each for each in found if each]
+    if not read:
+        raise UsageError(f"{names} has no names", hint="write one image name on each line")
+    return (*(patterns or ()), *read)
+
+
+def epilog(*examples: str) -> str:
+    """Examples below a command's options, each on a line of its own."""
+    return "\b\nExamples:\n" + "\n".join(f"  {each}" for each in examples)
 
 
 @dataclass(frozen=True, slots=True)

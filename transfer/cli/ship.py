@@ -5,10 +5,12 @@ from __future__ import annotations
 import getpass
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transfer.bundle.reader import Bundle
+from transfer.cli.config import load
 from transfer.cli.exits import printable
 from transfer.cli.options import AfterShipping, MediaOptions, Output, SshOptions
 from transfer.cli.progress import Progress, event_of
@@ -30,6 +32,31 @@ def way_to(address: Address, options: SshOptions) -> RemoteOptions:
     ask = getpass.getpass if sys.stdin is not None and sys.stdin.isatty() else None
     found = Options(options.identity, parse_pin(options.host_key), options.accept_new, options.config, ask)
     return RemoteOptions(address, found, options.ssh, options.remote, parse_rate(options.limit))
+
+
+def meant(to: list[str], ssh: SshOptions, after: AfterShipping) -> tuple[list[str], SshOptions, AfterShipping]:
+    """A name that is a target of the configuration file stands for its settings; what was typed goes before them."""
+    targets = load().targets
+    if len(to) != 1 or to[0] not in targets or Path(to[0]).exists():
+        return to, ssh, after
+    found = targets[to[0]]
+    if "to" not in found:
+        raise UsageError(f"the target {to[0]} has no `to`", hint="say where it is in the configuration file")
+    plain = SshOptions()
+    path = {key: Path(found[key]).expanduser() for key in ("identity", "ssh-config") if key in found}
+    ssh = SshOptions(
+        ssh.ssh or found.get("ssh", ""),
+        ssh.identity or path.get("identity"),
+        ssh.host_key or found.get("host-key", ""),
+        ssh.accept_new,
+        ssh.config or path.get("ssh-config"),
+        found.get("remote", plain.remote) if ssh.remote == plain.remote else ssh.remote,
+        ssh.limit or found.get("limit-rate", ""),
+    )
+    after = replace(
+        after, import_=after.import_ or found.get("import", False), site=after.site or found.get("site", "")
+    )
+    return [found["to"]], ssh, after
 
 
 def parse_rate(text: str) -> int:
@@ -62,6 +89,7 @@ def ship(
 ) -> None:
     """Run the ship flow towards a host, onto media, or into a spool."""
     keep_memory()
+    to, ssh, after = meant(to, ssh, after)
     spool = next((each for each in to if each.startswith(SPOOL)), "")
     host = next((address for each in to if not each.startswith(SPOOL) and (address := parse_address(each))), None)
     if len(to) > 1 and (host or spool):

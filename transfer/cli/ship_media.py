@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -152,6 +153,8 @@ def _say_written(filling: ToMedia, each: Written) -> None:
         f"{place}: medium {each.number}, {several(each.files, 'file')}, {amount(each.sent)} written{there}, all read back, "
         f"{each.seconds:.1f} s{rate}"
     )
+    made = time.strftime("%Y-%m-%d", time.gmtime(filling.bundle.header.created))
+    print(printable(f"  label: {filling.name}  medium {each.number}  set {each.set_id}  images of {made}"))
 
 
 def _as_json(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from transfer.model import Platform
 if TYPE_CHECKING:
     import httpx  # 70 ms, which only those pay who talk to a daemon
 
+LOG = logging.getLogger(__name__)
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 _NO_DOCKER = "is it a Docker daemon that DOCKER_HOST names?"
 
@@ -48,8 +51,11 @@ class DockerClient:
         self._json(reply)
 
     def _send(self, method: str, path: str, params: Mapping[str, Any]) -> httpx.Response:
+        started = time.monotonic()
         with self._failing():
-            return self._http.request(method, path, params=dict(params))
+            reply = self._http.request(method, path, params=dict(params))
+        LOG.info("%s %s %s: %d, %.3f s", self.host, method, path, reply.status_code, time.monotonic() - started)
+        return reply
 
     def _json(self, reply: httpx.Response) -> Any:
         if reply.status_code >= 300:
@@ -114,6 +120,7 @@ class DockerClient:
                 headers={"Content-Type": "application/x-tar", "Content-Length": str(length)} if content else None,
             ) as reply,
         ):
+            LOG.info("%s %s %s: %d, streamed", self.host, method, path, reply.status_code)
             if reply.status_code >= 400:
                 text = _message(reply.read())
                 kind = NotFound if reply.status_code == 404 else EngineError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from transfer.model import Descriptor, Digest, Image, Recipe, is_name
 from transfer.streams import LAYER_BLOCK, MAX_DOCUMENT, IterReader, blocks, parse_object
 from transfer.work import Pool, default_jobs, prefetch, run_alongside
 
+LOG = logging.getLogger(__name__)
 DEFAULT_LEVEL = 3
 PACKERS_MAX = 3
 """More frames than these are not packed at a time: each takes some 60 MB, and an export stays under 512."""
@@ -258,6 +260,7 @@ class _Run:
             stream.on_digest(recipe.digest)
 
     def _skip(self, stream: BlobStream, digest: Digest, why: str) -> None:
+        LOG.info("layer %s is not read: %s", digest, why)
         self._observer(Skipped(f"layer {digest.short}", why))
         self._observer(Advanced("export", stream.size or 0))
 
@@ -279,6 +282,7 @@ class _Run:
                 f"{self._source.where}: layer {stream.digest} is damaged: its content is {digest}",
                 hint="the source itself is broken; pull or build the image again",
             )
+        LOG.info("layer %s: %d bytes read, %s, %d parts", digest, size, "opaque" if encoding else "plain", len(cut))
         recipe = Recipe(digest, size, encoding, cut)
         self._writer.end_blob(recipe, self._like(digest))
         return recipe

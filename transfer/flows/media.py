@@ -11,11 +11,12 @@ from pathlib import Path
 from transfer.bundle import recovery as rec
 from transfer.bundle.medium import DOCUMENT_MAX, MEDIA, MEDIUM, MediaSet, Medium, parse_media
 from transfer.bundle.reader import Bundle
+from transfer.bundle.sums import SUMS
 from transfer.errors import Damaged, FormatError, NoSpace, NotFound, TransferError, UsageError
 from transfer.events import Advanced, Done, Event, Noted, Observer, Planned
 from transfer.flows import recovery
 from transfer.flows.dealing import Carrier, Room, Space, groups, spread
-from transfer.flows.ship import File, Shipment, in_memory, name_of, size
+from transfer.flows.ship import File, Shipment, in_memory, name_of, size, sums_of
 from transfer.ship.base import Depot
 from transfer.ship.media import MediumDepot, is_mount_point, on_own_disk, room
 from transfer.streams import publish, read_small
@@ -51,6 +52,7 @@ class Written:
     sent: int
     there: int
     seconds: float
+    set_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +247,8 @@ class ToMedia:
         others, common = {each.medium.id for each in plan.carriers}, plan.common
         media = (*(each for each in plan.known.media if each.id not in others), carrier.medium)
         told = in_memory(MEDIUM, replace(known, media=media, this=carrier.medium.id).encode())
-        files = [told, *common[:-1], *carrier.files, common[-1]]
+        lies = [told, *(file for file in common[:-1] if file.name != SUMS), *carrier.files]
+        files = [*lies, sums_of((*lies, common[-1])), common[-1]]
         shipment = Shipment(
             files,
             self.name,
@@ -258,7 +261,7 @@ class ToMedia:
         )
         done = shipment.run(self.bundle.manifest.digest)
         number = known.number(carrier.medium.id)
-        return Written(carrier.folder, number, done.files, done.sent, done.there, done.seconds)
+        return Written(carrier.folder, number, done.files, done.sent, done.there, done.seconds, known.id[:8])
 
     def _hear(self, event: Event) -> None:
         """What several shipments say at once, as one stage."""

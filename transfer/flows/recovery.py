@@ -15,10 +15,11 @@ from transfer.bundle import recovery as rec
 from transfer.bundle.reader import Bundle
 from transfer.bundle.recovery import Group, Recovery, RecoveryPart
 from transfer.bundle.sound import file_fault
+from transfer.bundle.sums import SUMS
 from transfer.chunks.erasure import decode, encode
 from transfer.errors import Damaged, FormatError, MissingPart, NoSpace, NotFound, TransferError, from_os_error
 from transfer.events import Advanced, Done, Noted, Observer, Planned
-from transfer.flows.ship import File, files_of, in_memory
+from transfer.flows.ship import File, files_of, in_memory, sums_of
 from transfer.folders import own_folder, remove_folder, remove_ours
 from transfer.model import Digest, blob_path
 from transfer.streams import (
@@ -115,6 +116,7 @@ def dealt(bundle: Bundle, made: Recovery | None) -> tuple[list[File], list[File]
     if made:
         telling.insert(-1, in_memory(rec.NAME, made.encode()))
         shared += [File(part.path, part.digest, part.size, bundle.folder / part.path) for part in made.files]
+        telling = [sums_of((*telling, *shared)) if file.name == SUMS else file for file in telling]
     return telling, shared
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 import threading
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from transfer.ship.throttled import Throttled, TokenBucket
 if TYPE_CHECKING:
     from transfer.ship.ssh import ParamikoLine
 
+LOG = logging.getLogger(__name__)
 PROGRAM = "transfer"
 WARY = 512 << 10
 """Bytes on their way over a line that was cut before."""
@@ -112,6 +114,7 @@ class Connector:
         return depot
 
     def _line(self) -> OpensshLine | ParamikoLine:
+        LOG.info("connecting to %s with %s", self.way.address.where, self._ssh)
         if self._ssh == OPENSSH:
             return OpensshLine(self.way.address, self.way.options, quietly=self._met)
         from transfer.ship.ssh import ParamikoLine

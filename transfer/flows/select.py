@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import re
 from collections import Counter
@@ -61,7 +62,7 @@ def select(
 
     def take(reference: str, names: tuple[str, ...] | None = None) -> None:
         try:
-            each = source.resolve(reference, platform)
+            each = _resolved(source, reference, platform)
         except Exception as error:
             if failed is None:
                 raise
@@ -90,6 +91,28 @@ def select(
     if failed and not found:
         raise failed[0].error
     return merge(found)
+
+
+def _resolved(source: ImageSource, reference: str, platform: Platform | None) -> ResolvedImage:
+    """The image. NotFound names those of the same repository, where the tag alone is wrong or was left out."""
+    try:
+        return source.resolve(reference, platform)
+    except NotFound as error:
+        hint = did_you_mean(reference, [name for each in source.names() for name in each.names])
+        if not hint:
+            raise
+        raise NotFound(error.message, hint=hint) from error
+
+
+def did_you_mean(wanted: str, names: Sequence[str]) -> str:
+    """Names of the same repository, or those that are nearly the same; "" for none."""
+    if not is_name(wanted):
+        return ""
+    repository = Reference.parse(wanted).repository
+    known = {name: Reference.parse(name) for name in names if is_name(name)}
+    near = sorted(name for name, each in known.items() if each.repository == repository and name != wanted)
+    near = near or difflib.get_close_matches(familiar(wanted), list(known), 3, 0.8)
+    return f"did you mean {', '.join(near[:5])}{' ...' if len(near) > 5 else ''}?" if near else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +179,10 @@ def choose(images: Sequence[Image], patterns: Sequence[str]) -> list[Image]:
         hits = [image for image in images if _means(image, pattern)]
         if not hits:
             have = ", ".join(image.label for image in images)
-            raise NotFound(f"no image in this bundle is called {pattern!r:.200}", hint=f"it holds {have:.600}")
+            meant = did_you_mean(pattern, [name for image in images for name in image.names])
+            raise NotFound(
+                f"no image in this bundle is called {pattern!r:.200}", hint=meant or f"the bundle holds {have:.600}"
+            )
         chosen |= {str(image.root.digest): image for image in hits}
     return [image for image in images if not patterns or str(image.root.digest) in chosen]
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from transfer.bundle.header import SIGNATURE
 from transfer.bundle.reader import Bundle
 from transfer.bundle.seal import companions
 from transfer.bundle.sound import file_fault
+from transfer.bundle.sums import SUMS, sums
 from transfer.chunks.name import chunk_id
 from transfer.errors import (
     CredentialsError,
@@ -93,7 +94,12 @@ def files_of(bundle: Bundle) -> list[File]:
         path = bundle.folder / name
         if name == INDEX or path.is_file():
             out.append(in_memory(name, bundle.index if name == INDEX else read_small(path), path))
-    return out
+    return [*out[:-1], sums_of(out), out[-1]]
+
+
+def sums_of(files: Iterable[File]) -> File:
+    """SHA256SUMS over these files."""
+    return in_memory(SUMS, sums((file.name, file.digest) for file in files if file.name != SUMS))
 
 
 def in_memory(name: str, data: bytes, path: Path | None = None) -> File:

@@ -15,7 +15,7 @@ from transfer.ship.base import Depot, HeldFile, Traits, split_name
 INDEX = "index.json"
 _NAMED_BY_CONTENT = re.compile(r"(?:blobs/sha256|recovery)/([0-9a-f]{64})", re.ASCII)
 _OTHERS = re.compile(
-    r"(?:index\.json|index\.json\.sig|oci-layout|README\.txt|verify\.py|medium\.json|media\.json|recovery\.json)"
+    r"(?:index\.json|index\.json\.sig|oci-layout|README\.txt|SHA256SUMS|verify\.py|medium\.json|media\.json|recovery\.json)"
 )
 LAYOUT_MAX = 4096
 """Bytes of an oci-layout."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from transfer.errors import Locked, from_os_error
 from transfer.folders import open_own, own_folder
 from transfer.store.marks import PRIVATE
 
+LOG = logging.getLogger(__name__)
 PATIENCE = 30.0
 """How long a run waits for another one's lock (seconds)."""
 
@@ -26,7 +28,8 @@ def held(root: Path, name: str, how: int, what: str) -> Iterator[None]:
     except OSError as error:
         raise from_os_error(error, f"opening the store {root}") from error
     try:
-        until = time.monotonic() + PATIENCE
+        started = time.monotonic()
+        until = started + PATIENCE
         while True:
             try:
                 fcntl.flock(fd, how | fcntl.LOCK_NB)
@@ -37,6 +40,8 @@ def held(root: Path, name: str, how: int, what: str) -> Iterator[None]:
                         f"{root}: another run is {what} this store", hint="wait for it to end, then run again"
                     ) from error
                 time.sleep(0.05)
+        if time.monotonic() - started > 0.05:
+            LOG.info("%s: waited %.2f s for the lock %s", root, time.monotonic() - started, name)
         yield
     finally:
         os.close(fd)

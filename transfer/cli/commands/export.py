@@ -14,44 +14,67 @@ from transfer.cli.options import (
     Jobs,
     Json,
     Level,
+    Names,
     NoStore,
     Output,
     Patterns,
     PlatformOption,
     Quiet,
     Seeds,
+    SiteOption,
     StoreOption,
     StoreOptions,
     Via,
+    epilog,
+    listed,
+)
+
+EXAMPLES = epilog(
+    "transfer export app/web:1.4 'base/*' -o night.bundle",
+    "transfer export app/web:1.5 --base night.bundle -o patch.bundle",
+    "transfer export --names images.txt --from oci:mirror -o all.bundle",
 )
 
 
 def export(
     patterns: Patterns = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to make.")] = Path("images.bundle"),
+    names: Names = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to create.")] = Path(
+        "images.bundle"
+    ),
     source: From = "",
     via: Via = "auto",
     platform: PlatformOption = "",
     level: Level = 3,
     base: Bases = None,
     seed: Seeds = None,
-    site: Annotated[str, typer.Option("--site", help="Note that the bundle is for this site.")] = "",
+    site: SiteOption = "",
     strict: Annotated[
-        bool, typer.Option("--strict", help="All images or no bundle: the first that cannot be taken ends it.")
+        bool, typer.Option("--strict", help="Stop at the first image that cannot be exported, and make no bundle.")
     ] = False,
     answer: Annotated[
-        Path | None, typer.Option("--answer", help="Only the files this request names (verify --request made it).")
+        Path | None,
+        typer.Option(
+            "--repair-request",
+            "--answer",
+            help="Export only what this file asks for (made by `verify --repair-request`).",
+        ),
     ] = None,
     store: StoreOption = None,
     no_store: NoStore = False,
     jobs: Jobs = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done (as `plan`).")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done (the same as `plan`).")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Export images into a bundle; run it again after an interruption and it goes on where it stopped."""
+    """Export images into a bundle folder.
+
+    If an export is interrupted, run the same command again: it resumes.
+    """
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store, site)
-    request = ExportRequest(tuple(patterns or ()), source, via, platform, level, strict)
+    request = ExportRequest(listed(patterns, names), source, via, platform, level, strict)
     how = Output(json, quiet, jobs, dry_run)
     if answer:
         from transfer.cli.verify import answer as run_answer

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from transfer.cli import completing
 from transfer.cli.options import (
     ImportOptions,
     Jobs,
     Json,
+    Names,
     NoStore,
     Output,
     Quiet,
@@ -18,47 +20,84 @@ from transfer.cli.options import (
     StoreOption,
     StoreOptions,
     To,
+    epilog,
+    listed,
+)
+
+EXAMPLES = epilog(
+    "transfer import night.bundle",
+    "transfer import /media/usb1 /media/usb2 --to oci:mirror",
+    "transfer import night.bundle app/web:1.4 --retag app/web:1.4=web:prod",
+    "transfer import night.bundle --repair small.bundle",
 )
 
 
 def import_(
     bundle: Annotated[
-        str, typer.Argument(help="The bundle folder, a medium, or spool:DIR for all that has arrived there.")
+        str,
+        typer.Argument(
+            help="The bundle folder, a medium, or spool:DIR for all bundles that have arrived in DIR.",
+            autocompletion=completing.bundles,
+        ),
     ],
     patterns: Annotated[
         list[str] | None,
-        typer.Argument(help="Further media of the set; then names or globs, quoted. None: all images."),
+        typer.Argument(
+            help="More media of the same set; then image names or patterns. Default: all images.",
+            autocompletion=completing.images_or_media,
+        ),
     ] = None,
+    names: Names = None,
     to: To = "",
-    retag: Annotated[list[str] | None, typer.Option("--retag", help="OLD=NEW: land under another name.")] = None,
+    retag: Annotated[
+        list[str] | None,
+        typer.Option("--retag", help="OLD=NEW: import the image OLD under the name NEW. Can be given several times."),
+    ] = None,
     platform: Annotated[
-        str, typer.Option("--platform", help="Of a multi-platform image, what a Docker takes (default: its own).")
+        str,
+        typer.Option(
+            "--platform",
+            help="Which platform of a multi-platform image Docker gets. Default: the platform of the daemon.",
+        ),
     ] = "",
-    via: Annotated[str, typer.Option("--via", help="How a Docker daemon takes it: auto, pull or load.")] = "auto",
+    via: Annotated[
+        str,
+        typer.Option(
+            "--via",
+            help="How the Docker daemon gets the images: auto, pull or load.",
+            autocompletion=completing.load_ways,
+        ),
+    ] = "auto",
     seed: Seeds = None,
-    keep_tags: Annotated[
-        bool, typer.Option("--keep-tags", help="A name that another image has there stays with that one.")
-    ] = False,
+    keep_tags: Annotated[bool, typer.Option("--keep-tags", help="Do not move a name that another image has.")] = False,
     repair: Annotated[
-        list[Path] | None, typer.Option("--repair", help="An answer to `verify --request`: it mends what is damaged.")
+        list[Path] | None,
+        typer.Option("--repair", help="Repair damaged files with this answer to a `verify --repair-request`."),
     ] = None,
     stage: Annotated[
         bool,
-        typer.Option("--stage", help="If what it builds on is not here yet, keep it; it is imported when that comes."),
+        typer.Option(
+            "--stage",
+            help="If a bundle this delta depends on is missing, keep the delta in the store and import it automatically once that bundle arrives.",
+        ),
     ] = False,
     store: StoreOption = None,
     no_store: NoStore = False,
     jobs: Jobs = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say which images would come, under which names.")
+        bool, typer.Option("--dry-run", help="Only list the images that would be imported, and their names.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Import a bundle's images: what is there already is not sent; IDs and digests are compared afterwards."""
+    """Import the images of a bundle into an engine.
+
+    Layers that the engine has are not sent. Afterwards the engine is asked for each image, and IDs and digests are compared.
+    If an import is interrupted, run the same command again.
+    """
     from transfer.cli.import_ import import_ as run
 
     options = ImportOptions(
-        tuple(patterns or ()), to, tuple(retag or ()), platform, via, stage, keep_tags, tuple(repair or ())
+        listed(patterns, names), to, tuple(retag or ()), platform, via, stage, keep_tags, tuple(repair or ())
     )
     run(bundle, options, StoreOptions((), tuple(seed or ()), store, no_store), Output(json, quiet, jobs, dry_run))

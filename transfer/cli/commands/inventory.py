@@ -6,11 +6,16 @@ from transfer.cli.options import (
     Json,
     NoStore,
     StoreOption,
+    epilog,
+)
+
+EXAMPLES = epilog(
+    "transfer inventory --json",
 )
 
 
 def inventory(store: StoreOption = None, no_store: NoStore = False, json: Json = False) -> None:
-    """What this site could serve as a base: its store's bundles and its engine's images."""
+    """List the bundles and images that this site has."""
     from transfer.cli.inventory import inventory as run
 
     run(store, no_store, json)

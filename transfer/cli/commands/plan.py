@@ -14,6 +14,7 @@ from transfer.cli.options import (
     Jobs,
     Json,
     Level,
+    Names,
     NoStore,
     Output,
     Patterns,
@@ -23,11 +24,18 @@ from transfer.cli.options import (
     StoreOption,
     StoreOptions,
     Via,
+    epilog,
+    listed,
+)
+
+EXAMPLES = epilog(
+    "transfer plan app/web:1.5 --base site:plant-7",
 )
 
 
 def plan(
     patterns: Patterns = None,
+    names: Names = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the bundle would go.")] = Path("images.bundle"),
     source: From = "",
     via: Via = "auto",
@@ -41,9 +49,12 @@ def plan(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what an export would read and need, without writing anything; with --base, to the byte."""
+    """Say what an export would read and how large it would be.
+
+    Nothing is written. With --base the delta is made and thrown away, so its size is exact.
+    """
     from transfer.cli.plan import plan as run
 
-    request = ExportRequest(tuple(patterns or ()), source, via, platform, level)
+    request = ExportRequest(listed(patterns, names), source, via, platform, level)
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store)
     run(request, output, options, Output(json, quiet, jobs))

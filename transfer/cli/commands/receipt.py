@@ -12,18 +12,28 @@ from transfer.cli.options import (
     StoreOption,
 )
 
-app = typer.Typer(invoke_without_command=True, help="What this site holds, for the sender to build on.")
+app = typer.Typer(invoke_without_command=True, help="Say or accept what a site has imported.")
 
 
 @app.callback()
 def receipt(
     context: typer.Context,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
-    text: Annotated[bool, typer.Option("--text", help="A form to print and retype: each line has a check.")] = False,
-    site: Annotated[str, typer.Option("--site", help="This site's name (remembered; first: the host's).")] = "",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the receipt to this file.")] = None,
+    text: Annotated[
+        bool,
+        typer.Option(
+            "--text", help="Write a form that can be printed and typed in again; each line has check characters."
+        ),
+    ] = False,
+    site: Annotated[
+        str, typer.Option("--site", help="The name of this site; it is remembered. Default: the host name.")
+    ] = "",
     store: StoreOption = None,
 ) -> None:
-    """Say what this site has committed; carry it back to the sender by any way."""
+    """Write a receipt: what this site has imported.
+
+    Carry it back to the sender by any means. `transfer receipt accept` reads it there.
+    """
     if context.invoked_subcommand is None:
         from transfer.cli.receipt import receipt as run
 
@@ -32,14 +42,17 @@ def receipt(
 
 @app.command("accept")
 def receipt_accept(
-    file: Annotated[str, typer.Argument(help="The receipt, either form; - for standard input.")],
+    file: Annotated[str, typer.Argument(help="The receipt file, in either form; - is standard input.")],
     anew: Annotated[
-        bool, typer.Option("--anew", help="The site lost its store and counts from the beginning.")
+        bool, typer.Option("--restarted", "--anew", help="Accept a lower serial number: the site has lost its store.")
     ] = False,
     store: StoreOption = None,
     json: Json = False,
 ) -> None:
-    """Take a site's receipt: exports with --base site:NAME build on what it confirms."""
+    """Accept the receipt of a site.
+
+    An export with --base site:NAME then depends only on what that site has confirmed.
+    """
     from transfer.cli.receipt import accept as run
 
     run(file, anew, store, json)

@@ -11,27 +11,40 @@ from transfer.cli.options import (
     NoStore,
     ReceiverRules,
     StoreOption,
+    epilog,
+)
+
+EXAMPLES = epilog(
+    'restrict,command="transfer receive --stdio --inbox /srv/inbox" ssh-ed25519 AAAA... sender',
 )
 
 
 def receive(
-    stdio: Annotated[bool, typer.Option("--stdio", help="Speak on standard input and output.")] = False,
-    inbox: Annotated[Path | None, typer.Option("--inbox", help="Take files into this folder and nowhere else.")] = None,
+    stdio: Annotated[bool, typer.Option("--stdio", help="Use standard input and output (always needed).")] = False,
+    inbox: Annotated[Path | None, typer.Option("--inbox", help="Write only into this folder.")] = None,
     allow_import: Annotated[
-        bool, typer.Option("--allow-import", help="With --inbox: also import what arrived.")
+        bool, typer.Option("--allow-import", help="With --inbox: allow the sender to start an import.")
     ] = False,
     import_to: Annotated[
-        str, typer.Option("--import-to", help="With --allow-import: where to, as `import --to` (default: the Docker).")
+        str,
+        typer.Option("--import-to", help="With --allow-import: where images go, as `import --to`. Default: Docker."),
     ] = "",
     allow_move: Annotated[
-        bool, typer.Option("--allow-move", help="With --allow-import: a name that another image has may move.")
+        bool,
+        typer.Option(
+            "--allow-move", help="With --allow-import: allow an import to move a name that another image has."
+        ),
     ] = False,
-    site: Annotated[str, typer.Option("--site", help="With --inbox: this key's own folder in it.")] = "",
-    max_bytes: Annotated[str, typer.Option("--max-bytes", help="With --inbox: how much may lie there, e.g. 50G.")] = "",
+    site: Annotated[
+        str, typer.Option("--site", help="With --inbox: the folder in it for the sender with this key.")
+    ] = "",
+    max_bytes: Annotated[
+        str, typer.Option("--max-bytes", help="With --inbox: the most that may lie there, for example 50G.")
+    ] = "",
     store: StoreOption = None,
     no_store: NoStore = False,
 ) -> None:
-    """The other end of `ship`: started over SSH, also as a forced command.
+    """Receive bundles: the remote end of `ship`, started over SSH.
 
     In authorized_keys, on one line: restrict,command="transfer receive --stdio --inbox /srv/inbox" ssh-ed25519 AAAA... sender
     """

@@ -6,18 +6,19 @@ from typing import Annotated
 
 import typer
 
+from transfer.cli import completing
 from transfer.cli.options import (
     Jobs,
     Json,
     StoreOption,
 )
 
-app = typer.Typer(no_args_is_help=True, help="Look at the site's store, check it, keep it small.")
+app = typer.Typer(no_args_is_help=True, help="Inspect, check and clean up the store of this site.")
 
 
 @app.command("ls")
 def store_ls(store: StoreOption = None, json: Json = False) -> None:
-    """List the bundles of the store."""
+    """List the bundles in the store."""
     from transfer.cli.store import ls as run
 
     run(store, json)
@@ -25,7 +26,7 @@ def store_ls(store: StoreOption = None, json: Json = False) -> None:
 
 @app.command("path")
 def store_path(store: StoreOption = None) -> None:
-    """Say where the store is."""
+    """Print the path of the store."""
     from transfer.cli.store import path as run
 
     run(store)
@@ -34,11 +35,11 @@ def store_path(store: StoreOption = None) -> None:
 @app.command("check")
 def store_check(
     store: StoreOption = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the index anew from the catalogs.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Rebuild the index from the catalogs.")] = False,
     jobs: Jobs = None,
     json: Json = False,
 ) -> None:
-    """Hash every file of the store."""
+    """Verify every file in the store."""
     from transfer.cli.store import check as run
 
     run(store, rebuild, jobs, json)
@@ -46,12 +47,15 @@ def store_check(
 
 @app.command("prune")
 def store_prune(
-    keep_last: Annotated[int, typer.Option("--keep-last", min=1, help="How many of the newest bundles to keep.")],
+    keep_last: Annotated[int, typer.Option("--keep-last", min=1, help="Keep this many of the newest bundles.")],
     store: StoreOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     json: Json = False,
 ) -> None:
-    """Forget old bundles; what kept ones build on stays."""
+    """Delete old bundles.
+
+    What the remaining bundles depend on stays.
+    """
     from transfer.cli.store import prune as run
 
     run(keep_last, store, dry_run, json)
@@ -59,10 +63,15 @@ def store_prune(
 
 @app.command("drop")
 def store_drop(
-    bundle: Annotated[str, typer.Argument(help="The beginning of its digest, as `store ls` shows it.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            help="The beginning of its digest, as `transfer store ls` prints it.", autocompletion=completing.stored
+        ),
+    ],
     store: StoreOption = None,
 ) -> None:
-    """Forget one bundle that no other needs, such as a staged one that will never be complete."""
+    """Delete one bundle that no other bundle needs."""
     from transfer.cli.store import drop as run
 
     run(bundle, store)
@@ -70,7 +79,10 @@ def store_drop(
 
 @app.command("compact")
 def store_compact(store: StoreOption = None, jobs: Jobs = None, json: Json = False) -> None:
-    """Pack chunks anew that are kept only because newer bundles build on them."""
+    """Make bundles smaller that are kept only for newer ones.
+
+    Chunks that no bundle needs any more are removed.
+    """
     from transfer.cli.store import compact as run
 
     run(store, jobs, json)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from transfer.cli import completing
 from transfer.cli.options import (
     AcceptNewOption,
     HostKeyOption,
@@ -23,17 +24,39 @@ from transfer.cli.options import (
     SshOptions,
     StoreOption,
     StoreOptions,
+    epilog,
+)
+
+EXAMPLES = epilog(
+    "transfer verify night.bundle",
+    "transfer verify ops@plant7:/srv/inbox/night.bundle",
+    "transfer verify night.bundle --repair-request wanted.json",
 )
 
 
 def verify(
-    bundle: Annotated[str, typer.Argument(help="The bundle folder, a medium, or [user@]host:folder/bundle.")],
-    deep: Annotated[bool, typer.Option("--deep", help="Also rebuild every layer and check its digest.")] = False,
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            help="The bundle folder, a medium, or a bundle on a host: [user@]host:folder/bundle.",
+            autocompletion=completing.bundles,
+        ),
+    ],
+    deep: Annotated[bool, typer.Option("--deep", help="Rebuild every layer, too, and check its digest.")] = False,
     against: Annotated[
-        str, typer.Option("--against", help="Is what it builds on there? A store's folder, or site:NAME.")
+        str,
+        typer.Option(
+            "--against",
+            help="Also check that the bundles this delta depends on are in this store (a folder, or site:NAME).",
+        ),
     ] = "",
     request: Annotated[
-        Path | None, typer.Option("--request", help="Write the list of damaged or missing files, for export --answer.")
+        Path | None,
+        typer.Option(
+            "--repair-request",
+            "--request",
+            help="Write the list of damaged or missing parts to this file, for `export --repair-request` at the sender.",
+        ),
     ] = None,
     ssh: SshOption = "",
     identity: IdentityOption = None,
@@ -48,7 +71,10 @@ def verify(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check every byte of a bundle; damage is named by file, frame and image."""
+    """Verify every byte of a bundle.
+
+    Damage is reported with the file, the frame and the images that need it.
+    """
     from transfer.cli.verify import verify as run
 
     reach = SshOptions(ssh, identity, host_key, accept_new, ssh_config, remote)

@@ -1,0 +1,108 @@
+"""What a person who helps with a problem asks first: versions, engines, store, room, clock."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from transfer import __version__
+from transfer.engines.base import SourceOptions
+from transfer.engines.transports import TRANSPORTS
+from transfer.errors import TransferError
+from transfer.flows.site import StoreChoice
+
+LIBRARIES = ("pyzstd", "blake3", "pyfastcdc", "httpx", "paramiko", "typer", "tqdm")
+PROGRAMS = ("ssh", "docker", "podman", "zstd")
+EARLIEST = 1_767_225_600
+"""2026-01-01: a clock before this is wrong. Certificates and times in bundles go by it (seconds since 1970)."""
+LITTLE = 1 << 30
+"""Bytes: with less room than this an export or import will soon fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, what was found, and what to do if something is wrong with it ("" if nothing is)."""
+
+    subject: str
+    found: str
+    advice: str = ""
+
+
+def examine(choice: StoreChoice) -> Iterator[Finding]:
+    """Everything, one after the other. Nothing is changed."""
+    yield Finding("transfer", f"{__version__}, in {Path(__file__).parents[1]}")
+    yield Finding("Python", f"{platform.python_version()} ({sys.executable}), {platform.system()} {platform.machine()}")
+    yield Finding("libraries", ", ".join(f"{name} {_version(name)}" for name in LIBRARIES))
+    yield Finding("programs", ", ".join(f"{name} {shutil.which(name) or 'not found'}" for name in PROGRAMS))
+    yield _clock(time.time())
+    for transport in TRANSPORTS.values():
+        if transport.host:
+            yield _engine(transport.name)
+    yield from _store(choice)
+    yield _room("this folder", Path.cwd())
+    names = sorted(
+        name for name in os.environ if name.startswith("TRANSFER_") or name in ("DOCKER_HOST", "SOURCE_DATE_EPOCH")
+    )
+    yield Finding("environment", ", ".join(f"{name}={os.environ[name]}" for name in names) or "nothing set")
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not found"
+
+
+def _clock(now: float) -> Finding:
+    text = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    return Finding("clock", text, "" if now >= EARLIEST else "set the clock: it is before this program was made")
+
+
+def _engine(name: str) -> Finding:
+    try:
+        source = TRANSPORTS[name].open_source("", SourceOptions())
+        try:
+            count = len(source.names())
+            traits = source.traits
+            how = "read from its files" if traits.random_access else "read through its API"
+            kept = "digests kept" if traits.keeps_digest else "image IDs kept"
+            return Finding("engine", f"{source.where}: {count} images, {how}, {kept}")
+        finally:
+            source.close()
+    except TransferError as error:
+        return Finding("engine", error.message, error.hint or error.advice)
+
+
+def _store(choice: StoreChoice) -> Iterator[Finding]:
+    if choice.store is None:
+        yield Finding("store", "none")
+        return
+    root = choice.store.root
+    if not root.is_dir():
+        yield Finding("store", f"{root} (not there yet: the first export or import makes it)")
+        return
+    try:
+        entries = choice.store.entries()
+        damaged = len(choice.store.malformed) + len(choice.store.marks.damaged())
+        advice = "transfer store check" if damaged else ""
+        yield Finding("store", f"{root}: {len(entries)} bundles, {damaged} files known to be damaged", advice)
+    except TransferError as error:
+        yield Finding("store", error.message, error.hint or error.advice)
+    yield _room("store's disk", root)
+
+
+def _room(subject: str, folder: Path) -> Finding:
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    writable = os.access(folder, os.W_OK)
+    advice = "" if free >= LITTLE else "free some space"
+    if not writable:
+        advice = f"{folder} cannot be written by this user"
+    return Finding(subject, f"{folder}: {free / 1e9:.1f} GB free", advice)
