@@ -53,11 +53,11 @@ class Damaged(TransferError):
     """Bytes are not what their digest says."""
 
     slug, exit_code = "damaged", 13
-    advice = "get it again from where it came"
+    advice = "get it again from its source"
 
 
 class OtherContent(Damaged):
-    """A blob that came to its end, of the right size, and is not what its digest says."""
+    """A blob that came to its end, of the right size, and does not match its digest."""
 
 
 class FormatError(Damaged):
@@ -77,28 +77,28 @@ class MissingPart(TransferError):
     """A pack, a medium or a prerequisite chunk is not at hand."""
 
     slug, exit_code = "missing", 14
-    advice = "bring what is missing, then run again"
+    advice = "bring what is missing, then run the same command again"
 
 
 class RolledBack(TransferError):
     """Something older than what is known already, or a second thing with the same number."""
 
     slug, exit_code = "rolled-back", 15
-    advice = "get the newest one"
+    advice = "get the newest receipt"
 
 
 class EngineError(TransferError):
     """The engine refused, failed or lied."""
 
     slug, exit_code = "engine", 20
-    advice = "the engine's own log may tell more"
+    advice = "the engine's own log may say more"
 
 
 class LinkError(TransferError):
     """The line to another host cannot be had, or breaks again and again."""
 
     slug, exit_code = "link", 21
-    advice = "check the host, the port and the network, then run the same command again: it goes on where it stopped"
+    advice = "check the host, the port and the network, then run the same command again: it resumes"
 
 
 class CutOff(LinkError):
@@ -111,7 +111,7 @@ class Nonsense(LinkError):
     """What answers there does not speak as this program does."""
 
     slug = "nonsense"
-    advice = "compare `transfer --version` on both sides; if they are the same, do not trust that host"
+    advice = "compare `transfer --version` on both sides; if the versions are equal, do not trust that host"
 
 
 class HostKeyError(TransferError):
@@ -168,7 +168,7 @@ class NotAllowed(MediumError):
     """The operating system does not let this user read or write there."""
 
     slug, exit_code = "not-allowed", 24
-    advice = "check the owner and the permissions, or run as a user who may"
+    advice = "check the owner and the permissions, or run as a user with access"
 
 
 class TrustRefused(TransferError):
@@ -186,11 +186,11 @@ EXIT_CODES = {
     11: "locked by another run",
     12: "trust refused (nothing is signed yet: not used)",
     13: "damaged, malformed or unreadable",
-    14: "a part, or what a delta builds on, is missing",
+    14: "a part, or what a delta depends on, is missing",
     15: "older than what is known",
     20: "the engine refused",
     21: "no line to the other host, or it makes no sense",
-    22: "its host key is not the one that is meant",
+    22: "the host key is not the one that is meant",
     23: "no space",
     24: "not let in: by the other host, or by this one's permissions",
     75: "try again later",
@@ -219,7 +219,10 @@ def from_os_error(error: OSError, doing: str) -> TransferError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(what, hint="free some space there and run the same command again; finished work is kept")
     if error.errno == errno.EFBIG:
-        return NoSpace(what, hint="the filesystem takes no file of this size; choose another folder or format")
+        return NoSpace(
+            what,
+            hint="this filesystem does not allow a file of this size; choose another folder, or another format for the medium",
+        )
     if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
         return UsageError(what, hint="name another place")
     if error.errno == errno.ENOENT:

@@ -46,7 +46,7 @@ def no_links(path: Path, *inner: str) -> None:
     for name in inner:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISDIR(os.lstat(path / name).st_mode):
-                raise UsageError(f"{path / name} is a link or no folder", hint="remove it, if nobody needs it")
+                raise UsageError(f"{path / name} is a link, or not a folder", hint="remove it if nobody needs it")
 
 
 def real_folders(path: Path, *inner: str) -> None:
@@ -71,7 +71,7 @@ def open_own(path: Path, mode: int = 0o666) -> int:
         raise from_os_error(error, f"opening {path}") from error
     if not plain(fd):
         os.close(fd)
-        raise UsageError(f"{path} is no plain file of this program's", hint=_ELSEWHERE)
+        raise UsageError(f"{path} is not a regular file of this program", hint=_ELSEWHERE)
     return fd
 
 
@@ -163,7 +163,7 @@ def _below(top: int, name: str, path: Path, *, make: int | None = None) -> Itera
             try:
                 inner = os.open(step, _OPEN, dir_fd=at)
             except NotADirectoryError as error:
-                raise UsageError(f"{path / name} is a link or no folder", hint=_ELSEWHERE) from error
+                raise UsageError(f"{path / name} is a link, or not a folder", hint=_ELSEWHERE) from error
             except OSError as error:
                 if (path / name).is_symlink():
                     raise UsageError(f"{path / name} is a link", hint=_ELSEWHERE) from error

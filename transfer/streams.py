@@ -43,8 +43,8 @@ class Effort:
         self._left -= _VISIT + size
         if self._left < 0:
             raise FormatError(
-                f"{self._where}: its images refer to more documents than this program follows",
-                hint="take fewer images at a time, or a source that names fewer",
+                f"{self._where}: the images refer to more documents than this program reads",
+                hint="export fewer images at a time",
             )
 
     def spent(self, data: bytes | None) -> bytes | None:
@@ -156,7 +156,9 @@ def verified(stream: Readable, digest: Digest, size: int, where: str, *, hashed:
     if seen != size:
         raise Damaged(f"{where}: {seen} bytes where {digest} has {size}")
     if hashed and hasher.hexdigest() != digest.hex:
-        raise OtherContent(f"{where}: the content is not {digest}", hint="it was changed or damaged; get it again")
+        raise OtherContent(
+            f"{where}: the content is not {digest}", hint="the content was changed or damaged; get it again"
+        )
     if held:
         yield held
 
@@ -233,9 +235,11 @@ def open_plain(path: Path, *, follow: bool = False) -> BinaryIO:
         fd = os.open(path, os.O_RDONLY | (0 if follow else os.O_NOFOLLOW) | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise Damaged(f"{path} is a link, which is not followed here", hint="copy the file itself there") from error
+            raise Damaged(f"{path} is a link, which is not followed", hint="put the file itself there") from error
         if error.errno == errno.ENOTDIR:
-            raise NotFound(f"{path} is not there: something on the way is no folder", hint="check the path") from error
+            raise NotFound(
+                f"{path} does not exist: a part of the path is not a folder", hint="check the path"
+            ) from error
         raise from_os_error(error, f"opening {path}") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)

@@ -14,7 +14,7 @@ from tests.support import engines
 from tests.support.run import run
 from tests.support.zoo import zoo
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

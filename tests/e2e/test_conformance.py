@@ -26,7 +26,7 @@ from transfer.flows.claims import Claims
 from transfer.model import TEMPORARY, Descriptor, Image
 from transfer.serve.registry import Registry
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module", params=KINDS)

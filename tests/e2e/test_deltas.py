@@ -15,7 +15,7 @@ from tests.e2e.test_docker import KINDS, daemon_of, transfer
 from tests.support import engines
 from tests.support.months import month, weight
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def files_only(*words: object) -> None:

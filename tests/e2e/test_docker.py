@@ -85,7 +85,7 @@ def test_a_wrong_chunk_is_refused_and_its_frame_named(tmp_path: Path, kind: str,
         environment = {**os.environ, "DOCKER_HOST": daemon.host}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 13, done.stderr
-        assert "frame 0 at byte 16: a chunk is not what its name says" in done.stderr
+        assert "frame 0 at byte 16: a chunk does not match its name" in done.stderr
         assert not daemon.ids()
 
 

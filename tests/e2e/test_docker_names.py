@@ -16,7 +16,7 @@ from tests.support.run import run, says
 from tests.support.zoo import Layout, layer, noise
 from transfer.model import OCI_LAYER
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 FULL = "io.containerd.image.name"
 
 
@@ -68,7 +68,7 @@ def test_a_name_that_moves_is_told(daemon: engines.Daemon, tmp_path: Path) -> No
     into(daemon, one(tmp_path, "c", b"a third", "app:1"), "--keep-tags", code=2)
     assert daemon.ids() == {"app:1": old, "app:2": new}
     code, said = says("import", second, "--no-store", env=env)
-    assert (code, f"the name app:1 was image {old[7:19]}'s" in said) == (0, True), said
+    assert (code, f"the name app:1 moved from image {old[7:19]}'s" in said) == (0, True), said
     assert daemon.ids() == {"app:1": new, "app:2": new}
     assert into(daemon, second)["images"][0]["moved"] == []  # type: ignore[index]
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support import engines
 from tests.support.engines import SMALL_IMAGE, Daemon
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 REPOSITORY = Path(__file__).parents[2]
 START = dict[str, Callable[[Path], AbstractContextManager[Daemon]]]

@@ -20,7 +20,7 @@ from tests.support.ssh import sshd
 from tests.support.wires import namespaces
 from tests.support.zoo import Layout, layer, noise, noisy
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 BIN = Path(sys.executable).parent
 STICK = 200 << 20

@@ -16,7 +16,7 @@ from tests.e2e.test_docker import daemon_of
 from tests.support import engines
 from tests.support.run import files, run, says
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

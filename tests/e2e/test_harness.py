@@ -22,7 +22,7 @@ from tests.support import engines, media, wires
 from tests.support.ssh import make_key, missing_sshd, needed, sshd
 from tests.support.wires import Proxy
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 REPOSITORY = Path(__file__).parents[2]
 MIB = 1 << 20

@@ -16,7 +16,7 @@ from tests.e2e.test_docker import KINDS, daemon_of, transfer
 from tests.support.run import files
 from tests.support.zoo import Layout, layer, noise
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 KILLS = 5
 

@@ -26,7 +26,7 @@ from transfer.model import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from transfer.ship.address import Address, Options
 from transfer.streams import sha256
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 BIN = Path(sys.executable).parent
 LINES = ("openssh", "paramiko")

@@ -39,7 +39,7 @@ STATEMENTS: dict[str, Change] = {
     "an index that is none": lambda p: hostile.image(p)["root"].update(mediaType=OCI_INDEX),
     "another platform": saying("app:1", platforms=["plan9/mips"]),
     "a child that is absent": saying("app:1", absent=[FALSE]),
-    "a document that is not there": lambda p: hostile.image(p)["documents"].append(FALSE),
+    "a document that does not exist": lambda p: hostile.image(p)["documents"].append(FALSE),
     "half of an index": lambda p: hostile.image(p, "multi:1")["documents"].pop(1),
     "no manifest: a number": root_of("app:1", {"schemaVersion": 2, "config": 5, "layers": []}),
     "no manifest: layers": root_of("app:1", lambda old: {**old, "layers": 5}),

@@ -17,7 +17,7 @@ SPECIMENS = sorted(path.with_suffix("") for path in GOLDEN.parent.glob("v*/*.jso
 
 
 def seeds_of(expected: dict[str, list[str]]) -> list[object]:
-    """What a delta builds on."""
+    """What a delta depends on."""
     return [word for name in expected.get("seeds", ()) for word in ("--seed", GOLDEN / name)]
 
 

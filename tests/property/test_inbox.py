@@ -148,7 +148,7 @@ def test_a_sender_of_another_version_is_refused_by_name(version: object, mandato
     call = said(wire.CALL, n=1, op="append", **SOUND["append"]) + frame(wire.DATA, b"x")
     for key, value, words in (
         ("wire", version, f"speaks version {version!r:.20} of the wire"),
-        ("mandatory", mandatory, f"insists on {mandatory!r:.100}"),
+        ("mandatory", mandatory, f"the other side needs {mandatory!r:.100}"),
     ):
         with inboxes() as inbox:
             answers = receive(inbox, hello(**{key: value}), call)

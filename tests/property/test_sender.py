@@ -26,7 +26,7 @@ def send(depot: Depot) -> None:
 
 ANSWERS: dict[str, tuple[Callable[[ReceiverDepot], object], dict[str, Any]]] = {
     "append": (send, {}),
-    "check": (lambda depot: depot.check("b/x", sha256(b"x"), 1), {"fault": "the content is not what its digest says"}),
+    "check": (lambda depot: depot.check("b/x", sha256(b"x"), 1), {"fault": "the content does not match its digest"}),
     "discard": (lambda depot: depot.discard("b/x"), {}),
     "free": (lambda depot: depot.free("b"), {"bytes": 5}),
     "hold": (lambda depot: depot.hold("b", "t"), {}),
@@ -113,4 +113,4 @@ def test_a_receiver_of_another_version_is_refused_by_name(version: object) -> No
 def test_a_receiver_that_insists_on_something_new_is_refused_by_name(mandatory: object) -> None:
     failure = ask(Depot.close, {**HELLO, "mandatory": mandatory}, said(wire.ANSWER, n=0))
     assert type(failure) is Unsupported
-    assert f"insists on {mandatory!r:.100}" in failure.message
+    assert f"the other side needs {mandatory!r:.100}" in failure.message

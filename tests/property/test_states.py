@@ -79,7 +79,7 @@ class TwoSites(RuleBasedStateMachine):
             self.run(*words, codes=(0, 14, KILLED), fault=Fault("write", kill, "kill-before"))
         before = {entry.digest for entry in Store(self.far).entries()}
         said = self.run(*words, codes=(0, 14))
-        if "builds on" in said or "would supply" in said:
+        if "depends on" in said or "would supply" in said:
             assert {entry.digest for entry in Store(self.far).entries()} == before
         elif not stage:
             assert blobs_of(out).items() >= blobs_of(self.layout(number)).items()

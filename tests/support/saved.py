@@ -238,8 +238,8 @@ ARCHIVES: dict[str, list[Member]] = {
 REFUSED: dict[str, tuple[list[Member], int]] = {
     "no lists": ([("bin/sh", b"x"), ("bin/busybox", "sh"), ("etc/link", "/etc/passwd")], 13),
     "other bytes twice": ([("x.tar", A), *old(("site/a:1", [A])), ("x.tar", B)], 13),
-    "a layer is not there": ([m for m in old(("site/a:1", [A, B])) if not m[0].startswith(sha256(B).hex)], 10),
-    "a config is not there": ([m for m in old(("site/a:1", [A])) if m[0] != _config_name(config([A]))], 10),
+    "a layer does not exist": ([m for m in old(("site/a:1", [A, B])) if not m[0].startswith(sha256(B).hex)], 10),
+    "a config does not exist": ([m for m in old(("site/a:1", [A])) if m[0] != _config_name(config([A]))], 10),
     "one layer more": (
         [
             ("b.tar", B),

@@ -45,7 +45,7 @@ def make_golden(target: Path) -> None:
 
 
 def make_golden_siblings(target: Path) -> None:
-    """Programs patched against each other: frames with prefixes in a bundle that is complete in itself."""
+    """Programs patched against each other: frames with prefixes in a bundle that is complete: depends on no other bundle."""
     _make(target, "siblings", siblings())
 
 
@@ -395,7 +395,7 @@ DEFECTS: dict[str, Defect] = {
     "index-twin-keys": (_twin_keys, 13, "malformed", "twice"),
     "digest-is-a-path": (_digest_is_path, 13, "malformed", "not a sha256"),
     "negative-size": (_negative_size, 13, "malformed", "bad size"),
-    "two-manifests": (_two_manifests, 13, "unsupported", "not a bundle"),
+    "two-manifests": (_two_manifests, 13, "unsupported", "not the index of a bundle"),
     "other-artifact": (_other_artifact, 13, "unsupported", "text/plain"),
     "unknown-version": (_set("version", 2), 13, "unsupported", "version 2"),
     "unknown-feature": (_set("features", ["teleport"]), 13, "unsupported", "teleport"),
@@ -405,7 +405,7 @@ DEFECTS: dict[str, Defect] = {
     "unknown-codec": (_codec, 13, "unsupported", "codec 7"),
     "unknown-flags": (_flags, 13, "unsupported", "flags"),
     "bomb": (_bomb, 13, "damaged", "frame"),
-    "other-content": (_other_content, 13, "damaged", "not what its name says"),
+    "other-content": (_other_content, 13, "damaged", "does not match its name"),
     "lying-recipe": (_lying_recipe, 13, "malformed", "makes"),
     "unknown-encoding": (_unknown_encoding, 13, "unsupported", "encoding 9"),
     "unknown-record": (_unknown_record, 13, "malformed", "unknown record"),
@@ -436,7 +436,7 @@ def _other_prefix(choose: Callable[[Bundle], bytes]) -> Callable[[Patient], None
 
 DELTA_DEFECTS: dict[str, Defect] = {
     # the same for a delta, whose base is given with --seed
-    "delta-prefix-nowhere": (_other_prefix(lambda bundle: b"\x11" * 32), 14, "missing", "not here"),
+    "delta-prefix-nowhere": (_other_prefix(lambda bundle: b"\x11" * 32), 14, "missing", "are missing"),
     "delta-prefix-is-itself": (
         _other_prefix(lambda bundle: bundle.catalog().frames[0].names[:32]),
         13,
@@ -449,7 +449,7 @@ DELTA_DEFECTS: dict[str, Defect] = {
         "damaged",
         "needed for",
     ),
-    "delta-unannounced": (_set("features", []), 13, "malformed", "does not say so"),
+    "delta-unannounced": (_set("features", []), 13, "malformed", "does not declare it"),
 }
 SEED = "months1"
 

@@ -393,7 +393,7 @@ def _sweep() -> None:
 
 
 def _lives(pid: str) -> bool:
-    """Whether there is such a process, and it is not dead but for the formalities."""
+    """Whether there is such a process, but it is not dead but for the formalities."""
     with contextlib.suppress(OSError):
         return Path("/proc", pid, "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
     return False

@@ -153,7 +153,7 @@ def siblings() -> Layout:
 
 
 def _multi(out: Layout, base: bytes, text: bytes) -> dict[str, Any]:
-    """An index of two platforms, an attestation, and a platform that is not there."""
+    """An index of two platforms, an attestation, and a platform that does not exist."""
     first = {**out.image([base, text]), "platform": {"os": "linux", "architecture": "amd64"}}
     arm = {
         **out.image([base], arch="arm64"),

@@ -83,7 +83,7 @@ def test_a_signal_ends_it_with_a_word(number: signal.Signals, code: int, layout:
     process.send_signal(number)
     said = process.stderr.read()
     assert process.wait() == code
-    assert "stopped; run the same command again to go on" in said
+    assert "stopped; run the same command again to resume" in said
     process.stderr.close()
     run("export", "--from", f"oci:{layout}", "-o", tmp_path / "b", "--level", "12", "-q")
     run("verify", tmp_path / "b", "-q")

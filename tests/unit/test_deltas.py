@@ -293,7 +293,7 @@ def test_damaged_files_are_asked_for_and_answered(place: Path, tmp_path: Path) -
         pack = bad / bundle.header.packs[0].path
     pack.write_bytes(pack.read_bytes()[:-7])
     code, said = says("verify", bad, "--request", tmp_path / "request")
-    assert (code, "export --answer" in said) == (13, True)
+    assert (code, "export --repair-request" in said) == (13, True)
     run("export", "--answer", tmp_path / "request", "-o", tmp_path / "small", "--seed", place / "full", "-q")
     assert weight(tmp_path / "small") <= weight(place / "full")
     subprocess.run(["cp", "-r", f"{tmp_path / 'small'}/.", bad], check=True)

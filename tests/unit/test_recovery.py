@@ -142,7 +142,7 @@ def test_any_three_files_of_eight_may_be_spoiled_and_no_fourth(copied: Path, tmp
     shutil.rmtree(out, ignore_errors=True)
     code, said = says("import", *places, "--to", f"oci:{out}", "--no-store")
     assert code == 14, said
-    assert "any 1 more files of the set will do" in said
+    assert "any 1 more files of this set complete the bundle" in said
 
 
 @pytest.mark.parametrize("name", ["index.json", "oci-layout", "medium.json", "recovery.json"])

@@ -65,7 +65,7 @@ def test_what_is_damaged_is_asked_for_and_mended(what: str, bundle: Path, tmp_pa
     shutil.copytree(bundle, bad)
     hurt(pack(bad))
     code, said = says("verify", bad, "--request", tmp_path / "request")
-    assert (code, "export --answer" in said) == (13 if what != "gone" else 14, True), said
+    assert (code, "export --repair-request" in said) == (13 if what != "gone" else 14, True), said
     asked = json.loads((tmp_path / "request").read_text())
     assert bool(asked.get("frames")) == by_frames
     done = json.loads(run("export", "--answer", tmp_path / "request", "-o", small, "--seed", bundle, "--json"))

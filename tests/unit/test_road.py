@@ -296,7 +296,7 @@ def test_a_docker_that_wants_every_layer_gets_them_all(tmp_path: Path) -> None:
     with _serving(Forgetful) as env:
         code, text = says("import", tmp_path / "b", "--no-store", "--via", "load", env=env)
     assert code == 0, text
-    assert "wants every layer" in text
+    assert "sending all layers" in text
     assert brought == [set(layers[1:]), set(layers)]
 
 

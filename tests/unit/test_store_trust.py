@@ -53,7 +53,7 @@ def test_catalogs_that_nobody_can_read_are_tried_once(place: Path, tmp_path: Pat
         words = ["--to", out, "--store", tmp_path / "s", "--stage"]
         run("import", tmp_path / f"h{number}", *words, "-q")
     found = measured("import", place / "m2", "--to", out, "--store", tmp_path / "s")
-    assert (found.code, "builds on" in found.said) == (14, True)
+    assert (found.code, "depends on" in found.said) == (14, True)
     assert measured("store", "prune", "--keep-last", 1, "--store", tmp_path / "s").code == 0
     assert measured("store", "check", "--store", tmp_path / "s").code == 0
     run("import", place / "m1", "--to", out, "--store", tmp_path / "s", "-q")
@@ -72,7 +72,7 @@ def test_false_chunks_of_one_bundle_are_not_taken_for_another(place: Path, tmp_p
     run("store", "check", "--rebuild", "--store", store)  # it is indexed first
     run("import", place / "m1", "--to", out, "--store", store, "-q")
     code, said = says("import", place / "m2", "--to", out, "--store", store)
-    assert (code, "not what their names say" in said) == (0, True), said
+    assert (code, "do not match their names" in said) == (0, True), said
     code, said = says("import", place / "m3", "--to", f"oci:{tmp_path / 'p'}", "--store", store)
     assert (code, "failed" in said) == (0, False), said
     run("store", "check", "--store", store)
@@ -137,7 +137,7 @@ def test_an_entry_that_was_hurt_is_mended_or_dropped(place: Path, tmp_path: Path
 
 
 def test_the_first_import_into_a_store_holds_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder is not there yet: a prune must not come between what an import takes in and what it enters."""
+    """The folder does not exist yet: a prune must not come between what an import takes in and what it enters."""
     monkeypatch.setattr(locks, "PATIENCE", 0.0)
     first, second = Store(tmp_path / "s"), Store(tmp_path / "s")
     with first.reading(adopting=True), pytest.raises(Locked), second.removing():
@@ -227,7 +227,7 @@ def test_a_folder_with_other_things_is_no_store(place: Path, tmp_path: Path) -> 
     other.mkdir(mode=0o755)
     (other / "letter").write_bytes(b"mine")
     code, said = says("import", place / "m1", "--to", f"oci:{tmp_path}/o", "--store", other)
-    assert (code, "is no store" in said) == (2, True), said
+    assert (code, "is not a store" in said) == (2, True), said
     assert (oct(other.stat().st_mode)[-3:], [each.name for each in other.iterdir()]) == ("755", ["letter"])
 
 

@@ -112,7 +112,7 @@ class BundleSet:
             at = out.index(-1) * ID_SIZE
             raise MissingPart(
                 f"chunk {names[at : at + ID_SIZE].hex()[:12]} is not in this bundle",
-                hint="it builds on another one: import that first",
+                hint="import the bundle it depends on first",
             )
         return array("I", out)
 
@@ -139,7 +139,9 @@ class BundleSet:
             if names:
                 self.depth(frame)
                 if sum(self.size_of[number] for number in known) > FRAME_RAW_MAX:
-                    raise FormatError(f"{self.owner(frame)[0].folder}: a prefix beyond the limits")
+                    raise FormatError(
+                        f"{self.owner(frame)[0].folder}: a frame depends on more data than the format allows"
+                    )
         return known
 
     def depth(self, frame: int) -> int:
@@ -147,7 +149,7 @@ class BundleSet:
         steps = self.steps(frame)
         if steps > DEPTH_MAX:
             self.numbers(self.prefix_names(frame))
-            raise FormatError(f"{self.owner(frame)[0].folder}: frames that build on each other without end")
+            raise FormatError(f"{self.owner(frame)[0].folder}: frames depend on each other without end")
         return steps
 
     def decode(
@@ -174,7 +176,7 @@ def assemble(bundle: Bundle, digests: Iterable[Digest], library: BundleLookup) -
         builds_on = bundle.header.prerequisites.bundles
         gone = [each for each in builds_on if library.bundle(each) is None]
         raise MissingPart(
-            f"{bundle.folder}: {len(absent)} chunks of other bundles are not here; {supplied_by(bundle, gone or builds_on)}",
+            f"{bundle.folder}: {len(absent)} chunks of other bundles are missing: {supplied_by(bundle, gone or builds_on)}",
             hint=import_first(gone or builds_on),
         )
     return out
@@ -183,7 +185,7 @@ def assemble(bundle: Bundle, digests: Iterable[Digest], library: BundleLookup) -
 def supplied_by(bundle: Bundle, absent: Sequence[Digest]) -> str:
     """Who would supply what a delta lacks, in words."""
     about = bundle.header.prerequisites.words
-    return f"{describe(absent, about)} would supply them" if absent else "no bundle is named that would supply them"
+    return f"{describe(absent, about)} has them" if absent else "the bundle does not say which bundle has them"
 
 
 def complete(out: BundleSet, names: set[bytes], library: BundleLookup) -> set[bytes]:

@@ -109,7 +109,7 @@ class Catalog:
         number = self.numbers_of.get(name)
         if number is None:
             raise MissingPart(
-                f"chunk {name.hex()[:12]} is not in this bundle", hint="it builds on another one: import that first"
+                f"chunk {name.hex()[:12]} is not in this bundle", hint="import the bundle it depends on first"
             )
         return number
 
@@ -193,7 +193,7 @@ class CatalogReader:
         if len(data) > MAX_DOCUMENT:
             raise FormatError(f"{self._where}: a document of {len(data)} bytes is refused (limit {MAX_DOCUMENT})")
         if hashlib.new(digest.algorithm, data).hexdigest() != digest.hex:
-            raise Damaged(f"{self._where}: the document {digest} is not what its digest says")
+            raise Damaged(f"{self._where}: the document {digest} does not match its digest")
         self._catalog.documents[digest] = data
 
     def _add_recipe(self, record: bytes) -> None:

@@ -142,12 +142,14 @@ def parse_index(data: bytes, where: str) -> Descriptor:
     """The descriptor of the bundle's manifest. Unsupported if the folder is another kind of OCI layout."""
     entries = parse_object(data, where).get("manifests")
     if not isinstance(entries, list) or len(entries) != 1 or not isinstance(entries[0], dict):
-        raise Unsupported(f"{where}: not a bundle's index", hint="an OCI layout of images is read with --from oci:DIR")
+        raise Unsupported(
+            f"{where}: this is not the index of a bundle", hint="to read an OCI layout of images, use --from oci:DIR"
+        )
     descriptor = Descriptor.parse(entries[0], where)
     if entries[0].get("artifactType", ARTIFACT_TYPE) != ARTIFACT_TYPE or not descriptor.is_manifest:
         raise Unsupported(
-            f"{where}: not a bundle but {entries[0].get('artifactType') or 'an image'!s:.80}",
-            hint="an OCI layout of images is read with --from oci:DIR",
+            f"{where}: this is not a bundle but {entries[0].get('artifactType') or 'an image'!s:.80}",
+            hint="to read an OCI layout of images, use --from oci:DIR",
         )
     own_digest(descriptor.digest, where)
     return descriptor
@@ -245,7 +247,7 @@ def _parse_image(value: object, where: str) -> Image:
         raise FormatError(f"{where}: an image is an object")
     names = strings_in(value, "names", where)
     if any(len(name) > 1000 or not name.isprintable() or not name.strip() for name in names):
-        raise FormatError(f"{where}: an image name with characters that do not belong there")
+        raise FormatError(f"{where}: an image name has characters that are not allowed")
     config = value.get("config_digest")
     if len(list_in(value, "documents", where)) + len(list_in(value, "layers", where)) > BLOBS_MAX:
         raise FormatError(f"{where}: an image with more than {BLOBS_MAX} documents and layers")

@@ -33,7 +33,7 @@ class Prerequisites:
         """FormatError for anything malformed."""
         about = object_in({"about": {}, **value}, "about", where)
         if not all(isinstance(text, str) and text.isprintable() and len(text) <= 1000 for text in about.values()):
-            raise FormatError(f"{where}: prerequisites in words that are none")
+            raise FormatError(f"{where}: the descriptions of its prerequisites are malformed")
         words = {_digest_or_none(key): text for key, text in about.items()}
         return Prerequisites(
             number_in(value, "chunks", where),
@@ -85,7 +85,7 @@ def describe(bundles: Sequence[Digest], about: Mapping[Digest, str] = NO_WORDS) 
 def import_first(bundles: Sequence[Digest]) -> str:
     """What to do about bundles that are not here."""
     return (
-        f"import {describe(bundles)} first, or name its folder with --seed; --stage keeps this bundle until then"
+        f"import {describe(bundles)} first, or name its folder with --seed; or keep this bundle for later with --stage"
         if bundles
-        else "name a folder that holds the bundle it builds on with --seed"
+        else "name the folder of the bundle it depends on with --seed"
     )

@@ -105,8 +105,8 @@ class Bundle:
             data = read_small(path, head.HEADER_MAX)
             if sha256(data) != descriptor.digest or len(data) != descriptor.size:
                 raise Damaged(
-                    f"{path}: the bundle's {what} is damaged: it is not what its digest says",
-                    hint="copy this file from the bundle again",
+                    f"{path}: the bundle's {what} is damaged: its content does not match its digest",
+                    hint="copy this file again from the original bundle",
                 )
             return data
 
@@ -177,12 +177,12 @@ class Bundle:
                 placed = read_frame_header(fd, at, str(path))
                 left -= placed.header.raw_size
                 if left < 0:
-                    raise FormatError(f"{path}: the catalog grows beyond the limits; refused")
+                    raise FormatError(f"{path}: the catalog is larger than the format allows; refused")
                 prefix = self._record_prefix(placed.header.prefix, str(path))
                 if prefix:
                     self.record_depth = self._depth_behind() + 1
                     if self.record_depth > STEPS_MAX:
-                        raise FormatError(f"{path}: catalogs that build on each other beyond the limit of {STEPS_MAX}")
+                        raise FormatError(f"{path}: catalogs depend on each other over more steps than {STEPS_MAX}")
                 yield from decode_frame(placed.header, read_packed(fd, placed, str(path)), str(path), prefix)
                 at = placed.end
         return left
@@ -199,7 +199,7 @@ class Bundle:
         found, suppliers = find_records(self.library, names, likely, about, str(self.folder))
         self.record_suppliers |= suppliers
         if sum(len(found[name]) for name in names) > FRAME_RAW_MAX:
-            raise FormatError(f"{where}: a prefix beyond the limits")
+            raise FormatError(f"{where}: a frame depends on more data than the format allows")
         return b"".join(found[name] for name in names)
 
     def _check(self, catalog: Catalog) -> None:
@@ -208,7 +208,7 @@ class Bundle:
         self._check_frames(catalog, where)
         prefixed = any(entry.prefix for entry in catalog.frames)
         if (catalog.lacking and not self.is_delta) or (not self.is_patched and (self.is_delta or prefixed)):
-            raise FormatError(f"{where}: it builds on chunks of other bundles and does not say so")
+            raise FormatError(f"{where}: the bundle uses chunks of other bundles and does not declare it")
         self._check_growth(catalog, where)
 
     def _check_growth(self, catalog: Catalog, where: str) -> None:
@@ -221,8 +221,8 @@ class Bundle:
         most += GROWTH_ABSENT * sum(name not in catalog.numbers_of for name in names)
         if size > most:
             raise FormatError(
-                f"{where}: the layers come to {size} bytes, more than the {most} that these packs may become",
-                hint="if the images really are like that (zeros, mostly), leave them out",
+                f"{where}: all layers together have {size} bytes; packs of this size may not become more than {most}",
+                hint="if the images really contain so many zeros, export the bundle without them",
             )
 
     def _check_frames(self, catalog: Catalog, where: str) -> None:
@@ -233,7 +233,7 @@ class Bundle:
         before = 0
         for entry in catalog.frames:
             if not before <= entry.pack < len(packs):
-                raise FormatError(f"{where}: a frame in a pack that is not listed, or out of order")
+                raise FormatError(f"{where}: a frame is in an unlisted pack, or out of order")
             before = entry.pack
             found[before][0] += 1
             found[before][1] += entry.raw_size
@@ -301,7 +301,7 @@ class Bundle:
         found = placed.header
         stated = (entry.packed_size, entry.raw_size, entry.sizes, entry.prefix)
         if (found.packed_size, found.raw_size, found.sizes, b"".join(found.prefix)) != stated:
-            raise Damaged(f"{where}: the frame is not the one the catalog means")
+            raise Damaged(f"{where}: the frame is not the one that the catalog describes")
         packed = read_packed(fd, placed, where)
         if not sound(found, packed):
             raise Damaged(f"{where}: the frame is damaged (CRC)")
@@ -312,14 +312,14 @@ class Bundle:
                 if checked and chunk_id(data) != entry.names[index * 32 : index * 32 + 32]:
                     if self.disown:
                         self.disown()
-                    raise Damaged(f"{where}: a chunk is not what its name says")
+                    raise Damaged(f"{where}: a chunk does not match its name")
                 out[first + index] = data
         return out
 
     def _blame(self, error: TransferError, frame: int, blob: head.Blob) -> TransferError:
         users = self.header.users(range(frame, frame + 1))
         named = ", ".join(users[:5]) + (f" and {len(users) - 5} more" if len(users) > 5 else "")
-        hint = self._cure(blob, error.hint or "copy this pack from the bundle again")
+        hint = self._cure(blob, error.hint or "copy this file again from the original bundle")
         return type(error)(f"{error.message} (needed for {named})", hint=hint)
 
     def _cure(self, blob: head.Blob, hint: str) -> str:
@@ -339,7 +339,7 @@ class Bundle:
                     pack_version(pread(file.fileno(), 16, 0, str(path)), str(path))
                     return os.dup(file.fileno()), path
             except NotFound as error:
-                raise MissingPart(f"{path} is missing", hint="copy this pack from the bundle") from error
+                raise MissingPart(f"{path} is missing", hint="copy this file from the original bundle") from error
 
         return OPEN.using((self._owner, number), opener)
 
@@ -350,9 +350,7 @@ def _read_index(folder: Path) -> bytes:
     path = folder / "index.json"
     if not path.exists():
         if (folder / head.STATE).is_dir():
-            raise MissingPart(
-                f"{folder} is an unfinished export", hint="run the same export again, it goes on where it stopped"
-            )
+            raise MissingPart(f"{folder} is an unfinished export", hint="run the same export again: it resumes")
         raise NotFound(f"{folder} is not a bundle: it has no index.json", hint="check the path")
     parse_object(read_small(folder / "oci-layout", 4096), f"{folder}/oci-layout")
     return read_small(path)
@@ -365,7 +363,7 @@ def _sound_catalog(path: Path, blob: head.Blob) -> Path:
     try:
         fault = file_fault(path, blob)
     except NotFound as error:
-        raise MissingPart(f"{path}: the catalog is missing", hint="copy this file from the bundle") from error
+        raise MissingPart(f"{path}: the catalog is missing", hint="copy this file from the original bundle") from error
     if fault:
-        raise Damaged(f"{path}: the catalog is damaged: {fault}", hint="copy this file from the bundle again")
+        raise Damaged(f"{path}: the catalog is damaged: {fault}", hint="copy this file again from the original bundle")
     return path

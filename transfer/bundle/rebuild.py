@@ -108,7 +108,7 @@ class _Skeleton:
         while size > 0:
             if not self._rest:
                 if self._position >= self._end:
-                    raise FormatError("a recipe takes more skeleton than there is")
+                    raise FormatError("a recipe needs more skeleton bytes than it has")
                 self._rest = memoryview(self._owner.use(self._position, self._position + 1)[0])
                 self._position += 1
             piece = self._rest[:size]

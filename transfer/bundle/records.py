@@ -114,7 +114,7 @@ def _find_records(
             raise broken[0]
         absent = [digest for digest in likely if digest not in seen]
         raise MissingPart(
-            f"{where}: it builds on {describe(absent or likely, about)}, not to be found here",
+            f"{where}: this bundle depends on {describe(absent or likely, about)}, which is not on this host",
             hint=import_first(absent or likely),
         )
     return found, suppliers

@@ -95,7 +95,9 @@ def grouped(count: int, share: int) -> list[tuple[list[int], int]]:
     Neighbours go into different groups: what lies together on a medium is lost together. UsageError for a share that cannot be.
     """
     if not LEAST <= share <= GREATEST:
-        raise UsageError(f"--parity {share}%", hint=f"a share of all files that may be lost: {LEAST}% to {GREATEST}%")
+        raise UsageError(
+            f"--survive-loss {share}%", hint=f"give the share of files that may be lost, {LEAST}% to {GREATEST}%"
+        )
     most = MOST * (100 - share) // 100
     groups = -(-count // most)
     members = [list(range(first, count, groups)) for first in range(groups)]
@@ -106,7 +108,7 @@ def parse_recovery(data: bytes, where: str, bundle: Digest, packs: Sequence[Reco
     """FormatError for anything that is not the recovery data of this bundle with these packs."""
     value = parse_object(data, where, DOCUMENT_MAX)
     if value.get("format") != FORMAT or value.get("version") != VERSION or value.get("code") != CODE:
-        raise Unsupported(f"{where}: not recovery data that this program knows")
+        raise Unsupported(f"{where}: this recovery data is of an unknown version")
     if value.get("bundle") != str(bundle):
         raise FormatError(f"{where}: it belongs to another bundle", hint="remove it")
     share, listed = value.get("share"), value.get("groups")
@@ -115,7 +117,7 @@ def parse_recovery(data: bytes, where: str, bundle: Digest, packs: Sequence[Reco
     groups = tuple(_group(each, where) for each in listed)
     coded = sorted((part.digest.hex, part.size) for group in groups for part in group.data)
     if coded != sorted((part.digest.hex, part.size) for part in packs):
-        raise FormatError(f"{where}: its packs are not those of the bundle", hint="remove it")
+        raise FormatError(f"{where}: its packs are not the packs of this bundle", hint="remove it")
     made = Recovery(bundle, share, groups)
     if len({part.digest for part in made.files}) < len(made.files):
         raise FormatError(f"{where}: a recovery file that is named twice")

@@ -55,4 +55,4 @@ def file_fault(path: Path, blob: Addressed, passed: Callable[[int], None] = lamb
         return f"cannot be read: {error.strerror}"
     if size != blob.size:
         return f"{size} bytes where it should have {blob.size}"
-    return "" if hasher.hexdigest() == blob.digest.hex else "the content is not what its name says"
+    return "" if hasher.hexdigest() == blob.digest.hex else "the content does not match the file name"

@@ -199,9 +199,12 @@ def _claim(folder: Path, state: Path) -> int:
     """Make the folder and hold its lock: one export at a time."""
     try:
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-            raise UsageError(f"{folder} is not a folder", hint="name a new folder for the bundle")
+            raise UsageError(f"{folder} is not a folder", hint="choose a new folder with -o")
         if folder.is_dir() and not state.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{folder} is not empty and no unfinished bundle", hint="name a new folder for the bundle")
+            raise UsageError(
+                f"{folder} is not empty and does not contain an unfinished export",
+                hint="choose a new or empty folder with -o",
+            )
         own_folder(folder, head.STATE, "blobs", "blobs/sha256")
         lock = open_own(state / "lock")
     except OSError as error:

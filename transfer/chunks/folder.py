@@ -87,7 +87,7 @@ class FolderChunks:
     def _decode(self, path: Path, placed: FrameLocation) -> Iterator[bytes]:
         prefix = self._prefix(placed.header.prefix)
         if prefix is None:
-            raise Damaged(f"{path}: a frame that builds on chunks which are not here")
+            raise Damaged(f"{path}: a frame depends on chunks that are missing")
         with open_plain(path) as file:
             packed = read_packed(file.fileno(), placed, str(path))
         yield from decode_frame(placed.header, packed, str(path), prefix)

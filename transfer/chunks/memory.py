@@ -22,7 +22,7 @@ class MemoryChunks:
     def get(self, name: ChunkId) -> bytes:
         data = self._chunks[name]
         if chunk_id(data) != name:
-            raise Damaged(f"chunk {name.hex()[:12]} in memory is not what its name says")
+            raise Damaged(f"chunk {name.hex()[:12]} in memory does not match its name")
         return data
 
     def add(

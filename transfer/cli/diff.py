@@ -39,7 +39,7 @@ def diff(older: str, newer: str, source: str, files: bool, store: StoreOptions, 
             for file in each.files:
                 mark = {"added": "+", "changed": "~", "removed": "-"}[file.change]
                 print(printable(f"    {mark} {file.path}  {amount(file.size)}, {amount(file.new)} new"))
-    print(f"{amount(sum(each.new for each in found))} in chunks the older side does not have, uncompressed")
+    print(f"{amount(sum(each.new for each in found))} new in the newer one, uncompressed")
 
 
 def _count(each: differing.ImageDiff, change: str) -> int:

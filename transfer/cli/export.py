@@ -83,7 +83,7 @@ def _raise_failed(failed: Sequence[NotTaken], done: exporting.Exported) -> None:
             print(f"  -> {printable(hint)}", file=sys.stderr)
     raise SomeImagesFailed(
         f"{len(failed)} of {len(failed) + len(done.images)} images could not be exported; {done.bundle} has the others",
-        hint="mend them where they are, and export them into another folder; --strict makes a bundle of all or none",
+        hint="repair these images in their engine and export them into another folder; --strict makes a bundle of all images or none",
     )
 
 
@@ -121,5 +121,5 @@ def _say(done: exporting.Exported) -> None:
         print(
             f"{printable(str(done.bundle))}: {several(len(done.images), 'image')}, {amount(done.bytes_read)} read, "
             f"{amount(done.bytes_packed)} packed in {several(done.packs, 'pack')}, {done.seconds:.1f} s"
-            + (f"; builds on {several(done.prerequisites, 'chunk')} of its base" if done.prerequisites else "")
+            + (f"; depends on {several(done.prerequisites, 'chunk')} of its base" if done.prerequisites else "")
         )

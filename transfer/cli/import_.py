@@ -89,7 +89,9 @@ def _import_all(
 ) -> None:
     """Whatever is complete in a spool; the first failure is raised when all have been tried."""
     if not folders:
-        raise NotFound(f"{place}: no bundle has arrived there yet", hint="run again when its index has come")
+        raise NotFound(
+            f"{place}: no bundle has arrived there yet", hint="run the same command again when more has arrived"
+        )
     arrivals: list[Arrival] = []
     failure: TransferError | None = None
     for folder in folders:
@@ -143,7 +145,9 @@ def _import_from(
             gone = found.bundle.missing_packs()
             if gone:
                 path = found.bundle.path_of(gone[0])
-                raise MissingPart(f"{path} is missing or not of its size", hint="copy it from the bundle") from None
+                raise MissingPart(
+                    f"{path} is missing or has the wrong size", hint="copy it from the original bundle"
+                ) from None
             _stage(found.bundle, choice, observer, output)
             return None
         found.settle()
@@ -155,8 +159,8 @@ def _naming(chosen: Sequence[Image], request: ImportRequest) -> tuple[list[Image
     if request.name:
         if len(chosen) != 1:
             raise UsageError(
-                f"--to names one image, {request.name!r:.100}, and {len(chosen)} are to come",
-                hint="name the image after the bundle, or leave the name out and use --retag OLD=NEW",
+                f"--to names one image ({request.name!r:.100}), but {len(chosen)} images are chosen",
+                hint="name the image after the bundle; or leave the name out of --to and use --retag OLD=NEW",
             )
         return [replace(chosen[0], names=(request.name,))], retagging(())
     images, rules = by_digest(request.retag, chosen)
@@ -180,7 +184,7 @@ def _arrive(
         for digest in sorted(false):
             observer(
                 Noted(
-                    f"bundle {digest.short} in the store has chunks that are not what their names say; it is not used"
+                    f"bundle {digest.short} in the store has chunks that do not match their names; that bundle is not used"
                 )
             )
         again = bool(false)
@@ -215,8 +219,8 @@ def _finish(arrival: Arrival) -> None:
             print(f"transfer: {printable(each.image.label)}: {printable(each.error.message)}", file=sys.stderr)
         landed = sum(len(loaded.landed) for loaded in (done, *arrival.completed))
         raise SomeImagesFailed(
-            f"{len(failed)} of {len(failed) + landed} images failed",
-            hint="the others are in place; run the same command again for the rest",
+            f"{len(failed)} of {len(failed) + landed} images could not be imported",
+            hint="the other images are in place; run the same command again for the rest",
         )
 
 
@@ -229,7 +233,9 @@ def _stage(opened: Bundle, choice: site_flow.StoreChoice, observer: Observer, ou
     if output.json:
         print_json({"staged": str(opened.manifest.digest), "waits_for": waits})
     elif not output.quiet:
-        print(f"{printable(str(opened.folder))} is staged: it is imported as soon as what it builds on is here")
+        print(
+            f"{printable(str(opened.folder))} is staged. It will be imported automatically after the bundles it depends on"
+        )
 
 
 def _say_plan(named: Sequence[Named], bundle: Bundle, json: bool) -> None:
@@ -252,9 +258,9 @@ def _say_plan(named: Sequence[Named], bundle: Bundle, json: bool) -> None:
         names = ", ".join(each.names) or image.label
         print(printable(f"{names}  {several(len(image.layers), 'layer')}  {amount(image.size)}"))
         for move in each.moves:
-            print(printable(f"  the name {move.name} is image {move.holder.short}'s there, and would move"))
+            print(printable(f"  the name {move.name} would move from image {move.holder.short}"))
         if each.error:
-            print(printable(f"  it would not come: {each.error.message}"))
+            print(printable(f"  this image would be refused: {each.error.message}"))
     if gone:
         print(
             f"{len(gone)} of {len(bundle.header.packs)} packs are not here: {amount(sum(blob.size for blob in gone))}"
@@ -268,12 +274,12 @@ def _say_loaded(arrival: Arrival, output: Output) -> None:
     elif not output.quiet:
         new = sum(each.status == "imported" for each in done.landed)
         print(
-            f"{several(new, 'image')} imported, {len(done.landed) - new} were there already; "
+            f"{several(new, 'image')} imported, {len(done.landed) - new} already present; "
             f"{several(done.layers_sent, 'layer')} sent, {done.layers_present} present, "
             f"{amount(done.bytes_unpacked)} unpacked, {done.seconds:.1f} s"
         )
         for more in arrival.completed:
-            print(f"{several(len(more.landed), 'image')} of a staged bundle are in place as well")
+            print(f"{several(len(more.landed), 'image')} of a staged bundle imported, too")
 
 
 def _as_json(arrival: Arrival) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def inspect(bundle: Path, json: bool) -> None:
     )
     missing = header.prerequisites.chunks
     if not missing:
-        print("  complete in itself")
+        print("  complete: depends on no other bundle")
         return
-    print(f"  builds on {several(missing, 'chunk')} ({amount(header.prerequisites.bytes)}) of")
+    print(f"  depends on {several(missing, 'chunk')} ({amount(header.prerequisites.bytes)}) of")
     for each in header.prerequisites.bundles:
         print(printable(f"    bundle {each.short}  {header.prerequisites.words.get(each, '')}").rstrip())

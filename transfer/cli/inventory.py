@@ -29,7 +29,7 @@ def inventory(folder: Path | None, no_store: bool, json: bool) -> None:
     if choice.store:
         print(f"store {printable(str(choice.store.root))}: {several(len(rows), 'bundle')}")
         print_rows(rows)
-    print(f"engine {where}: {several(len(images), 'image')}" if where else "no engine is running here")
+    print(f"engine {where}: {several(len(images), 'image')}" if where else "no engine answers on this host")
     for each in sorted(images, key=lambda i: i.names):
         print(
             printable(

@@ -178,7 +178,7 @@ def _said_stopped(number: int) -> int:
     """Tell that a signal ended it; the exit code. The terminal shows ^C where the cursor was, so it begins a new line there."""
     start = "\n" if number == signal.SIGINT and sys.stderr is not None and sys.stderr.isatty() else ""
     with contextlib.suppress(OSError, ValueError):
-        print(f"{start}transfer: stopped; run the same command again to go on", file=sys.stderr)
+        print(f"{start}transfer: stopped; run the same command again to resume", file=sys.stderr)
     return 128 + number
 
 

@@ -35,7 +35,7 @@ def plan(request: ExportRequest, folder: Path, store: StoreOptions, output: Outp
         _say(made, where, folder)
     if made.is_too_little_room:
         raise NoSpace(
-            f"{made.room}: {amount(made.free)} free will hardly hold {amount(made.to_read)} of layers",
+            f"{made.room}: {amount(made.free)} are free, too little for {amount(made.to_read)} of layers",
             hint="choose another folder",
         )
 
@@ -78,7 +78,7 @@ def _say(made: Plan, where: str, folder: Path) -> None:
     print(f"{several(len(made.found), 'image')} from {printable(where)}: {what}")
     print(f"{place}: at most {amount(made.needed)} needed, {amount(made.free)} free there")
     if made.finished:
-        print(f"{place} is a finished bundle: name another folder for a new one")
+        print(f"{place} is a finished bundle: choose another folder for a new one")
     if made.kept:
         print(f"{amount(made.kept)} are packed already by an unfinished export")
 
@@ -89,6 +89,6 @@ def _say_delta(weighed: Exported, folder: Path, free: int) -> None:
         print(printable(f"{names}  {several(len(image.layers), 'layer')}  {amount(size)}"))
     print(
         f"{printable(str(folder))}: {weighed.bytes_folder} bytes, {amount(free)} free there; "
-        f"builds on {several(weighed.prerequisites, 'chunk')} that the other side must have:"
+        f"builds on {several(weighed.prerequisites, 'chunk')} that the other site must have:"
     )
     print("  in its store, in a bundle named with --seed, or, slower, in the images of its engine")

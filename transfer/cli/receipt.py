@@ -43,4 +43,4 @@ def accept(file: str, anew: bool, folder: Path | None, json: bool) -> None:
         f"{done.receipt.site} has confirmed {several(len(done.confirmed), 'bundle')}, receipt {done.receipt.serial}{state}"
     )
     if done.unknown:
-        print(f"  and holds {len(done.unknown)} that are not known here: nothing is built on those")
+        print(f"  {len(done.unknown)} of its bundles are unknown here and will not be used as a base")

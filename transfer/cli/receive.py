@@ -17,14 +17,14 @@ def receive(stdio: bool, rules: ReceiverRules, store: Path | None, no_store: boo
     """Serve one sender on standard input and output."""
     if not stdio:
         raise UsageError(
-            "receive is started by ship, over SSH",
+            "`receive` is started by `transfer ship` over SSH, not by hand",
             hint='authorized_keys: restrict,command="transfer receive --stdio --inbox /srv/inbox" ssh-ed25519 ...',
         )
     inbox = rules.inbox
     if inbox is None and (rules.allow_import or rules.import_to or rules.allow_move or rules.site or rules.most):
-        raise UsageError("these options are for a receiver with an inbox", hint="add --inbox DIR")
+        raise UsageError("these options need --inbox", hint="add --inbox DIR")
     if (rules.import_to or rules.allow_move) and not rules.allow_import:
-        raise UsageError("--import-to and --allow-move say how to import", hint="add --allow-import")
+        raise UsageError("--import-to and --allow-move need --allow-import", hint="add --allow-import")
     if inbox is not None:
         inbox = sound_inbox(inbox, site_name(rules.site) if rules.site else "")
     channel = StdioChannel(os.dup(0), os.dup(1))

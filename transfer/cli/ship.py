@@ -78,8 +78,8 @@ def parse_share(text: str) -> int:
 
     if not re.fullmatch(r"\d{1,3}%?", text) or not recovery.LEAST <= int(text.rstrip("%")) <= recovery.GREATEST:
         raise UsageError(
-            f"--parity {text!r:.40}",
-            hint=f"the share of all files that may be lost: {recovery.LEAST}% to {recovery.GREATEST}%",
+            f"--survive-loss {text!r:.40}",
+            hint=f"give the share of files that may be lost, {recovery.LEAST}% to {recovery.GREATEST}%",
         )
     return int(text.rstrip("%"))
 
@@ -93,14 +93,16 @@ def ship(
     spool = next((each for each in to if each.startswith(SPOOL)), "")
     host = next((address for each in to if not each.startswith(SPOOL) and (address := parse_address(each))), None)
     if len(to) > 1 and (host or spool):
-        raise UsageError("one host or spool at a time", hint="several places at once are for media")
+        raise UsageError("only one host or spool can be named", hint="several destinations at once are for media only")
     if after.import_ and not host:
-        raise UsageError("--import is for hosts", hint="at a medium's or a spool's other end: transfer import FOLDER")
+        raise UsageError(
+            "--import is for hosts only", hint="at the other end of a medium or a spool, run: transfer import FOLDER"
+        )
     share = parse_share(media.parity)
     if host and (share or media.eject or media.new_set):
-        raise UsageError("--parity, --eject and --anew are for media", hint="leave them out for a host")
+        raise UsageError("--survive-loss, --eject and --new-set are for media only", hint="leave them out for a host")
     if ssh.limit and not host and not spool:
-        raise UsageError("--limit-rate is for hosts and spools", hint="leave it out for media")
+        raise UsageError("--limit-rate is for hosts and spools only", hint="leave it out for media")
     observer = Progress(quiet=output.quiet)
     try:
         with Bundle(folder) as bundle:
@@ -135,7 +137,7 @@ def _to_spool(bundle: Bundle, place: Path, share: int, limit: int, output: Outpu
     from transfer.flows import spool
 
     if output.dry_run:
-        raise UsageError("--dry-run is not for a spool", hint="everything goes there")
+        raise UsageError("--dry-run does not work with a spool", hint="all files of a bundle are written to a spool")
     _say(spool.fill(bundle, place, share, limit, observer), "spool", None, output)
 
 
@@ -172,7 +174,7 @@ def _note(bundle: Bundle, after: AfterShipping, observer: Observer) -> None:
         return
     with choice.store.adding():
         sites.note(names[0], digest, "shipped")
-    observer(Noted(f"noted as shipped to the site {names[0]}"))
+    observer(Noted(f"recorded as shipped to site {names[0]}"))
 
 
 def _may_import(reach: Connector) -> None:
@@ -228,16 +230,16 @@ def _say(done: Shipped, by: str, landed: dict[str, Any] | None, output: Output) 
     elif not output.quiet:
         if done.already:
             print(
-                f"{printable(done.where)} is there already, and sound: {several(done.files, 'file')}, {amount(done.total)}"
+                f"{printable(done.where)} is already there, and verified: {several(done.files, 'file')}, {amount(done.total)}"
             )
         else:
             rate = f", {amount(int(done.sent / done.seconds))}/s" if done.seconds > 0.1 else ""
-            how = "written, nothing is heard back" if by == "spool" else "sent, verified there"
+            how = "written; a spool gives no confirmation" if by == "spool" else "sent, verified there"
             print(f"{printable(done.where)}: {amount(done.sent)} {how}, {done.seconds:.1f} s{rate} ({by})")
         images = _landed_there(landed)
         if images is not None:
             new = images.count("imported")
-            print(f"{several(new, 'image')} imported there, {len(images) - new} were there already")
+            print(f"{several(new, 'image')} imported there, {len(images) - new} already present")
 
 
 def _landed_there(landed: dict[str, Any] | None) -> list[str] | None:

@@ -71,13 +71,13 @@ def _eject(
 
 
 def _to_come(done: MediaDone) -> str:
-    return f"{done.left} files, {amount(done.left_size)}, are still to come"
+    return f"{done.left} files, {amount(done.left_size)}, are not written yet"
 
 
 def _say_failed(folder: Path, error: TransferError) -> None:
     fail(error)
     print(
-        f"transfer: {printable(str(folder))} does not count: what it should have carried is still to come",
+        f"transfer: {printable(str(folder))} failed and must not be used; its files still have to be written to another medium",
         file=sys.stderr,
     )
 
@@ -95,7 +95,7 @@ def _next(
         if following is None:
             return None
         if following in ejected and following.is_dir() and mount_of(following) == Path("/"):
-            print(f"{printable(str(following))}: no medium is mounted there yet.", file=sys.stderr)
+            print(f"{printable(str(following))}: no medium is mounted there.", file=sys.stderr)
             continue
         try:
             plan = filling.plan([following])
@@ -104,7 +104,7 @@ def _next(
             continue
         if any(each.files for each in plan.carriers if each.medium.id not in done.full):
             return [following], plan
-        print(f"{printable(str(following))} is filled already, or has no room.", file=sys.stderr)
+        print(f"{printable(str(following))} is already written, or has no room.", file=sys.stderr)
 
 
 def _ask(done: MediaDone, folders: Sequence[Path]) -> Path | None:
@@ -126,8 +126,8 @@ def _ask(done: MediaDone, folders: Sequence[Path]) -> Path | None:
 def _warn(plan: MediaPlan, quiet: bool) -> None:
     for folder in () if quiet else plan.risky:
         print(
-            f"{printable(str(folder))} carries more than the recovery files make up for: if it is lost, images are; "
-            "more media, or more --parity, would help",
+            f"{printable(str(folder))} carries more than the recovery files can replace: if this medium is lost, images are lost; "
+            "use more media, or a larger --survive-loss",
             file=sys.stderr,
         )
 
@@ -142,7 +142,7 @@ def _say_plan(plan: MediaPlan, json: bool) -> None:
             f"{printable(str(each.folder))}: {several(len(each.files), 'file')}, {amount(each.size)}, and what every medium carries"
         )
     if plan.left:
-        print(f"still to come: {several(len(plan.left), 'file')}, {amount(plan.left_size)}")
+        print(f"not written yet: {several(len(plan.left), 'file')}, {amount(plan.left_size)}")
 
 
 def _say_written(filling: ToMedia, each: Written) -> None:

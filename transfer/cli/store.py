@@ -94,16 +94,16 @@ def check(folder: Path | None, rebuild: bool, jobs: int | None, json: bool) -> N
         for each in done.faults:
             who = f"; cannot be rebuilt: {', '.join(each.images)}" if each.images else ""
             print(printable(f"{each.file}: {each.why}{who}"))
-        again = ", the index was made anew" if done.rebuilt else ""
+        again = ", the index was rebuilt" if done.rebuilt else ""
         print(
             f"{printable(str(store.root))}: {several(done.bundles, 'bundle')}, {amount(done.bytes_checked)} checked{again}"
         )
         if done.unnamed:
-            print(f"  {several(done.unnamed, 'file')} no bundle names: `transfer store prune` removes them")
+            print(f"  {several(done.unnamed, 'file')} not needed by any bundle; `transfer store prune` deletes them")
     if done.faults:
         raise Damaged(
             f"{store.root}: {len(done.faults)} files are damaged",
-            hint="import the bundle they are from again: damaged files of a store are replaced",
+            hint="import the bundle of these files again: the import replaces damaged files of the store",
         )
 
 
@@ -122,17 +122,17 @@ def prune(keep_last: int, folder: Path | None, dry_run: bool, json: bool) -> Non
             }
         )
         return
-    verb = "would go" if dry_run else "are gone"
+    verb = "would be deleted" if dry_run else "deleted"
     print(f"{several(len(done.removed), 'bundle')} {verb}, {len(done.kept)} are kept, {amount(done.bytes_freed)} freed")
     if done.suppliers:
         print(
-            f"  {len(done.suppliers)} stay because kept ones build on them; `transfer store compact` makes them smaller"
+            f"  {len(done.suppliers)} stay because other bundles depend on them; `transfer store compact` makes them smaller"
         )
 
 
 def drop(bundle: str, folder: Path | None) -> None:
     """Forget one bundle."""
-    print(f"bundle {upkeep.drop(own_store(folder), bundle).short} is forgotten")
+    print(f"bundle {upkeep.drop(own_store(folder), bundle).short} is deleted")
 
 
 def compact(folder: Path | None, jobs: int | None, json: bool) -> None:
@@ -145,5 +145,5 @@ def compact(folder: Path | None, jobs: int | None, json: bool) -> None:
         print("nothing to compact")
     else:
         print(
-            f"{several(done.chunks, 'chunk')} packed anew: {amount(done.bytes_before)} became {amount(done.bytes_after)}"
+            f"{several(done.chunks, 'chunk')} packed again: {amount(done.bytes_before)} became {amount(done.bytes_after)}"
         )

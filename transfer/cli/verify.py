@@ -33,7 +33,7 @@ from transfer.work import keep_memory
 def answer(file: Path, folder: Path, store: StoreOptions, patterns: Sequence[str], output: Output) -> None:
     """Write the files a request names."""
     if patterns:
-        raise UsageError("--answer takes no images: the request says what is wanted")
+        raise UsageError("--repair-request takes no image names: the request file says what is needed")
     done = repair.answer(repair.parse_request(read_small(file), str(file)), folder, store.shelf(store.choice()))
     if output.json:
         print_json(
@@ -49,7 +49,7 @@ def answer(file: Path, folder: Path, store: StoreOptions, patterns: Sequence[str
         place = printable(str(folder))
         what = f"{several(done.files, 'file')} and {several(done.frames, 'frame')} of bundle {done.digest.short}, {amount(done.size)}"
         print(f"{place}: {what}")
-        print(f"  -> carry it there, then: transfer import DAMAGED --repair {place}; or cp -r {place}/. DAMAGED/")
+        print(f"  -> carry it to the damaged bundle, then run there: transfer import DAMAGED --repair {place}")
 
 
 def verify(
@@ -62,7 +62,8 @@ def verify(
     if address:
         if deep or against or request:
             raise UsageError(
-                "on another host only whole files are looked at", hint="leave out --deep, --against, --request"
+                "--deep, --against and --repair-request do not work on a remote host",
+                hint="leave them out, or run `transfer verify` on that host",
             )
         _verify_there(address, ssh, observer, output)
         return
@@ -87,20 +88,20 @@ def verify(
     else:
         _say_checked(bundle, done, output.quiet)
         if compared and not compared.missing and not output.quiet:
-            print(f"all {several(compared.needed, 'chunk')} it builds on are in {printable(against)}")
+            print(f"all {several(compared.needed, 'chunk')} it depends on are in {printable(against)}")
     if wrong:
         if not output.json and request:
             print(
-                f"  -> carry {printable(str(request))} to the sender: transfer export --answer FILE -o small.bundle",
+                f"  -> carry {printable(str(request))} to the sender; run there: transfer export --repair-request FILE -o small.bundle",
                 file=sys.stderr,
             )
         elif not output.json:
-            print("  -> copy the named files from the bundle again, then verify again", file=sys.stderr)
+            print("  -> copy the named files again from the original bundle, then verify again", file=sys.stderr)
         raise typer.Exit(Damaged.exit_code if done.damage else MissingPart.exit_code)
     if compared and compared.missing:
         raise MissingPart(
-            f"{against} lacks {compared.missing} of the {several(compared.needed, 'chunk')} it builds on; {compared.words}",
-            hint="import that bundle there first, or export against what the site has confirmed",
+            f"{against} lacks {compared.missing} of {several(compared.needed, 'chunk')} that this bundle depends on; {compared.words}",
+            hint="import that bundle there first, or export again with --base site:NAME",
         )
 
 
@@ -160,7 +161,7 @@ def _damage(wrong: Sequence[checking.Damage]) -> list[dict[str, Any]]:
 def _say_wrong(wrong: Sequence[checking.Damage]) -> None:
     for each in wrong:
         frame = "" if each.frame is None else f", frame {each.frame}"
-        who = f"; cannot be imported: {', '.join(each.images)}" if each.images else "; no image needs it"
+        who = f"; cannot be imported: {', '.join(each.images)}" if each.images else "; no image is affected"
         print(printable(f"{each.file}{frame}: {each.why}{who}"))
 
 
@@ -196,7 +197,7 @@ def _verify_there(address: Address, ssh: SshOptions, observer: Progress, output:
             )
     if wrong:
         if not output.json:
-            print("  -> ship the bundle again: what is sound there stays, the rest is sent", file=sys.stderr)
+            print("  -> ship the bundle again: sound files stay, the others are sent", file=sys.stderr)
         raise typer.Exit(Damaged.exit_code if done.damage else MissingPart.exit_code)
 
 
@@ -207,7 +208,7 @@ def _against(bundle: Path, place: str, options: StoreOptions, shelf: BundleList)
                 opened, site_flow.bases([place], shelf, site_flow.need_store(options.choice()), silent)
             )
     if not (Path(place) / "bundles").is_dir():
-        raise UsageError(f"{place!r} is no store", hint="name a store's folder, or site:NAME")
+        raise UsageError(f"{place!r} is not a store", hint="name the folder of a store, or site:NAME")
     store = Store(Path(place))
     with store.reading(), Bundle(bundle, library=store) as opened:
         return repair.against(opened, store)

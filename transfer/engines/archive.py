@@ -57,7 +57,7 @@ def open_oci_sink(place: str, options: SinkOptions) -> ImageSink:
 def open_archive(path: Path) -> Archive:
     """A docker-archive or oci-archive, plain or compressed; which of them is seen from its content. The path may be a link."""
     if path.is_dir():
-        raise UsageError(f"{path} is a folder, and no archive", hint=f"--from oci:{path} reads an OCI layout")
+        raise UsageError(f"{path} is a folder, not an archive", hint=f"to read an OCI layout, use --from oci:{path}")
     file = open_plain(path, follow=True)
     if packed_as(start_of(file)) or SKIPPABLE.match(start_of(file)):
         file.close()
@@ -127,7 +127,7 @@ class ArchiveSink(BlobSink):
         super().__init__(f"the archive {path}")
         self._path, self._docker, self._platform = path, docker, platform or Platform("linux", "amd64")
         if not path.name or path.is_symlink() or (path.exists() and not path.is_file()):
-            raise UsageError(f"{path} is not a plain file", hint="name a new file for the archive")
+            raise UsageError(f"{path} is not a regular file", hint="name a new file for the archive")
         sweep(path.parent, path.name)
         try:
             self._fd, self._temporary = begin(path)

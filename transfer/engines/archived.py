@@ -29,7 +29,7 @@ class Archive(BlobSource):
         self._links: dict[str, str] = {}
         lists = self._look(where)
         if "manifest.json" not in lists and "index.json" not in lists:
-            raise FormatError(f"{where}: neither manifest.json nor index.json in it", hint=NO_ARCHIVE)
+            raise FormatError(f"{where}: the archive has neither manifest.json nor index.json", hint=NO_ARCHIVE)
         self._saved = SavedImages(lists.get("manifest.json"), lists.get("index.json"), self, where)
         images = self._saved.images
         entries = [
@@ -60,7 +60,9 @@ class Archive(BlobSource):
         self._links.pop(entry.name, None)
         before = self._at.get(entry.name)
         if before and entry.name not in LISTS and not self._is_same(before, entry):
-            raise FormatError(f"{where}: {entry.name!r:.100} stands there twice, with other content", hint=REMAKE)
+            raise FormatError(
+                f"{where}: {entry.name!r:.100} is in the archive twice, with different content", hint=REMAKE
+            )
         self._at[entry.name] = entry
 
     @abstractmethod
@@ -71,7 +73,8 @@ class Archive(BlobSource):
         found = self._at.get(follow(name, self._links, str(self._path)))
         if found is None:
             raise NotFound(
-                f"{self._path}: {name!r:.100} is not in the archive", hint="it was not saved whole; save it again"
+                f"{self._path}: {name!r:.100} is not in the archive",
+                hint="the archive is incomplete; save the image again",
             )
         return found
 
@@ -87,7 +90,7 @@ class Archive(BlobSource):
         data = self._saved.document(descriptor)
         if data is not None and len(data) != descriptor.size:
             raise Damaged(
-                f"{self.where}: {descriptor.digest} has {len(data)} bytes where its descriptor says {descriptor.size}"
+                f"{self.where}: {descriptor.digest} has {len(data)} bytes, but its descriptor says {descriptor.size}"
             )
         return data
 
@@ -96,7 +99,7 @@ class Archive(BlobSource):
         name = self._saved.paths.get(descriptor.digest) or blob_path(descriptor.digest)
         entry = self._find(name)
         if entry.size != descriptor.size:
-            raise Damaged(f"{self._path}: {name} has {entry.size} bytes where its descriptor says {descriptor.size}")
+            raise Damaged(f"{self._path}: {name} has {entry.size} bytes, but its descriptor says {descriptor.size}")
         return entry
 
     def open(self, blob: Descriptor, start: int = 0) -> Readable:

@@ -57,7 +57,7 @@ class SourceOptions:
 
 def cannot_publish(chosen: PlatformImage) -> str:
     """Where no registry can be started beside the engine."""
-    raise UsageError("nothing can be pulled from here", hint="use --via load")
+    raise UsageError("this engine cannot pull from this process", hint="use --via load")
 
 
 @dataclass(frozen=True, slots=True)

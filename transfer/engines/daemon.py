@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 DEFAULT_HOST = "unix:///var/run/docker.sock"
-_NO_DOCKER = "is it a Docker daemon that DOCKER_HOST names?"
+_NO_DOCKER = "check that DOCKER_HOST names a Docker daemon"
 
 
 class DockerClient:
@@ -69,7 +69,7 @@ class DockerClient:
         """A GET's object, empty for 404. EngineError for anything else: this is no Docker."""
         value = self.get(path, **params)
         if value is not None and not isinstance(value, dict):
-            raise EngineError(f"{self.where}: {path} answers with something that is no object", hint=_NO_DOCKER)
+            raise EngineError(f"{self.where}: {path} gave an unexpected answer", hint=_NO_DOCKER)
         return value or {}
 
     def images(self, **params: Any) -> list[dict[str, Any]]:
@@ -95,7 +95,7 @@ class DockerClient:
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise EngineError(
                 f"{self.where} does not answer: {error}",
-                hint="is the daemon running, may you use its socket, is DOCKER_HOST right?",
+                hint="check that the daemon is running, that you may use its socket, and that DOCKER_HOST is right",
             ) from error
         except httpx.HTTPError as error:
             raise TryAgain(
@@ -103,7 +103,7 @@ class DockerClient:
                 hint="run the same command again",
             ) from error
         except (ValueError, httpx.InvalidURL) as error:
-            raise EngineError(f"{self.where}: an answer that cannot be read: {error}") from error
+            raise EngineError(f"{self.where}: its answer cannot be read: {error}") from error
 
     @contextlib.contextmanager
     def stream(
@@ -150,7 +150,7 @@ class DockerClient:
         """An image by name or ID."""
         found = self.ask(f"/images/{reference}/json")
         if found and not isinstance(found.get("Id"), str):
-            raise EngineError(f"{self.where}: what it says of {reference!r:.100} cannot be read", hint=_NO_DOCKER)
+            raise EngineError(f"{self.where}: its answer about {reference!r:.100} cannot be read", hint=_NO_DOCKER)
         return found or None
 
 
@@ -164,7 +164,7 @@ def _client(host: str) -> httpx.Client:
     if host.startswith(("tcp://", "http://", "https://")):
         address = host.partition("://")[2]
         if not re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?/?", address, re.ASCII):
-            raise UsageError(f"DOCKER_HOST {host!r:.200} is no address", hint="write it as tcp://host:port")
+            raise UsageError(f"DOCKER_HOST {host!r:.200} is not an address", hint="write it as tcp://host:port")
         secure = bool(os.environ.get("DOCKER_TLS_VERIFY")) or host.startswith("https://")
         verify = _tls() if secure else True
         scheme = "https" if secure else "http"

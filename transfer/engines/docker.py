@@ -56,8 +56,8 @@ class DockerSource:
         files = OverlayImages.of(client.info) if client.local and way != "api" else None
         if way == "files" and files is None:
             raise EngineError(
-                f"{client.where}: its files cannot be read from here",
-                hint="that takes root, on the daemon's own host, and an overlay2 store; --via api asks the daemon",
+                f"{client.where}: the daemon's files cannot be read from here",
+                hint="--via files needs root on the daemon's own host and an overlay2 store; use --via api instead",
             )
         self.traits = SourceTraits(
             random_access=files is not None, keeps_digest=client.has_containerd_store(), host=True
@@ -96,11 +96,11 @@ class DockerSource:
         """Say that the layers come from the daemon's files; or go back to its API, where something is odd about them."""
         odd = files.lacks(found)
         if not odd:
-            self._observer(Noted(f"reading layers from {files.root}, past the daemon"))
+            self._observer(Noted(f"reading layers directly from {files.root}"))
             return
         if self._way == "files":
             raise EngineError(odd, hint=ASK)
-        self._observer(Noted(f"{odd}; asking the daemon for all layers instead"))
+        self._observer(Noted(f"{odd}; reading all layers through the daemon instead"))
         self._reader = Saves(self.where, self._save)
         self.traits = replace(self.traits, random_access=False)
 

@@ -229,13 +229,15 @@ class DockerSink:
                 raise
             whole = tuple(dict.fromkeys(plan.layers))
             if self._way == "auto" and self._may_pull and names:  # a nameless one would keep the temporary name
-                self._observer(
-                    Noted(f"{image.label}: loading did not work ({error.message}); the daemon pulls instead")
-                )
+                self._observer(Noted(f"{image.label}: loading failed ({error.message}); trying a pull instead"))
                 return self._pull(plan)
             if len(plan.missing) == len(whole):
                 raise
-            self._observer(Noted(f"{image.label}: the daemon wants every layer ({error.message}); sending all"))
+            self._observer(
+                Noted(
+                    f"{image.label}: the daemon refused the missing layers alone ({error.message}); sending all layers"
+                )
+            )
         return self._load(image, plan, names, content, whole)
 
     def _pull(self, plan: _Plan) -> int:
@@ -290,7 +292,7 @@ class DockerSink:
             for line in lines:
                 self._heed_line(line)
             if len(rest) > 1 << 20:
-                raise EngineError(f"{self.where}: an answer without end")
+                raise EngineError(f"{self.where}: the daemon's answer is too long")
         self._heed_line(rest)
 
     def _heed_line(self, line: bytes) -> None:
@@ -316,12 +318,12 @@ class DockerSink:
         there = self._client.inspect(str(plan.id))
         if not there or there.get("Id") != str(plan.id) or not self._available(image, plan.id, content):
             raise EngineError(
-                f"{self.where} says it took {image.label}, but has no image {plan.id} with all its content",
-                hint="see the daemon's log",
+                f"{self.where} reports success for {image.label}, but has no complete image {plan.id}",
+                hint="look at the daemon's log",
             )
         ids = [str(each) for each in plan.chosen.diff_ids]
         if (there.get("RootFS") or {}).get("Layers") != ids:
-            raise Damaged(f"{self.where}: {image.label} arrived with other layers than were sent")
+            raise Damaged(f"{self.where}: {image.label} has other layers in the daemon than were sent")
 
     def _name(self, digest: Digest, names: Sequence[str]) -> None:
         """Give the image its names, and ask for each of them afterwards."""
@@ -333,7 +335,8 @@ class DockerSink:
             found = (self._client.inspect(name) or {}).get("Id", "nothing")
             if found != str(digest):
                 raise EngineError(
-                    f"{self.where}: {name} is {found:.80} there and not {digest}", hint="run the same command again"
+                    f"{self.where}: {name} is {found:.80} in the daemon, not {digest}",
+                    hint="run the same command again",
                 )
 
     def _drop_temporary(self, digest: Digest) -> None:
@@ -350,7 +353,7 @@ class DockerSink:
 
 
 def _layers_of(manifest: str, folders: Sequence[Path]) -> set[str]:
-    """The layers a manifest names, out of a content folder; none if it cannot be read there, or is not what its digest says."""
+    """The layers a manifest names, out of a content folder; none if it cannot be read there, or does not match its digest."""
     for folder in folders:
         with contextlib.suppress(TransferError):
             digest = Digest.parse(manifest)

@@ -95,7 +95,7 @@ class Roots:
             several = ", ".join(dict.fromkeys(each.digest.short for each in hits))
             raise NotFound(
                 f"{self.where}: {what} called {reference!r:.100}; it holds {have:.400}",
-                hint=f"name the one you mean by its digest ({several:.200}), or by --platform" if hits else "",
+                hint=f"name the image by its digest ({several:.200}), or choose one with --platform" if hits else "",
             )
         return hits[0], self.names_of(hits[0].digest)
 

@@ -51,11 +51,11 @@ def members(source: Forward) -> Iterator[tuple[Member, Readable]]:
             return
         header = parse_header(record)
         if header is None:
-            raise FormatError(f"{where}: not a tar archive, or damaged, at byte {source.at - RECORD}")
+            raise FormatError(f"{where}: this is not a tar archive, or it is damaged, at byte {source.at - RECORD}")
         if header.kind in b"LKxg":
             extensions += 1
             if header.size > MAX_EXTENSION or extensions > 4:
-                raise FormatError(f"{where}: a tar extension header that is too large or one of too many")
+                raise FormatError(f"{where}: a tar extension header is too large, or there are too many")
             data = source.exactly(header.size + padding(header.size))[: header.size]
             if header.kind == ord("x"):
                 name, link, size = _pax(data, where, source.at)
@@ -78,7 +78,7 @@ def members(source: Forward) -> Iterator[tuple[Member, Readable]]:
         count += 1
         names += len(entry.name) + len(entry.link or "")
         if count > MAX_MEMBERS or names > MAX_NAMES:
-            raise FormatError(f"{where}: it has too many members, or they have too long names")
+            raise FormatError(f"{where}: the archive has too many members, or their names are too long")
         end = source.at + length
         yield replace(entry, at=source.at), Window(source, end)
         source.skip(end - source.at + padding(length))
@@ -107,7 +107,9 @@ class Forward:
             parts.append(data)
             missing -= len(data)
         if missing and missing != size:
-            raise Damaged(f"{self.where}: cut short at byte {self.at}", hint="it was not written or copied to its end")
+            raise Damaged(
+                f"{self.where}: cut short at byte {self.at}", hint="the file is incomplete: write or copy it again"
+            )
         return b"".join(parts)
 
     def skip(self, size: int) -> None:
@@ -115,7 +117,7 @@ class Forward:
             data = self.read(min(size, BLOCK))
             if not data:
                 raise Damaged(
-                    f"{self.where}: cut short at byte {self.at}", hint="it was not written or copied to its end"
+                    f"{self.where}: cut short at byte {self.at}", hint="the file is incomplete: write or copy it again"
                 )
             size -= len(data)
 
@@ -135,7 +137,7 @@ class ForwardFile(Forward):
     def skip(self, size: int) -> None:
         if self.at + size > self._end:
             raise Damaged(
-                f"{self.where}: cut short at byte {self._end}", hint="it was not written or copied to its end"
+                f"{self.where}: cut short at byte {self._end}", hint="the file is incomplete: write or copy it again"
             )
         self.at += size
 
@@ -178,7 +180,7 @@ def _entry(kind: int, name: str, link: str, size: int, where: str) -> Member | N
     if flag == _FOLDER:
         return None
     if flag not in (_PLAIN, b"0", b"7", _HARDLINK, _SYMLINK):
-        raise FormatError(f"{where}: {name!r:.100} is neither file, folder nor link; refused")
+        raise FormatError(f"{where}: {name!r:.100} is neither a file, a folder nor a link; refused")
     clean = inside(name, where)
     if flag in (_HARDLINK, _SYMLINK):
         base = posixpath.dirname(clean) if flag == _SYMLINK else ""
@@ -209,7 +211,7 @@ def follow(name: str, links: Mapping[str, str], where: str) -> str:
         if not links[name]:
             raise FormatError(f"{where}: {name!r:.100} is a link that leads out of the archive; refused")
         name = links[name]
-    raise FormatError(f"{where}: {name!r:.100} is a link to a link to a link; refused")
+    raise FormatError(f"{where}: {name!r:.100} is a chain of too many links; refused")
 
 
 def whole_member(entry: Member, data: Readable, where: str) -> bytes:

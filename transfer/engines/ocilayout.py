@@ -62,7 +62,7 @@ class LayoutSource(BlobSource):
         size = os.fstat(file.fileno()).st_size
         if size != blob.size:
             file.close()
-            raise Damaged(f"{path}: {size} bytes where its descriptor says {blob.size}")
+            raise Damaged(f"{path}: {size} bytes, but its descriptor says {blob.size}")
         file.seek(start)
         return file
 

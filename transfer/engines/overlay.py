@@ -24,7 +24,7 @@ from transfer.errors import EngineError, FormatError, TransferError
 from transfer.model import OCI_LAYER, Digest, Image
 from transfer.streams import BLOCK, IterReader, coalesced, read_small, sha256
 
-ASK = "transfer export --via api asks the daemon for it instead"
+ASK = "use --via api: then the daemon is asked for the image"
 _MAX_LINE = 16 << 20
 """Longest tar-split record that is read (bytes); one holds the headers between two files."""
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -82,7 +82,7 @@ def made_manifest(config: bytes, layers: Sequence[Layer], where: str) -> bytes:
     """An OCI manifest around an original config, byte for byte what Docker 25 and later save for the same image."""
     ids = diff_ids(config, where)
     if len(ids) != len(layers):
-        raise FormatError(f"{where}: {len(layers)} layers where the config names {len(ids)}", hint=REMAKE)
+        raise FormatError(f"{where}: {len(layers)} layers, but its config names {len(ids)}", hint=REMAKE)
     value = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
@@ -171,7 +171,7 @@ class SavedImages:
                 self._documents[descriptor.digest] = None
             else:
                 if hashlib.new(descriptor.digest.algorithm, data).hexdigest() != descriptor.digest.hex:
-                    raise Damaged(f"{self._where}: {name} is not what its name says")
+                    raise Damaged(f"{self._where}: {name} does not match its name")
                 self._documents[descriptor.digest] = data
         return self._documents[descriptor.digest]
 

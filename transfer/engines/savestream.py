@@ -113,7 +113,7 @@ class SaveStream:
     def small(self, name: str) -> bytes:
         digest = self._digest(name)
         if digest not in self.documents:
-            raise NotFound(f"{self.where}: {name!r:.100} is no document")
+            raise NotFound(f"{self.where}: {name!r:.100} is not a document")
         return self.documents[digest]
 
     def layer(self, name: str) -> Layer:

@@ -118,7 +118,8 @@ class StreamedArchive(Archive):
         self._again += 1
         if self._again > AGAIN_MAX:
             raise FormatError(
-                f"{self._path}: too many and too large documents", hint="decompress it, and name the plain archive"
+                f"{self._path}: the archive has too many large documents",
+                hint="decompress it and name the decompressed file",
             )
         with contextlib.closing(_Inflated(self._path)) as stream:
             for entry, data in members(Forward(stream, str(self._path))):
@@ -172,12 +173,14 @@ class StreamedArchive(Archive):
                         held[entry.at] = b"".join(iter(partial(data.read, BLOCK), b""))
                 yield from self._held(todo, held)
                 if len(todo) == before:
-                    raise Damaged(f"{self._path}: it has changed while it was read", hint="run the same command again")
+                    raise Damaged(
+                        f"{self._path}: the file changed while it was read", hint="run the same command again"
+                    )
         for layer, entry in todo:
             why = (
                 f"{self._path}: large layers stand in an order for which it would be read more than {PASSES_MAX} times"
             )
-            refused = FormatError(why, hint="decompress it, and name the plain archive")
+            refused = FormatError(why, hint="decompress it and name the decompressed file")
             yield BlobStream(False, partial(_raise, refused), layer.digest, entry.size)
 
     @staticmethod
@@ -226,12 +229,13 @@ class _Inflated:
             raise Damaged(f"{self._path}: does not decompress: {error}") from error
         except (EOFError, lzma.LZMAError, zlib.error, ValueError, ZstdError) as error:
             raise Damaged(
-                f"{self._path}: does not decompress: {error}", hint="it is damaged or not whole; get it again"
+                f"{self._path}: does not decompress: {error}", hint="the file is damaged or incomplete; get it again"
             ) from error
         self._out += len(data)
         if self._out > ALLOWED + MAX_RATIO * max(1, self._raw.tell()):
             raise FormatError(
-                f"{self._path}: grows more than {MAX_RATIO} times; refused as a decompression bomb", hint=_UNPACK
+                f"{self._path}: grows more than {MAX_RATIO} times when decompressed; refused as a decompression bomb",
+                hint=_UNPACK,
             )
         if self._wide and self._out > WIDE_MAX:
             raise FormatError(f"{self._path}: packed with a window of more than 128 MiB (zstd --long)", hint=_UNPACK)
@@ -242,7 +246,7 @@ class _Inflated:
         self._raw.close()
 
 
-_UNPACK = "if it is what you want, decompress it yourself (zstd -d --long=31, xz -d, bzip2 -d, gunzip) and name the plain archive"
+_UNPACK = "if this is intended, decompress it yourself (zstd -d --long=31, xz -d, bzip2 -d, gunzip) and name the decompressed file"
 
 
 def _decompressor(raw: BinaryIO) -> tuple[BinaryIO, bool]:

@@ -58,7 +58,9 @@ class Transport:
 
     def _allow(self, option: str, value: str, allowed: tuple[str, ...]) -> None:
         if value not in allowed:
-            raise UsageError(f"{option} {value!r:.40} is not for {self.name}:", hint=f"it takes {', '.join(allowed)}")
+            raise UsageError(
+                f"{option} {value!r:.40} does not work with {self.name}:", hint=f"it accepts {', '.join(allowed)}"
+            )
 
 
 TRANSPORTS: dict[str, Transport] = {
@@ -117,10 +119,10 @@ def locate(text: str) -> Location:
     name, colon, rest = (text or DEFAULT).partition(":")
     transport = TRANSPORTS.get(name) if colon else None
     if transport is None:
-        raise UsageError(f"{text!r:.200} is not a place for images", hint=f"known are {forms()}")
+        raise UsageError(f"{text!r:.200} names an unknown transport", hint=f"use one of {forms()}")
     place, image = transport.split(rest)
     if not place and not transport.host:
-        raise UsageError(f"{text!r}: the path is missing", hint=f"known are {forms()}")
+        raise UsageError(f"{text!r}: the path is missing", hint=f"use one of {forms()}")
     return Location(transport, place, image)
 
 

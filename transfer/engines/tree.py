@@ -67,7 +67,7 @@ class _Walk:
         data = self._get(descriptor)
         if data is None:
             if depth == 0:
-                raise NotFound(f"{descriptor.digest}: the image's manifest is not there")
+                raise NotFound(f"{descriptor.digest}: the manifest of the image is missing")
             self.tree.absent.append(descriptor.digest)
             return
         where = f"{descriptor.digest}"
@@ -92,8 +92,8 @@ class _Walk:
         data = self._get(config)
         if data is None:
             raise NotFound(
-                f"{where}: its config {config.digest} is not there",
-                hint="the image is incomplete where it is; --platform takes one that is whole",
+                f"{where}: its config {config.digest} is missing",
+                hint="the image is incomplete in its source; export one complete platform of it with --platform",
             )
         _sized(config, data)
         tree = self.tree
@@ -122,11 +122,11 @@ class _Walk:
 def _is_index(value: dict[str, object], where: str) -> bool:
     """Whether a document is an index, else a manifest. FormatError for both at once, or neither."""
     if "manifests" in value and "layers" in value:
-        raise FormatError(f"{where}: both an index and a manifest; refused as ambiguous")
+        raise FormatError(f"{where}: it is both an index and a manifest; refused as ambiguous")
     if "fsLayers" in value:
         raise FormatError(
-            f"{where}: a schema 1 manifest, which no current engine takes",
-            hint="convert it where it comes from: skopeo copy --format v2s2",
+            f"{where}: a schema 1 manifest, which no current engine accepts",
+            hint="convert the image at its source: skopeo copy --format v2s2",
         )
     if "manifests" not in value and not {"layers", "config"} <= value.keys():
         raise FormatError(f"{where}: neither an index nor a manifest")
@@ -135,14 +135,14 @@ def _is_index(value: dict[str, object], where: str) -> bool:
 
 def _sized(descriptor: Descriptor, data: bytes) -> None:
     if len(data) != descriptor.size:
-        raise FormatError(f"{descriptor.digest}: {len(data)} bytes where its descriptor says {descriptor.size}")
+        raise FormatError(f"{descriptor.digest}: {len(data)} bytes, but its descriptor says {descriptor.size}")
 
 
 def _called_right(root: Descriptor, is_index: bool) -> None:
     """Whoever reads a root goes by its media type."""
     if not (root.is_index if is_index else root.is_manifest):
         kind = "an index" if is_index else "a manifest"
-        raise FormatError(f"{root.digest}: its descriptor says {root.media_type}, and it is {kind}")
+        raise FormatError(f"{root.digest}: its descriptor says {root.media_type}, but it is {kind}")
 
 
 def _listing(value: dict[str, object], key: str, where: str) -> list[object]:
@@ -172,8 +172,8 @@ def _chosen(
     if not kept:
         have = ", ".join(sorted({str(found) for c in children if (found := of(c))})) or "none named"
         raise NotFound(
-            f"{where}: nothing in this index is for {platform}; it has {have}",
-            hint="leave out --platform, or name one of these",
+            f"{where}: this image has no part for {platform}; it has {have}",
+            hint="leave out --platform, or name one of these platforms",
         )
     return kept + [
         child for child in children if child.annotations.get(ATTESTATION_OF) in digests and child not in kept
@@ -230,13 +230,13 @@ def agrees(manifest: Manifest, config: bytes, plain: Callable[[Digest], bool]) -
     if not ids and (not manifest.layers or b"diff_ids" not in config):
         return
     if len(ids) != len(manifest.layers):
-        raise FormatError(f"{where}: {len(manifest.layers)} layers where its config names {len(ids)}", hint=REMAKE)
+        raise FormatError(f"{where}: {len(manifest.layers)} layers, but its config names {len(ids)}", hint=REMAKE)
     for layer, diff_id in zip(manifest.layers, ids, strict=True):
         if plain(layer.digest) and layer.digest != diff_id and layer.digest.algorithm == diff_id.algorithm:
-            raise FormatError(f"{where}: layer {layer.digest} where its config names {diff_id}", hint=REMAKE)
+            raise FormatError(f"{where}: layer {layer.digest}, but its config names {diff_id}", hint=REMAKE)
 
 
-REMAKE = "the image is broken where it is: save, pull or build it again"
+REMAKE = "the image is broken in its source: save, pull or build it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +270,7 @@ def true_to(image: Image, document: Callable[[Digest], bytes]) -> None:
         ("absent children", set(image.absent) - set(found.absent), set()),
     ):
         if said != is_so:
-            raise FormatError(f"{image.label}: the header names other {what} than the image's manifest")
+            raise FormatError(f"{image.label}: the header and the image's manifest disagree about its {what}")
 
 
 def _key(layer: Descriptor) -> tuple[str, str, int]:
@@ -295,11 +295,14 @@ def platform_image(image: Image, document: Callable[[Digest], bytes], platform: 
     best, chosen = max(ranked, key=lambda pair: pair[0], default=(0, None))
     if not best or chosen is None:
         have = ", ".join(str(_of(each)) for each in tree.manifests) or "no manifest"
-        raise NotFound(f"{image.label}: holds {have}, nothing for {platform}", hint="--platform names one it holds")
+        raise NotFound(
+            f"{image.label}: the image is for {have}, not for {platform}",
+            hint="choose one of its platforms with --platform",
+        )
     ids = tuple(diff_ids(document(chosen.config.digest), str(chosen.config.digest)))
     if len(ids) != len(chosen.layers):
         raise FormatError(
-            f"{image.label}: {len(chosen.layers)} layers where its config names {len(ids)}",
-            hint="if it is an artifact and no image, no engine runs it: --to oci:DIR takes it as it is",
+            f"{image.label}: {len(chosen.layers)} layers, but its config names {len(ids)}",
+            hint="if it is an artifact, no engine can run it; --to oci:DIR stores it as it is",
         )
     return PlatformImage(chosen.descriptor, chosen.config, chosen.layers, ids)

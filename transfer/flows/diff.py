@@ -171,7 +171,9 @@ def sides(
         )
         return
     if any(are_bundles):
-        raise UsageError("one is a bundle and the other an image", hint="name two bundle folders, or two images")
+        raise UsageError(
+            "one of the two is a bundle and the other is an image", hint="name two bundle folders, or two images"
+        )
     opened, _ = open_source(source)
     with tempfile.TemporaryDirectory(prefix=".transfer-diff-", dir=spacious()) as folder:
         try:

@@ -44,7 +44,7 @@ READERS_FROM = 2
 """With more threads than this a file is read by a thread of its own; with fewer that only costs (measured, 2 cores)."""
 READ_AHEAD = 2
 """Blocks of a layer that wait between two threads."""
-_INCOMPLETE = "the image is incomplete where it is; pull it again, or take one platform of it with --platform"
+_INCOMPLETE = "the image is incomplete in its source; pull it again, or export one platform of it with --platform"
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
 
 
@@ -111,7 +111,9 @@ def export(
         )
         try:
             if len(writer.kept):
-                observer(Noted(f"taking up the unfinished export in {folder}: {len(writer.kept)} chunks are packed"))
+                observer(
+                    Noted(f"resuming the unfinished export in {folder}: {len(writer.kept)} chunks are already packed")
+                )
             run = _Run(source, writer, observer, built, jobs=threads, strict=strict)
             sealed = run.all(found)
             if not weigh:
@@ -217,7 +219,7 @@ class _Run:
             return why
         foreign = "foreign" in layer.media_type or "nondistributable" in layer.media_type
         kind = "a foreign layer, which is to be had from its maker alone, " if foreign else ""
-        return NotFound(f"{image.label}: layer {layer.digest}, {kind}is not there", hint="" if foreign else _INCOMPLETE)
+        return NotFound(f"{image.label}: layer {layer.digest}, {kind}is missing", hint="" if foreign else _INCOMPLETE)
 
     def _vouch(self, image: Image, documents: dict[Digest, bytes]) -> None:
         """Whatever a far side would find wrong is found here."""
@@ -227,14 +229,16 @@ class _Run:
             if recipes[layer.digest].size != layer.size:
                 size = recipes[layer.digest].size
                 raise Damaged(
-                    f"{image.label}: layer {layer.digest} has {size} bytes where its descriptor says {layer.size}"
+                    f"{image.label}: layer {layer.digest} has {size} bytes, but its descriptor says {layer.size}"
                 )
         for manifest in tree_of(image, lambda digest: documents[digest]).manifests:
             agrees(manifest, documents[manifest.config.digest], lambda digest: recipes[digest].encoding == PLAIN)
         for name in image.names:
             if not is_name(name):
                 self._observer(
-                    Noted(f"{name!r:.100} is no name that an engine takes; --retag gives another one at the import")
+                    Noted(
+                        f"{name!r:.100} is not a name that an engine accepts; give the image another name at the import with --retag"
+                    )
                 )
 
     def _take_document(self, stream: BlobStream) -> None:
@@ -242,7 +246,7 @@ class _Run:
         digest = Digest("sha256:" + hashlib.sha256(data).hexdigest())
         if stream.digest and stream.digest != digest:
             if stream.digest.algorithm == "sha256" or hashlib.sha512(data).hexdigest() != stream.digest.hex:
-                raise Damaged(f"{self._source.where}: the document {stream.digest} is not what its digest says")
+                raise Damaged(f"{self._source.where}: the document {stream.digest} does not match its digest")
             digest = stream.digest
         self._writer.add_document(digest, data)
 
@@ -280,7 +284,7 @@ class _Run:
             self._writer.abandon_blob()
             raise Damaged(
                 f"{self._source.where}: layer {stream.digest} is damaged: its content is {digest}",
-                hint="the source itself is broken; pull or build the image again",
+                hint="the image in the source is damaged; pull or build it again",
             )
         LOG.info("layer %s: %d bytes read, %s, %d parts", digest, size, "opaque" if encoding else "plain", len(cut))
         recipe = Recipe(digest, size, encoding, cut)
@@ -379,7 +383,7 @@ def _already(
             names = ", ".join(each.names[0] if each.names else each.id.short for each in lacking)
             what = f"without {names:.300}" if some else "of something else"
             raise UsageError(
-                f"{folder} is a finished bundle {what}",
+                f"{folder} is already a finished bundle {what}",
                 hint="name another folder for the rest" if some else "name another folder, or remove this one",
             )
         blobs = (*header.packs, *header.catalog)

@@ -139,7 +139,7 @@ def foresee(bundle: Bundle, images: Sequence[Image], rename: Rename, target: Tar
         finally:
             sink.close(failed=True)
     except (EngineError, TryAgain, MissingPart) as error:
-        observer(Noted(f"what names would move cannot be told: {error.message}"))
+        observer(Noted(f"cannot tell which names would move: {error.message}"))
         return [Named(image, rename(image.names)) for image in images]
 
 
@@ -190,15 +190,15 @@ def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Obs
         short = bundle.manifest.digest.short
         try:
             assemble(bundle, bundle.catalog().recipes, store)
-            observer(Noted(f"bundle {short}, which was staged, is complete now"))
+            observer(Noted(f"staged bundle {short} is now complete"))
             done = load_into(bundle, bundle.images, rename, target, shelf=shelf, choice=choice, observer=observer)
         except MissingPart:
             continue
         except Exception as unknown:  # noqa: BLE001 - whatever it is, it is this bundle's
             error = one_failure(unknown, f"bundle {short}")
             # the import that was asked for stands; this one can be dropped, or brought again
-            observer(Noted(f"bundle {short}, which is staged, cannot be imported: {error.message}"))
-            observer(Noted(f"  bring it again, or forget it: transfer store drop {short}"))
+            observer(Noted(f"staged bundle {short} cannot be imported: {error.message}"))
+            observer(Noted(f"  -> bring the bundle again, or delete it: transfer store drop {short}"))
             continue
         out.append(done)
         if not done.failed:

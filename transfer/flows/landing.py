@@ -126,9 +126,9 @@ class Landing:
             self._observer(Noted(f"{job.image.label} failed: {error.message}"))
             return
         self._landed.append(landed)
-        verb = "is in place" if landed.status == "imported" else "was there already"
+        verb = "is in place" if landed.status == "imported" else "is already present"
         self._observer(
             Noted(f"{job.image.label} {verb} ({landed.id.short})" + (f"; {landed.note}" if landed.note else ""))
         )
         for name, holder in landed.moved:
-            self._observer(Noted(f"the name {name} was image {holder.short}'s, and is image {landed.id.short}'s now"))
+            self._observer(Noted(f"the name {name} moved from image {holder.short} to image {landed.id.short}"))

@@ -160,8 +160,8 @@ def require(bundle: Bundle, images: Sequence[Image]) -> None:
             raise MissingPart(
                 f"{bundle.folder}: {image.label} needs {', '.join(lost[:3])}"
                 + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
-                + ", missing or not of its size",
-                hint="copy the missing files from the bundle; `transfer verify` lists all of them",
+                + ", missing or has the wrong size",
+                hint="copy the missing files from the original bundle; `transfer verify` lists all of them",
             )
 
 
@@ -176,9 +176,9 @@ def _job(named: Named, sink: ImageSink, content: BundleContent, observer: Observ
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this image's, and the others go on
         return Job(image, names, frozenset()), one_failure(error, image.label)
     if missing is None:
-        observer(Skipped(image.label, "already there"))
+        observer(Skipped(image.label, "already present"))
     elif len(missing) < len(image.layers):
-        observer(Skipped(image.label, f"{len(image.layers) - len(missing)} of {len(image.layers)} layers are there"))
+        observer(Skipped(image.label, f"{len(image.layers) - len(missing)} of {len(image.layers)} layers are present"))
     return Job(image, names, frozenset(layer.digest for layer in missing or ()), named.moves), None
 
 

@@ -82,7 +82,7 @@ class ToMedia:
     def plan(self, folders: Sequence[Path], *, dry: bool = False) -> MediaPlan:
         """Look at the media; only with `dry` nothing at all is written. UsageError for one with another bundle of this name, NoSpace if nothing at all fits on one."""
         if len({folder.resolve() for folder in folders}) < len(folders):
-            raise UsageError("the same folder twice", hint="name each medium once")
+            raise UsageError("the same folder is named twice", hint="name each medium once")
         depots = {folder: MediumDepot(folder) for folder in folders}
         for folder in folders:
             self._is_medium(folder)
@@ -92,7 +92,7 @@ class ToMedia:
         common, packs = recovery.dealt(self.bundle, made)
         group_of = groups(made)
         if self._is_closed(known, packs, on_them):
-            self._observer(Noted("all files of the last set are on their media: this begins a new set"))
+            self._observer(Noted("the last set of media is complete: starting a new set"))
             known = self._fresh()
         media = {folder: self._medium(folder, on_them[folder], known) for folder in folders}
         for medium in media.values():
@@ -111,9 +111,9 @@ class ToMedia:
         if was or is_mount_point(folder):
             raise NotFound(
                 f"nothing is mounted at {folder}: it is on this host's own disk",
-                hint="mount the medium first, then run the same command again; --folder if it is meant to be a folder",
+                hint="mount the medium, then run the same command again; use --folder if an ordinary folder is intended",
             )
-        self._observer(Noted(f"{folder} is on this host's own disk: it is a folder and no medium"))
+        self._observer(Noted(f"{folder} is on this host's own disk: it is an ordinary folder, not a medium"))
 
     def _recovery(self, share: int, dry: bool) -> rec.Recovery:
         made = recovery.read_recovery(self.bundle) if dry else recovery.make(self.bundle, share, self._observer)
@@ -127,7 +127,7 @@ class ToMedia:
             return None
         if found.bundle != self.bundle.manifest.digest:
             raise UsageError(
-                f"{path.parent} is of another bundle, {found.bundle.short}",
+                f"{path.parent} belongs to another bundle, {found.bundle.short}",
                 hint="use another medium, or remove that folder",
             )
         return found
@@ -153,7 +153,7 @@ class ToMedia:
             return self._fresh()
         if self._share and self._share != known.share:
             self._observer(
-                Noted(f"a set begun with --parity {known.share}% is not gone on with: this begins a new set")
+                Noted(f"the set begun with --survive-loss {known.share}% is not continued: starting a new set")
             )
             return self._fresh()
         return known
@@ -195,7 +195,7 @@ class ToMedia:
             out.append(each_room)
             if space.free < 0 and not finished and not begun:
                 raise NoSpace(
-                    f"{folder}: {size(needed)} are needed for what every medium carries, and {size(free)} are free",
+                    f"{folder}: {size(needed)} are needed for the files that every medium carries, but only {size(free)} are free",
                     hint="free some space there, or use a larger medium",
                 )
         return out
@@ -208,7 +208,7 @@ class ToMedia:
         used = [each for each in plan.carriers if each.files or not (plan.left or known.files)]
         if not used:
             raise NoSpace(
-                f"{plan.carriers[0].folder}: no room for any of the {len(plan.left)} files that are still to come",
+                f"{plan.carriers[0].folder}: no room for any of the {len(plan.left)} files that are not written yet",
                 hint="free some space there, or insert the next medium",
             )
         written: list[Written] = []
@@ -239,8 +239,8 @@ class ToMedia:
         try:
             publish(self.bundle.folder / MEDIA, known.encode())
         except TransferError as error:
-            self._observer(Noted(f"which media were filled is remembered on them alone: {error.message}"))
-            self._observer(Noted("  -> later name one of these media together with the next"))
+            self._observer(Noted(f"the list of written media is stored on the media only: {error.message}"))
+            self._observer(Noted("  -> name one of these media together with the next one"))
 
     def _write(self, carrier: Carrier, plan: MediaPlan, known: MediaSet) -> Written:
         """One medium. Of the others of this run its list says nothing: they may yet fail."""
@@ -280,8 +280,8 @@ class ToMedia:
         if wrong:
             raise Damaged(
                 f"{shipment.place}: {len(wrong)} of {len(files)} files were read back other than they were written, twice "
-                f"({wrong[0][0].name}: {wrong[0][1]}): the medium is worn out or a counterfeit",
-                hint="do not use it; take another one and run the same command again",
+                f"({wrong[0][0].name}: {wrong[0][1]}): the medium is failing or counterfeit",
+                hint="do not use this medium; take another one and run the same command again",
             )
 
     def _wrong(self, shipment: Shipment, depot: Depot, files: Sequence[File]) -> list[tuple[File, str]]:

@@ -67,7 +67,7 @@ def _losers(name: str, numbers: Sequence[int], images: Sequence[Image], platform
     return {
         number: UsageError(
             f"two images would be called {name}",
-            hint=f"give this one another: --retag {images[number].root.digest.short}=NAME",
+            hint=f"give this image another name: --retag {images[number].root.digest.short}=NAME",
         )
         for number in numbers
         if number not in best
@@ -94,7 +94,7 @@ def _one(
         return Named(image, free)
     first = moves[0]
     kept = UsageError(
-        f"{first.name} is another image's name there ({first.holder.short}), and names are not to move",
-        hint="import without --keep-tags, or give it another name with --retag",
+        f"{first.name} already belongs to image {first.holder.short}, and names may not move",
+        hint="import without --keep-tags, or give the image another name with --retag",
     )
     return Named(image, names, (), kept)

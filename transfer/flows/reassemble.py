@@ -51,7 +51,7 @@ def one_bundle(places: Sequence[Path]) -> list[Path]:
     found = dict.fromkeys(folders)
     if len(found) > len(places):
         names = ", ".join(str(each) for each in found)
-        raise UsageError(f"there are several bundles: {names:.300}", hint="name the one you mean")
+        raise UsageError(f"several bundles are here: {names:.300}", hint="name one of them")
     return list(found)
 
 
@@ -136,7 +136,10 @@ class Reassembly:
             found = repair.given(folder)
             if found is None:
                 if folder in answers:
-                    raise NotFound(f"{folder} is no answer to a request", hint="transfer export --answer makes one")
+                    raise NotFound(
+                        f"{folder} is not an answer to a repair request",
+                        hint="make one with: transfer export --repair-request FILE",
+                    )
                 continue
             if folder in answers and folder not in self._answers:
                 self._answers.append(folder)
@@ -147,7 +150,7 @@ class Reassembly:
             count = repair.mend(self.bundle, found, made)
             if count:
                 self._scratch.append(made)
-                self._observer(Noted(f"{count} damaged packs were mended with the frames in {folder}"))
+                self._observer(Noted(f"{count} damaged packs were repaired with the frames in {folder}"))
                 self._again()
 
     def _roomy(self) -> Path:
@@ -158,7 +161,7 @@ class Reassembly:
         found = recovery.read_recovery(self.bundle)
         if found is None:
             return False
-        self._observer(Noted("damage was met: all packs are read, and what is wrong is made anew"))
+        self._observer(Noted("damage found: reading all packs and rebuilding the damaged ones"))
         lost = recovery.lost_packs(self.bundle, self._observer, default_jobs())
         if not lost:
             return False
@@ -210,10 +213,10 @@ class Reassembly:
         size = sum(blob.size for blob in missing)
         return MissingPart(
             f"{total - len(missing)} of {total} packs have come, {size / 1e6:.1f} MB are still missing (for {named}); {kept}"
-            + (f"; with the recovery files any {failed.short} more files of the set will do" if failed else ""),
+            + (f"; any {failed.short} more files of this set complete the bundle" if failed else ""),
             hint="import the next medium: transfer import FOLDER"
             if self._store
-            else "name all media in one command, or let there be a store",
+            else "name all media in one command, or allow a store (leave out --no-store)",
         )
 
     def settle(self) -> None:
@@ -232,7 +235,7 @@ def reassembled(
     empty = [place for place in places if not bundles_in(place)]
     holding = [place for place in places if place not in empty]
     for place in empty if holding else ():
-        observer(Noted(f"{place} holds no bundle"))
+        observer(Noted(f"{place} has no bundle"))
     with reading(choice):
         found = Reassembly(one_bundle(holding or places[:1]), shelf, choice, observer)
         try:
@@ -261,6 +264,6 @@ def _same(bundle: Bundle, folder: Path) -> None:
     other, ours = _digest(folder), bundle.manifest.digest
     if other not in (None, ours):
         raise UsageError(
-            f"{folder} holds another bundle than {bundle.folder}: {other.short}, not {ours.short}",
+            f"{folder} is of bundle {other.short}, but {bundle.folder} is of bundle {ours.short}",
             hint="import them one after the other",
         )

@@ -27,7 +27,7 @@ def rechunk(
     if not found:
         yield None
         return
-    observer(Noted(f"reading {len(found)} images of {source.where} again: the delta builds on their layers"))
+    observer(Noted(f"reading {len(found)} images of {source.where} again: the delta depends on their layers"))
     with scratch(place, SCRATCH) as folder:
         yield Bundle(export(source, found, folder / "b", level=_LEVEL, jobs=jobs, observer=_quieter(observer)).bundle)
 

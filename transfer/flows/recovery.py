@@ -233,7 +233,7 @@ def restore(
         if wanted:
             _restore(bundle, group, wanted, scratch, observer, jobs)
     observer(Done("recover"))
-    observer(Noted(f"{len(missing)} packs were made anew of the recovery files"))
+    observer(Noted(f"{len(missing)} packs were rebuilt from the recovery files"))
 
 
 def _restore(bundle: Bundle, group: Group, wanted: Sequence[int], scratch: Path, observer: Observer, jobs: int) -> None:
@@ -267,7 +267,7 @@ def _restore(bundle: Bundle, group: Group, wanted: Sequence[int], scratch: Path,
             part = group.data[n]
             if file.digest() != part.digest:
                 raise Damaged(
-                    f"{scratch / blob_path(part.digest)}: what the recovery files gave is not this pack",
+                    f"{scratch / blob_path(part.digest)}: the recovery files did not give this pack",
                     hint="a medium changed while it was read: run the same command again",
                 )
             os.replace(file.path, scratch / blob_path(part.digest))

@@ -104,7 +104,7 @@ class Connector:
             said = " ".join(f"{channel.said} {none}".split())[-200:]
             raise NotFound(
                 f"{address.where} has no transfer program" + (f" ({said})" if said else ""),
-                hint="install it there, or say where it is: --remote /path/to/transfer",
+                hint="install it on that host, or name its path: --remote /path/to/transfer",
             ) from none
         except TransferError:
             channel.close()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from transfer.engines.transports import DEFAULT
 from transfer.errors import CutOff, Nonsense, NotFound, TransferError, UsageError
 from transfer.model import Digest
 from transfer.store.store import Store
@@ -94,10 +95,10 @@ def _options(options: dict[str, Any], landing: Landing) -> list[str]:
     to, retag = options.get("to", ""), options.get("retag", [])
     if not isinstance(to, str) or not isinstance(retag, list) or not all(isinstance(each, str) for each in retag):
         raise UsageError("malformed options for an import")
-    if not landing.free and (to not in ("", landing.to or "docker-daemon:") or retag):
+    if not landing.free and (to not in ("", landing.to or DEFAULT) or retag):
         raise UsageError(
-            "this receiver decides itself where images go and what they are called",
-            hint="ship without --to and --retag; over there: receive --import-to PLACE",
+            "this receiver does not let the sender choose where images go or what they are called",
+            hint="ship without --to and --retag; the administrator there can set: receive --import-to PLACE",
         )
     words = [f"--to={to or landing.to}"] if to or landing.to else []
     if not landing.free and not landing.allow_move:
@@ -132,14 +133,14 @@ def import_failure(where: str, answer: dict[str, Any]) -> TransferError | None:
     """The failure an answer of `run_import` tells of; None for a success."""
     code, told = answer.get("code"), answer.get("said", [])
     if type(code) is not int or not isinstance(told, list):
-        raise Nonsense(f"{where}: its answer to an import makes no sense")
+        raise Nonsense(f"{where}: its answer to the import cannot be understood")
     said = [str(each)[:2000] for each in told[-30:]]
     if code == 0:
         return None
     hints = [each.removeprefix("  -> ") for each in said if each.startswith("  -> ")]
     lines = [each.removeprefix("transfer: ") for each in said if not each.startswith("  -> ")]
-    text = f"{where}: the import there failed: {'; '.join(lines[-3:]) or 'it says nothing'}"
-    failed = ImportFailed(text, hint=hints[-1] if hints else "the bundle is there; import it by hand")
+    text = f"{where}: the import on that host failed: {'; '.join(lines[-3:]) or 'no reason given'}"
+    failed = ImportFailed(text, hint=hints[-1] if hints else "the bundle has arrived; import it on that host by hand")
     failed.exit_code = code if 0 < code < 256 else 1
     return failed
 
@@ -148,5 +149,5 @@ def nothing_there(where: str) -> NotFound:
     """For --import where there is no program to do it."""
     return NotFound(
         f"{where} has no transfer program that could import",
-        hint="ship without --import; over there: install transfer, or use verify.py --rebuild",
+        hint="ship without --import; install transfer on that host, or use verify.py --rebuild there",
     )

@@ -72,7 +72,8 @@ def parse_request(data: bytes, where: str) -> Request:
     blobs, frames = value.get("blobs"), value.get("frames", {})
     if value.get("format") != "transfer.request" or value.get("version") not in (1, 2) or not isinstance(blobs, list):
         raise FormatError(
-            f"{where}: not a request of version 1 or 2", hint="`transfer verify BUNDLE --request FILE` makes one"
+            f"{where}: not a request of version 1 or 2",
+            hint="make one with: transfer verify BUNDLE --repair-request FILE",
         )
     if not isinstance(frames, dict):
         raise FormatError(f"{where}: frames are named by their packs")
@@ -126,7 +127,7 @@ def answer(request: Request, folder: Path, library: BundleList) -> Answered:
     bundle = library.bundle(request.bundle)
     if bundle is None:
         raise NotFound(
-            f"bundle {request.bundle.short} is not here",
+            f"bundle {request.bundle.short} is not on this host",
             hint="name its folder with --seed; or export the same images again with the same options",
         )
     listed = {blob.digest: blob for blob in (*bundle.header.catalog, *bundle.header.packs)}
@@ -194,7 +195,10 @@ def _write_frames(bundle: Bundle, pack: Blob, wanted: Ranges, folder: Path) -> i
             placed = read_frame_header(file.fileno(), entry.offset, str(path))
             data = read_packed(file.fileno(), placed, str(path))
             if not sound(placed.header, data):
-                raise Damaged(f"{path}, frame {frame}: it is damaged here too", hint="name another copy with --seed")
+                raise Damaged(
+                    f"{path}, frame {frame}: this copy is damaged too",
+                    hint="name another copy of the bundle with --seed",
+                )
             write(placed.header.encode())
             write(data)
             total += placed.end - placed.offset
@@ -280,7 +284,7 @@ def _mend(bundle: Bundle, pack: Blob, frames: Ranges, given: Path, target: Path)
         if fault:
             raise Damaged(
                 f"{final}: with these frames {fault}",
-                hint="more of it is damaged: transfer verify --request asks for the rest",
+                hint="more of the pack is damaged: ask for the rest with transfer verify --repair-request",
             )
         os.replace(temporary, final)
     except OSError as error:
@@ -308,7 +312,7 @@ def mend_here(folder: Path, observer: Observer) -> None:
         observer(Noted(f"{folder / ANSWER}: {error.message}"))
         return
     if made:
-        observer(Noted(f"{made} damaged packs were mended with the frames of the answer that was copied there"))
+        observer(Noted(f"{made} damaged packs were repaired with the frames of the answer that was copied there"))
     publish(folder / README_NAME, companions()[README_NAME])
     remove_ours(folder, REPAIR, re.compile(r"[0-9a-f]{64}", re.ASCII))
     remove_folder(folder, REPAIR)
@@ -328,7 +332,7 @@ def _copy(bundle: Bundle, blob: Blob, folder: Path) -> None:
         copy_verified(source, folder / blob.path, blob.digest, blob.size)
     except NotFound as error:
         raise MissingPart(
-            f"{source} is not here any more",
+            f"{source} is no longer here",
             hint="name a folder that has the whole bundle with --seed, or export the same images again",
         ) from error
 

@@ -71,7 +71,9 @@ def select(
         found.append(each if names is None else replace(each, names=names))
 
     if not patterns and source.traits.host:
-        raise UsageError("name the images to export", hint="`transfer images` lists them; 'app/*' takes all of app")
+        raise UsageError(
+            "name the images to export", hint="`transfer images` lists them; 'app/*' chooses all images of app"
+        )
     for pattern in patterns or ["*"]:
         if not any(mark in pattern for mark in "*?["):
             take(pattern)
@@ -106,7 +108,7 @@ def _resolved(source: ImageSource, reference: str, platform: Platform | None) ->
 
 def did_you_mean(wanted: str, names: Sequence[str]) -> str:
     """Names of the same repository, or those that are nearly the same; "" for none."""
-    if not is_name(wanted):
+    if not is_name(wanted) or familiar(wanted) in map(familiar, names):
         return ""
     repository = Reference.parse(wanted).repository
     known = {name: Reference.parse(name) for name in names if is_name(name)}
@@ -212,11 +214,9 @@ def retagging(
             raise UsageError(f"--retag {rule!r:.200}: write it as OLD=NEW")
         key = familiar(old)
         if key in table:
-            raise UsageError(f"--retag {rule!r:.200}: {old} is renamed twice", hint="give each name one new one")
+            raise UsageError(f"--retag {rule!r:.200}: {old} is renamed twice", hint="give each name only one new name")
         if images is not None and not any(key in _forms(image.names) for image in images):
-            raise UsageError(
-                f"--retag {rule!r:.200}: none of the images is called {old}", hint="`transfer inspect` lists them"
-            )
+            raise UsageError(f"--retag {rule!r:.200}: no image is called {old}", hint="`transfer inspect` lists them")
         table[key] = Reference.parse(new).familiar
 
     def names(given: Sequence[str]) -> tuple[str, ...]:

@@ -110,7 +110,9 @@ def in_memory(name: str, data: bytes, path: Path | None = None) -> File:
 def _blob(bundle: Bundle, blob: Addressed) -> File:
     path = bundle.path_of(blob)
     if not path.is_file() or path.lstat().st_size != blob.size:
-        raise MissingPart(f"{path} is missing or not of its size", hint="copy it from the bundle, or export again")
+        raise MissingPart(
+            f"{path} is missing or has the wrong size", hint="copy it from the original bundle, or export again"
+        )
     return File(blob_path(blob.digest), blob.digest, blob.size, path)
 
 
@@ -197,7 +199,7 @@ class Shipment:
         self._supply(first, [file for file in todo if held[file.name] is None])
         begun = sum(each.size for each in held.values() if each)
         if begun:
-            self.observer(Noted(f"{size(begun)} of {size(total)} are there already; going on"))
+            self.observer(Noted(f"{size(begun)} of {size(total)} are already there; resuming"))
         self._all(first, todo, held)
         self.before_index(first)
         self._one(first, index, held.get(index.name))
@@ -246,7 +248,7 @@ class Shipment:
             depot.supply(self.folder, [(file.name, file.digest, file.size) for file in files]) if files else 0
         )
         if self.supplied:
-            self.observer(Noted(f"{self.supplied} files are in the far side's store and are not sent"))
+            self.observer(Noted(f"{self.supplied} files are already in the store of that host and are not sent"))
 
     def _all(self, first: Depot, todo: list[File], held: dict[str, HeldFile | None]) -> None:
         left = sum(file.size for file in todo) - sum(each.size for each in held.values() if each)
@@ -272,7 +274,7 @@ class Shipment:
                     stack.callback(depot.close)
                     depot.hold(self.folder, self.token)
                 except (LinkError, Locked, CredentialsError, HostKeyError) as error:
-                    self.observer(Noted(f"no further line: {error.message}"))
+                    self.observer(Noted(f"no second connection: {error.message}"))
                     return
             while not self._stop.is_set():
                 with self._lock:
@@ -331,7 +333,9 @@ class Shipment:
             while at < file.size and not self._stop.is_set():
                 block = read(min(PART, file.size - at), at)
                 if not block:
-                    raise MissingPart(f"{file.path} is cut short", hint="copy it from the bundle, or export again")
+                    raise MissingPart(
+                        f"{file.path} is cut short", hint="copy it from the original bundle, or export again"
+                    )
                 depot.append(name, block, at)
                 at += len(block)
                 self._count(len(block))
@@ -369,4 +373,4 @@ class Shipment:
         """Damaged, naming the file here, if it is the one that is wrong."""
         why = "" if file.data is not None else file_fault(file.path, file)
         if why:
-            raise Damaged(f"{file.path}: {why}", hint="the bundle here is damaged: transfer verify says what to do")
+            raise Damaged(f"{file.path}: {why}", hint="the local bundle is damaged: run transfer verify")

@@ -34,7 +34,7 @@ class StoreChoice:
 def choose_store(folder: Path | None, without: bool) -> StoreChoice:
     """--store, --no-store, TRANSFER_STORE (a folder, or `none`), else /var/lib/transfer for root and the user's state folder."""
     if folder and without:
-        raise UsageError("--store and --no-store contradict each other")
+        raise UsageError("--store and --no-store cannot be used together")
     if folder:
         return StoreChoice(Store(folder), True)
     named = os.environ.get("TRANSFER_STORE", "")
@@ -54,7 +54,7 @@ def choose_store(folder: Path | None, without: bool) -> StoreChoice:
 def need_store(choice: StoreChoice) -> Store:
     """The store, for commands that are about it."""
     if choice.store is None:
-        raise UsageError("this needs a store", hint="name one with --store DIR, or set TRANSFER_STORE")
+        raise UsageError("this command needs a store", hint="name one with --store DIR, or set TRANSFER_STORE")
     return choice.store
 
 
@@ -97,27 +97,31 @@ def bases(texts: Sequence[str], shelf: BundleList, store: Store | None, observer
 
 def _confirmed(name: str, shelf: BundleList, store: Store | None, observer: Observer) -> Iterator[Bundle]:
     if store is None:
-        raise UsageError(f"--base {SITE}{name} needs a store", hint="name it with --store DIR, or give --base BUNDLE")
+        raise UsageError(
+            f"--base {SITE}{name} needs a store", hint="name the store with --store DIR, or use --base BUNDLE"
+        )
     site = Sites(store.root).get(name)
     if not site.confirmed:
         raise NotFound(
             f"the site {name} has confirmed nothing yet",
-            hint="accept its receipt (transfer receipt accept FILE), or name a bundle it has: --base BUNDLE",
+            hint="accept its receipt (transfer receipt accept FILE), or name a bundle that the site has: --base BUNDLE",
         )
     observer(Noted(f"{name} has confirmed {len(site.confirmed)} bundles (receipt {site.serial})"))
     for digest in site.confirmed:
         bundle = shelf.bundle(digest)
         if bundle is None:
-            observer(Noted(f"bundle {digest.short} is not known here any more; nothing is built on it"))
+            observer(Noted(f"bundle {digest.short} is no longer known here; it is not used as a base"))
             continue
         try:
             bundle.catalog()
         except MissingPart as error:
-            observer(Noted(f"nothing is built on bundle {digest.short}: {error.message}"))
+            observer(Noted(f"bundle {digest.short} is not used as a base: {error.message}"))
             continue
         if bundle.missing_packs():
             observer(
-                Noted(f"the packs of bundle {digest.short} are not here: what changed since is sent whole, not patched")
+                Noted(
+                    f"the packs of bundle {digest.short} are not here: files that changed since are sent whole, not as differences"
+                )
             )
         yield bundle
 
@@ -133,7 +137,7 @@ def remember(
     except MediumError as error:
         if choice.explicit:
             return None, error
-        observer(Noted(f"no store is kept: {error.message}"))
+        observer(Noted(f"continuing without a store: {error.message}"))
     except TransferError as error:
         return None, error
     return None, None
@@ -168,7 +172,7 @@ def sent(
         except TransferError as error:
             failed = error
     if failed:
-        observer(Noted(f"this export is not remembered: {failed.message}"))
+        observer(Noted(f"this export could not be recorded in the store: {failed.message}"))
 
 
 def receipt(store: Store, site: str) -> Receipt:
@@ -185,7 +189,7 @@ def receipt(store: Store, site: str) -> Receipt:
         serial = last.get("serial", 0)
         if type(serial) is not int:
             raise FormatError(
-                f"{path}: malformed", hint="remove it; the next receipt begins a new count (accept --anew)"
+                f"{path}: malformed", hint="remove it; the next receipt starts a new count (accept it with --restarted)"
             )
         if last.get("site") != name or last.get("bundles") != list(bundles):
             serial += 1

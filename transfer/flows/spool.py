@@ -27,7 +27,7 @@ def fill(bundle: Bundle, place: Path, share: int, limit: int, observer: Observer
     A file that was taken away meanwhile is written again by the next run: there is no answer that it arrived.
     """
     if not place.is_dir():
-        raise NotFound(f"{place} is not there", hint="name the folder that the link takes files from")
+        raise NotFound(f"{place} does not exist", hint="name the folder that the link takes files from")
     made = recovery.make(bundle, share, observer) if share else None
     bucket = TokenBucket(limit) if limit else None
 
@@ -45,7 +45,7 @@ def fill(bundle: Bundle, place: Path, share: int, limit: int, observer: Observer
 def arrived(place: Path) -> list[Path]:
     """The bundles that have come, oldest first: one that builds on another comes after it. NotFound if there is no such folder."""
     if not place.is_dir():
-        raise NotFound(f"{place} is not there", hint="name the folder in which the link leaves files")
+        raise NotFound(f"{place} does not exist", hint="name the folder in which the link leaves files")
     begun = {each for each in place.iterdir() if (each / "blobs").is_dir() or (each / AGAIN).is_dir()}
     found = {folder: _opened(folder) for folder in sorted(begun | set(bundles_in(place)), key=_created)}
     return _in_order(found)
@@ -74,7 +74,8 @@ def has_come(folder: Path) -> None:
     if _opened(folder) is None:
         _refused(folder)
         raise MissingPart(
-            f"{folder}: what tells of this bundle has not come whole yet", hint="run again when more has arrived"
+            f"{folder}: the index of this bundle has not arrived completely yet",
+            hint="run the same command again when more has arrived",
         )
 
 

@@ -80,7 +80,7 @@ def check(folder: Path, *, deep: bool, jobs: int | None, observer: Observer, lib
         rebuilt, elsewhere = 0, len(bundle.header.packs) - len(packs)
         if deep and elsewhere:
             raise MissingPart(
-                f"{folder} is one medium of a set: {elsewhere} packs are on others",
+                f"{folder} is one medium of a set: {elsewhere} packs are on other media",
                 hint="leave out --deep, or import all media",
             )
         if deep and not found:
@@ -105,7 +105,7 @@ def _note_strange(folder: Path, observer: Observer) -> None:
         if read_small(folder / VERIFY_NAME) != companions()[VERIFY_NAME]:
             observer(
                 Noted(
-                    f"{folder / VERIFY_NAME} is not the one of this version: it is older, or somebody changed it; do not run it"
+                    f"{folder / VERIFY_NAME} is not the verify.py of this version: it is older, or somebody changed it; do not run it"
                 )
             )
 

@@ -88,7 +88,8 @@ def _read(depot: Depot, name: str, limit: int, where: str) -> bytes:
                 raise FormatError(f"{where}: {name} is larger than the {limit} bytes that are accepted")
     except NotFound as error:
         raise NotFound(
-            f"{where} is no finished bundle: {error.message}", hint="check the path; or ship it again, it goes on"
+            f"{where} is not a finished bundle: {error.message}",
+            hint="check the path; or ship the bundle again: it resumes",
         ) from error
     return bytes(out)
 
@@ -99,10 +100,11 @@ def _document(depot: Depot, name: str, digest: Digest, where: str) -> bytes:
         data = _read(depot, f"{name}/{path}", head.HEADER_MAX, where)
     except NotFound as error:
         raise MissingPart(
-            f"{where}/{path} is missing", hint="ship the bundle again: what is sound there stays"
+            f"{where}/{path} is missing", hint="ship the bundle again: only missing and damaged files are sent"
         ) from error
     if sha256(data) != digest:
         raise Damaged(
-            f"{where}/{path}: it is not what its digest says", hint="ship the bundle again: what is sound there stays"
+            f"{where}/{path}: its content does not match its digest",
+            hint="ship the bundle again: only missing and damaged files are sent",
         )
     return data

@@ -77,14 +77,16 @@ def _address(text: str, place: str, folder: str, *, ported: bool) -> Address:
         host, _, port = host.partition(":")
     bad = not _HOST.fullmatch(host) or (user and not _USER.fullmatch(user)) or not folder.isprintable()
     if bad or (port and (not port.isdecimal() or not 0 < int(port) < 65536)):
-        raise UsageError(f"{text!r:.200} names no host", hint="write user@host:/folder or ssh://user@host:port/folder")
+        raise UsageError(
+            f"{text!r:.200} has no host name", hint="write user@host:/folder or ssh://user@host:port/folder"
+        )
     return Address(host, folder, user, int(port or 0))
 
 
 def parse_pin(text: str) -> str:
     """A host key's fingerprint as ssh prints it. UsageError for anything else."""
     if text and not _PIN.fullmatch(text.rstrip("=")):
-        raise UsageError(f"--host-key {text!r:.100} is no fingerprint", hint="it reads SHA256: and 43 characters")
+        raise UsageError(f"--host-key {text!r:.100} is not a fingerprint", hint="write SHA256: and 43 characters")
     return text.rstrip("=")
 
 
@@ -127,11 +129,11 @@ def settings(address: Address, options: Options) -> Settings:
             command, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired as error:
-        raise LinkError(f"{address.where}: ssh -G does not end", hint="look at Match exec in ~/.ssh/config") from error
+        raise LinkError(
+            f"{address.where}: ssh -G did not end in time", hint="check `Match exec` in ~/.ssh/config"
+        ) from error
     if done.returncode:
-        raise UsageError(
-            f"ssh does not take its configuration: {done.stderr.strip()[-300:]}", hint="look at ~/.ssh/config"
-        )
+        raise UsageError(f"ssh refuses its configuration: {done.stderr.strip()[-300:]}", hint="look at ~/.ssh/config")
     values: dict[str, list[str]] = {}
     for line in done.stdout.splitlines():
         key, _, value = line.partition(" ")
@@ -143,5 +145,5 @@ def spool_folder(text: str) -> Path:
     """The folder in `spool:DIR`. UsageError if none is named."""
     place = Path(text.removeprefix(SPOOL))
     if place == Path():
-        raise UsageError("spool: without a folder", hint="name it: spool:DIR")
+        raise UsageError("spool: needs a folder", hint="write spool:DIR")
     return place

@@ -118,9 +118,9 @@ def split_name(name: str) -> tuple[str, ...]:
     parts = tuple(name.split("/"))
     for each in parts:
         if not each or each in (".", "..") or len(each.encode("utf-8", "surrogatepass")) > NAME_MAX - 8:
-            raise FormatError(f"{name!r:.200} is not a file's name in a depot")
+            raise FormatError(f"{name!r:.200} is not a file name")
         if not each.isprintable() or any(c in '\\:*?"<>|' for c in each) or each[-1] in ". ":
-            raise FormatError(f"{name!r:.200} has characters that not every filesystem takes")
+            raise FormatError(f"{name!r:.200} has characters that some filesystems do not allow")
     if len(parts) > 8:
         raise FormatError(f"{name!r:.200} is too deep")
     return parts
@@ -134,7 +134,7 @@ def portable(name: str) -> None:
     except FormatError:
         legal = False
     if not legal:
-        raise UsageError(f"{name!r:.200}: no name that every medium takes", hint="rename the bundle's folder")
+        raise UsageError(f"{name!r:.200}: not a name that every filesystem allows", hint="rename the bundle's folder")
 
 
 def unfinished(base: str) -> str:
@@ -147,9 +147,9 @@ def wrong_size(name: str, found: int, size: int) -> str:
     return f"{found} bytes where it should have {size}" if found != size else ""
 
 
-WRONG_CONTENT = "the content is not what its digest says"
+WRONG_CONTENT = "the content does not match its digest"
 
 
 def damaged(where: str, name: str, why: str) -> Damaged:
     """What `finish` raises."""
-    return Damaged(f"{where}/{name}: {why}", hint="run the same command again: it is sent anew")
+    return Damaged(f"{where}/{name}: {why}", hint="run the same command again: the file is sent again")

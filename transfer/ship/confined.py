@@ -26,7 +26,7 @@ LEAST = 4096
 def one_folder(name: str) -> str:
     """The folder of a bundle in an inbox: one plain component. FormatError otherwise."""
     if len(split_name(name)) != 1 or name.startswith("."):
-        raise FormatError(f"{name!r:.200} is no folder for a bundle", hint="one name, without a dot in front")
+        raise FormatError(f"{name!r:.200} is not a folder name for a bundle", hint="use one name without a leading dot")
     return name
 
 
@@ -35,9 +35,7 @@ def bundle_file(name: str) -> tuple[str, str]:
     folder, _, rest = name.partition("/")
     one_folder(folder)
     if not _NAMED_BY_CONTENT.fullmatch(rest) and not _OTHERS.fullmatch(rest):
-        raise FormatError(
-            f"{name!r:.200} is no file of a bundle", hint="this receiver takes bundles in, and nothing else"
-        )
+        raise FormatError(f"{name!r:.200} is not a file of a bundle", hint="this receiver accepts only bundles")
     return folder, rest
 
 
@@ -95,15 +93,17 @@ class Confined:
         if content and content[1] != digest.hex:
             raise FormatError(f"{name!r:.200}: its name is not its digest, {digest}")
         if size and self._inner.stat([name]) == [None]:
-            raise FormatError(f"{name!r:.200}: nothing of it was sent")
+            raise FormatError(f"{name!r:.200}: no data was sent")
         if rest == "oci-layout" and size > LAYOUT_MAX:
-            raise FormatError(f"{name!r:.200}: {size} bytes are more than it can have")
+            raise FormatError(f"{name!r:.200}: {size} bytes are more than this file may have")
         if rest != INDEX:
             self._inner.finish(name, digest, size)
             return
         with self._one_at_a_time():
             if self._is_finished(name) and self._inner.check(name, digest, size):
-                raise UsageError(f"{self.where}/{name} is another bundle's", hint="ship under another name")
+                raise UsageError(
+                    f"{self.where}/{name} belongs to another bundle", hint="ship the bundle under another name"
+                )
             self._inner.finish(name, digest, size)
 
     @contextlib.contextmanager
@@ -121,13 +121,16 @@ class Confined:
         return self._inner.check(name, digest, size)
 
     def discard(self, name: str) -> None:
-        """Only what is not what its name says, or is not finished: a sender cannot take away what another one brought."""
+        """Only what does not match its name, or is not finished: a sender cannot take away what another one brought."""
         _, rest = bundle_file(name)
         content = _NAMED_BY_CONTENT.fullmatch(rest)
         held = self._inner.stat([name])[0]
         if held and held.finished:
             if rest == INDEX or (not content and self._is_finished(f"{name.partition('/')[0]}/{INDEX}")):
-                raise UsageError(f"{self.where}/{name} is a bundle's, and stays", hint="ship under another name")
+                raise UsageError(
+                    f"{self.where}/{name} belongs to a finished bundle and is not removed",
+                    hint="ship the bundle under another name",
+                )
             if content and not self._inner.check(name, Digest(f"sha256:{content[1]}"), held.size):
                 return
         self._inner.discard(name)
@@ -160,8 +163,8 @@ class Confined:
         used = self._all() + size
         if used > self._most:
             raise NoSpace(
-                f"{self.where}: the limit of {self._most} bytes for what is sent here is reached",
-                hint="the administrator there removes what was imported, or raises --max-bytes",
+                f"{self.where}: the inbox has reached its limit of {self._most} bytes",
+                hint="ask the administrator there to remove imported bundles, or to raise --max-bytes",
             )
         self._used = used
 

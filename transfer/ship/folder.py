@@ -83,7 +83,7 @@ class FolderDepot:
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise MediumError(
-                    f"{self.where}/{name}: something on the way is no folder", hint="remove it, or name another place"
+                    f"{self.where}/{name}: a part of this path is not a folder", hint="remove it, or name another place"
                 ) from error
             raise from_os_error(error, f"{'writing' if create else 'reading'} {self.where}/{name}") from error
 
@@ -103,14 +103,14 @@ class FolderDepot:
                 if not plain(fd):
                     os.close(fd)
                     raise MediumError(
-                        f"{self.where}/{folder}/{LOCK} is no plain file of this program's", hint="remove it"
+                        f"{self.where}/{folder}/{LOCK} is not a regular file of this program", hint="remove it"
                     )
                 if _share(fd, token) and _same(fd, base, at):
                     break
                 os.close(fd)
                 if time.monotonic() > until:
                     raise Locked(
-                        f"{self.where}/{folder}: another ship is writing there",
+                        f"{self.where}/{folder}: another `transfer ship` is writing there",
                         hint="wait for it to end, then run again",
                     )
                 time.sleep(0.1)
@@ -203,7 +203,7 @@ class FolderDepot:
             self._growing = file
             there = os.fstat(fd)
             if not plain(fd):
-                raise MediumError(f"{self.where}/{name}: its unfinished file is no plain file", hint="remove it")
+                raise MediumError(f"{self.where}/{name}: its unfinished file is not a regular file", hint="remove it")
             if offset > there.st_size:
                 raise FormatError(f"{self.where}/{name}: bytes at {offset}, beyond its end at {there.st_size}")
             os.ftruncate(fd, offset)

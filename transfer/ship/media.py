@@ -133,7 +133,7 @@ def removable(folder: Path) -> Path:
     """The mount point to eject. UsageError for the system's own disk."""
     mount = mount_of(folder)
     if mount == Path("/"):
-        raise UsageError(f"{folder} is on the system's own disk", hint="leave out --eject")
+        raise UsageError(f"{folder} is on the disk of this system", hint="leave out --eject")
     return mount
 
 
@@ -153,6 +153,6 @@ def eject(mount: Path) -> None:
             return
         said = said or done.stderr.strip()
     raise MediumError(
-        f"{mount} could not be unmounted: {said or 'there is no umount'}",
-        hint="all is written and read back; unmount it by hand before it is pulled out",
+        f"{mount} could not be unmounted: {said or 'the umount program is missing'}",
+        hint="everything is written and read back; unmount the medium by hand before you remove it",
     )

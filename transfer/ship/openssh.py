@@ -105,7 +105,7 @@ class OpensshLine:
     def __init__(self, address: Address, options: Options, *, quietly: bool) -> None:
         ssh = shutil.which("ssh")
         if ssh is None:
-            raise UsageError("there is no ssh program here", hint="install openssh-client, or use --ssh paramiko")
+            raise UsageError("the ssh program is not installed", hint="install openssh-client, or use --ssh paramiko")
         self._ssh, self.address, self._options = ssh, address, options
         self._quietly = quietly or options.ask is None
         self._ciphers = settings(address, options).ciphers()
@@ -156,7 +156,7 @@ class OpensshLine:
         if "Permission denied" in said or "Too many authentication failures" in said:
             return CredentialsError(f"{where}: {last}")
         if "ad configuration option" in said or "ad owner or permissions" in said:
-            return UsageError(f"ssh does not take its configuration: {last}", hint="look at ~/.ssh/config")
+            return UsageError(f"ssh refuses its configuration: {last}", hint="look at ~/.ssh/config")
         return LinkError(f"{where}: {last}")
 
     def _host_key_fault(self, said: str) -> HostKeyError:
@@ -201,21 +201,22 @@ def host_key_error(
     where = address.where
     if revoked:
         return HostKeyError(
-            f"{where}: its host key {shown} is revoked in known_hosts", hint="ask who runs that host; do not go on"
+            f"{where}: the host key {shown} is revoked in known_hosts",
+            hint="do not continue; ask the administrator of that host",
         )
     if pinned:
         return HostKeyError(
-            f"{where}: its host key is {shown}, not {pinned} as --host-key says",
-            hint="compare with the console of that host: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+            f"{where}: the host key is {shown}, not {pinned} as --host-key says",
+            hint="compare it at the console of that host: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
         )
     if changed:
         return HostKeyError(
-            f"{where}: its host key is {shown}, another than known_hosts has: somebody may be in between",
-            hint=f"if that host was set up anew, compare the fingerprint at its console, then ssh-keygen -R {address.host}"
+            f"{where}: the host key is {shown}, but known_hosts has another one: somebody may intercept the connection",
+            hint=f"if that host was installed again, compare the fingerprint at its console, then ssh-keygen -R {address.host}"
             f"{f' (or [{address.host}]:{address.port})' if address.port else ''}, or pin it: --host-key {fingerprint or 'SHA256:...'}",
         )
     return HostKeyError(
-        f"{where}: its host key {shown} is not known here",
+        f"{where}: the host key {shown} is unknown",
         hint="compare the fingerprint at that host's console (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub), then pin it: "
-        f"--host-key {fingerprint or 'SHA256:...'}, or --accept-new to take it unseen",
+        f"--host-key {fingerprint or 'SHA256:...'}, or trust it without checking: --accept-new",
     )

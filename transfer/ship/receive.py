@@ -47,14 +47,14 @@ class StdioChannel:
             while view:
                 view = view[os.write(self._sink, view) :]
         except OSError as error:
-            raise CutOff(f"the sender is gone: {error.strerror}") from error
+            raise CutOff(f"the connection to the sender broke: {error.strerror}") from error
 
     def recv(self, size: int) -> bytes:
         try:
             ready, _, _ = select.select([self._source, self._wake], [], [])
             return os.read(self._source, size) if self._source in ready else b""
         except OSError as error:
-            raise CutOff(f"the sender is gone: {error.strerror}") from error
+            raise CutOff(f"the connection to the sender broke: {error.strerror}") from error
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -104,7 +104,7 @@ class Receiver:
         try:
             hello = wire.body_of(body, "the sender")
             if kind != wire.HELLO:
-                raise FormatError("the sender does not say hello")
+                raise FormatError("protocol error: the sender did not introduce itself")
             wire.meet(hello, "the sender")
             self._root = choose_root(str(hello.get("folder", "")), self._inbox)
             depot = FolderDepot(self._root, patience=self._patience)
@@ -127,11 +127,11 @@ class Receiver:
         call = wire.body_of(body, "the sender")
         number = call.get("n")
         if kind != wire.CALL or type(number) is not int or not 0 <= number < 1 << 32:
-            raise CutOff("the sender says what no sender says")
+            raise CutOff("protocol error: unexpected message from the sender")
         handler = _CALLS.get(str(call.get("op")))
         try:
             if handler is None:
-                raise UsageError(f"this receiver cannot {call.get('op')!r:.40}")
+                raise UsageError(f"this receiver does not support {call.get('op')!r:.40}")
             answer = handler(self, call)
             if answer is not None:
                 self._talk.tell(wire.ANSWER, n=number, **answer)
@@ -140,12 +140,12 @@ class Receiver:
         except OSError as error:
             self._fail(number, from_os_error(error, str(self._root)))
         except (KeyError, TypeError, ValueError) as error:
-            self._fail(number, FormatError(f"a malformed call: {error!r:.200}"))
+            self._fail(number, FormatError(f"protocol error: a malformed request: {error!r:.200}"))
 
     @property
     def _place(self) -> Depot:
         if self._depot is None:
-            raise UsageError("no folder was chosen")
+            raise UsageError("protocol error: the sender named no folder")
         return self._depot
 
     # the calls
@@ -238,11 +238,12 @@ class Receiver:
         folder = self._one_folder(call)
         if self._import is None:
             raise UsageError(
-                "this receiver only takes files in", hint="import there by hand, or let it: receive --allow-import"
+                "this receiver only accepts files",
+                hint="import on that host by hand, or allow it there: receive --allow-import",
             )
         options = call["options"]
         if not isinstance(options, dict):
-            raise FormatError("a malformed call")
+            raise FormatError("protocol error: a malformed request")
         return self._import(self._root / folder, options, lambda value: self._talk.tell(wire.EVENT, **value))
 
 
@@ -265,7 +266,7 @@ _CALLS: dict[str, Callable[[Receiver, dict[str, Any]], dict[str, Any] | None]] =
 def choose_root(folder: str, inbox: Path | None) -> Path:
     """The folder a sender means: absolute, or from the home (or the inbox). UsageError for one outside the inbox."""
     if "\0" in folder or ".." in folder.split("/"):
-        raise UsageError(f"{folder!r:.200} is no folder to ship to", hint="name it without ..")
+        raise UsageError(f"{folder!r:.200} is not a folder to ship to", hint="write the path without ..")
     if folder == "~" or folder.startswith("~/"):
         folder = folder[2:]
     base = inbox.resolve() if inbox else Path.home()
@@ -275,7 +276,7 @@ def choose_root(folder: str, inbox: Path | None) -> Path:
             f"{folder} is not the inbox of this receiver", hint=f"ship to {base}, or name no folder: HOST: alone"
         )
     if inbox and not base.is_dir():
-        raise MediumError(f"the inbox {base} is no folder", hint="make it, or name another: receive --inbox DIR")
+        raise MediumError(f"the inbox {base} is not a folder", hint="create it, or name another: receive --inbox DIR")
     return root
 
 
@@ -284,8 +285,8 @@ def sound_inbox(inbox: Path, site: str = "") -> Path:
     base = inbox.resolve()
     if base == Path(base.anchor) or base in _homes() or ".ssh" in base.parts or (base / ".ssh").exists():
         raise UsageError(
-            f"the inbox {base} is a home, or holds .ssh: a sender could write there what is no bundle",
-            hint="make a folder for bundles alone: receive --inbox /srv/inbox",
+            f"the inbox {base} is a home folder, or holds .ssh: a sender could write other files there",
+            hint="create a folder for bundles only: receive --inbox /srv/inbox",
         )
     if not site or not base.is_dir():
         return base
@@ -294,7 +295,7 @@ def sound_inbox(inbox: Path, site: str = "") -> Path:
         with contextlib.suppress(FileExistsError):
             place.mkdir(mode=0o700)
         if not stat.S_ISDIR(place.lstat().st_mode):
-            raise UsageError(f"{place} is no folder", hint="remove it, or name another site")
+            raise UsageError(f"{place} is not a folder", hint="remove it, or name another site")
     except OSError as error:
         raise from_os_error(error, f"making {place}") from error
     return place
@@ -313,23 +314,23 @@ _NO_HOMES = {"", "/", "/nonexistent", "/dev/null"}
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise FormatError("a malformed call")
+        raise FormatError("protocol error: a malformed request")
     return value
 
 
 def _token(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9A-Za-z]{1,64}", value, re.ASCII):
-        raise FormatError("a malformed call")
+        raise FormatError("protocol error: a malformed request")
     return value
 
 
 def _whole(value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 60:
-        raise FormatError("a malformed call")
+        raise FormatError("protocol error: a malformed request")
     return value
 
 
 def _pairs(value: object) -> Sequence[Sequence[Any]]:
     if not isinstance(value, list) or not all(isinstance(each, list) and len(each) == 3 for each in value):
-        raise FormatError("a malformed call")
+        raise FormatError("protocol error: a malformed request")
     return value

@@ -70,7 +70,7 @@ class ReceiverDepot:
         kind, body = self._hear()
         hello = self._body(body)
         if kind != wire.HELLO:
-            raise Nonsense(f"{where}: it does not say hello")
+            raise Nonsense(f"{where}: protocol error: the receiver did not introduce itself")
         wire.meet(hello, where)
         self.features = self._sound(lambda: frozenset(str(each) for each in hello.get("features", [])))
         self._wait(0)
@@ -129,7 +129,7 @@ class ReceiverDepot:
         try:
             return read()
         except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
-            raise Nonsense(f"{self.where}: a malformed answer") from error
+            raise Nonsense(f"{self.where}: protocol error: a malformed answer") from error
 
     def hold(self, folder: str, token: str) -> None:
         self._ask("hold", folder=folder, token=token)
@@ -139,7 +139,7 @@ class ReceiverDepot:
         for at in range(0, len(names), 1000):
             found = self._ask("stat", names=list(names[at : at + 1000])).get("held")
             if not isinstance(found, list) or len(found) != len(names[at : at + 1000]):
-                raise Nonsense(f"{self.where}: a malformed answer")
+                raise Nonsense(f"{self.where}: protocol error: a malformed answer")
             out += self._sound(lambda found=found: [None if each is None else _held(each) for each in found])  # type: ignore[misc]
         return out
 

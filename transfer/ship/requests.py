@@ -39,7 +39,7 @@ def sftp_client(channel: Channel) -> paramiko.SFTPClient:
     try:
         return paramiko.SFTPClient(inner)
     except (OSError, *LINE_GONE) as error:
-        raise CutOff(f"no sftp server answers: {error}") from error
+        raise CutOff(f"the sftp server does not answer: {error}") from error
 
 
 class Writes:

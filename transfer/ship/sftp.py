@@ -130,9 +130,11 @@ class SftpDepot:
             return MediumError(f"{where}: the filesystem is read-only", hint="ship to another folder, or remount it")
         if found and found.free < 2 * PART:
             return NoSpace(
-                f"{where}: no space left on the far side", hint="free some space there and run the same command again"
+                f"{where}: no space left on that host", hint="free some space there and run the same command again"
             )
-        return MediumError(f"{where}: {error}", hint="quota, disk or permissions: that host's log may tell more")
+        return MediumError(
+            f"{where}: {error}", hint="check quota, disk and permissions on that host; its log may say more"
+        )
 
     def hold(self, folder: str, token: str) -> None:
         """SFTP has no locks."""
@@ -251,7 +253,7 @@ class SftpDepot:
             found = self._ask(name, lambda: self._client.lstat(path))
             there = int(found.st_size or 0)
             if not _is_file(found):
-                raise MediumError(f"{self.where}:{path} is no plain file", hint="remove it")
+                raise MediumError(f"{self.where}:{path} is not a regular file", hint="remove it")
         if offset > there:
             raise FormatError(f"{self.where}:{path}: bytes at {offset}, beyond its end at {there}")
         file = self._open(name, path, "r+b" if there else "wb")

@@ -207,7 +207,7 @@ class ParamikoLine:
                 return
             except paramiko.AuthenticationException:
                 tried.append("password")
-        raise CredentialsError(f"{where}: it does not let {user} in ({', '.join(tried) or 'there is no key to try'})")
+        raise CredentialsError(f"{where}: {user} was refused ({', '.join(tried) or 'there is no key to try'})")
 
     def _keys(self, tried: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
         """The agent's keys first, then key files; what cannot be used is noted in `tried`."""
@@ -223,7 +223,7 @@ class ParamikoLine:
                 if key:
                     yield str(path), key
             elif self._options.identity:
-                raise UsageError(f"{path}: no such key", hint="check --identity")
+                raise UsageError(f"{path}: the key file does not exist", hint="check --identity")
 
     def _key(self, path: Path, tried: list[str]) -> paramiko.PKey | None:
         try:
@@ -238,7 +238,7 @@ class ParamikoLine:
         try:
             return paramiko.PKey.from_path(path, self._options.ask(f"passphrase for {path}: "))
         except (ValueError, TypeError, paramiko.SSHException) as error:
-            raise CredentialsError(f"{path}: that is not its passphrase") from error
+            raise CredentialsError(f"{path}: wrong passphrase") from error
 
     # using it
 
@@ -267,7 +267,7 @@ class ParamikoLine:
         try:
             channel.invoke_subsystem("sftp")
         except LINE_GONE as error:
-            raise LinkError(f"{self.address.where}: it has no sftp either: {error}") from error
+            raise LinkError(f"{self.address.where}: the host has no sftp server either: {error}") from error
         channel.settimeout(ANSWER)
         return ParamikoChannel(channel, self.address.where)
 

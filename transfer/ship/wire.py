@@ -126,7 +126,9 @@ class Talk:
                 kind, size = _HEAD.unpack(self._exactly(_HEAD.size))
                 self._last = time.monotonic()
                 if size > BODY_MAX:
-                    raise FormatError(f"{self._where}: a message of {size} bytes", hint="that is no transfer program")
+                    raise FormatError(
+                        f"{self._where}: a message of {size} bytes", hint="the other side is not a transfer program"
+                    )
                 if kind in (DATA, BLOCK):
                     self._pass_on(kind, size)
                 else:
@@ -194,7 +196,8 @@ def find_magic(channel: Channel, where: str) -> bytes:
         seen += block
         if len(seen) > NOISE_MAX:
             raise FormatError(
-                f"{where}: it talks, but not as transfer does", hint="silence what its shell prints at login"
+                f"{where}: the remote shell printed something before transfer started",
+                hint="make its login scripts silent for non-interactive sessions",
             )
     return bytes(seen[: -len(MAGIC)])
 
@@ -211,7 +214,7 @@ def meet(hello: dict[str, Any], where: str) -> None:
         raise Unsupported(f"{where}: it speaks version {hello.get('wire')!r:.20} of the wire, this program {VERSION}")
     unknown = hello.get("mandatory")
     if not isinstance(unknown, list) or unknown:
-        raise Unsupported(f"{where}: it insists on {unknown!r:.100}, which this program does not know")
+        raise Unsupported(f"{where}: the other side needs {unknown!r:.100}, which this program does not know")
 
 
 def failure(value: dict[str, Any]) -> TransferError:

@@ -119,7 +119,7 @@ def _parse_text(data: bytes, where: str) -> Receipt:
     if len(head) != 4 or head[0].upper() != "RECEIPT" or not head[2].isdecimal() or not head[3].isdecimal():
         raise FormatError(f"{where}: not a receipt: its first line is RECEIPT, site, number, count and four characters")
     if int(head[3]) != len(bodies) - 1 or [b[0] for b in bodies[1:]] != [str(n) for n in range(1, len(bodies))]:
-        raise FormatError(f"{where}: lines are missing or in another order", hint="type all of them")
+        raise FormatError(f"{where}: lines are missing or in the wrong order", hint="type all lines in their order")
     return Receipt(_site(head[1], where), int(head[2]), tuple(_unpaper(body[1:], where) for body in bodies[1:]))
 
 

@@ -53,7 +53,7 @@ class Sites:
         if not path.exists():
             have = ", ".join(self.names()) or "none yet"
             raise NotFound(
-                f"nothing is known of the site {name}",
+                f"the site {name} is unknown",
                 hint=f"accept its receipt first: transfer receipt accept FILE. Known: {have:.300}",
             )
         value = parse_object(read_small(path, _SITE_MAX), str(path), _SITE_MAX)
@@ -104,7 +104,7 @@ class Sites:
         if receipt.serial > max(site.serial, 0) + JUMP_MAX and not anew:
             raise RolledBack(
                 f"receipt {receipt.serial} of {receipt.site} is more than {JUMP_MAX} ahead of {site.serial}, the last one accepted",
-                hint="if the site says that it is its newest one: transfer receipt accept --anew FILE",
+                hint="if the site confirms that this is its newest receipt: transfer receipt accept --restarted FILE",
             )
         there = {str(each) for each in confirmed}
         if receipt.serial < site.serial:

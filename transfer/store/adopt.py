@@ -23,7 +23,7 @@ from transfer.streams import SliceReader, open_plain, publishing, sync_folder, t
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What came into the store (bytes): by link or clone, by copying, and what was there already."""
+    """What came into the store (bytes): by link or clone, by copying, and what is already present."""
 
     linked: int
     copied: int
@@ -64,7 +64,7 @@ def adopt(store: Store, bundle: Bundle, role: Role, *, copy: bool = True, writte
 def adopt_part(store: Store, bundle: Bundle, told: Callable[[str], None]) -> list[Blob]:
     """Take what is there of a bundle whose packs are not all at hand; it is staged until they are. Returns the packs that are still missing.
 
-    A pack that is not what its digest says counts as missing; `told` hears of it.
+    A pack that does not match its digest counts as missing; `told` hears of it.
     """
     with _adding(store):
         for each in bundle.small():

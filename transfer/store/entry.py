@@ -66,7 +66,7 @@ def parse_entry(data: bytes, where: str) -> Entry:
         raise FormatError(f"{where}: a malformed entry", hint="`transfer store check` says what is sound")
     digest = Digest.parse(value.get("digest"), where)
     if parse_index(value["index"].encode(), where).digest != digest:
-        raise FormatError(f"{where}: its index is another bundle's", hint="import that bundle again")
+        raise FormatError(f"{where}: its index belongs to another bundle", hint="import that bundle again")
     return Entry(
         digest, value["index"], Role(value["role"]), value["order"], value["when"], value["packs"], value["place"]
     )

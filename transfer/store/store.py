@@ -110,7 +110,7 @@ class Store:
             )
         if any((self.root / name).exists() for name in ("oci-layout", "index.json")):
             raise UsageError(
-                f"{self.root} holds images or a bundle and is no store",
+                f"{self.root} contains images or a bundle; it is not a store",
                 hint="name another with --store or TRANSFER_STORE",
             )
         no_links(self.root, *INNER)
@@ -120,7 +120,7 @@ class Store:
             and not {each for each in os.listdir(self.root) if not each.startswith(".")} <= {*INNER, *FILES}
         ):
             raise UsageError(
-                f"{self.root} holds other things and is no store",
+                f"{self.root} contains other files; it is not a store",
                 hint="name a new folder with --store or TRANSFER_STORE",
             )
 

@@ -216,7 +216,10 @@ def drop(store: Store, beginning: str) -> Digest:
             with one_search():
                 needs = set() if each.digest == hits[0] or loose else needed_by(fresh, each.digest)
             if hits[0] in known and (hits[0] in needs if needs is not None else not staged):
-                raise UsageError(f"bundle {each.digest.short} needs it", hint="drop that one first, or use prune")
+                raise UsageError(
+                    f"bundle {each.digest.short} depends on it",
+                    hint="drop that bundle first, or use `transfer store prune`",
+                )
         store.remove(hits[0])
         store.forget()
         with contextlib.suppress(Damaged):  # another one cannot say which files it names: they all stay

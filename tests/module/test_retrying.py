@@ -236,7 +236,10 @@ def test_every_new_line_holds_what_was_held() -> None:
     depot.stat([NAME])
     assert place.calls[:4] == [(1, "hold"), (1, "stat"), (2, "hold"), (3, "hold")]
     assert place.calls[-1] == (3, "stat")
-    place.failures = {len(place.calls): CutOff("cut"), len(place.calls) + 1: Locked("another ship is writing there")}
+    place.failures = {
+        len(place.calls): CutOff("cut"),
+        len(place.calls) + 1: Locked("another `transfer ship` is writing there"),
+    }
     with pytest.raises(Locked):
         depot.stat([NAME])
 

@@ -184,7 +184,7 @@ def test_who_needs_a_lost_pack_is_told_by_prefixes_too(tmp_path: Path, monkeypat
 
 
 def test_another_choice_of_images_does_not_take_up_findings_that_hold_no_more(tmp_path: Path) -> None:
-    """An export of all that was broken off, then of the second image alone: what it was like is not there now."""
+    """An export of all that was broken off, then of the second image alone: what it was like does not exist now."""
     layout = siblings()
     source = LayoutSource(layout.write(tmp_path / "oci"))
     folder = tmp_path / "b"
