@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.sinks import Place, SinkSuite
+from tests.conformance.sinks import HeldContent, Place, SinkSuite
+from tests.conformance.test_sources import logged_in
+from tests.support.fakeregistry import PERSONALITIES, FakeRegistry
 from tests.support.toy import ToySink, ToySource
 from transfer.engines.archive import ArchiveSink, open_archive
-from transfer.engines.base import ImageSource
+from transfer.engines.base import ImageSink, ImageSource, RegistryOptions
 from transfer.engines.memory import MemoryImages, MemorySink, MemorySource
 from transfer.engines.ocilayout import LayoutSink, LayoutSource
-from transfer.model import Image
+from transfer.engines.registry import RegistrySink
+from transfer.events import silent
+from transfer.model import Image, Reference
 
 
 def listed(source: ImageSource) -> dict[str, str]:
@@ -63,6 +67,27 @@ SINKS: dict[str, Callable[[Path], Place]] = {
     "oci-archive": lambda folder: archive(folder, docker=False),
     "docker-archive": lambda folder: archive(folder, docker=True),
 }
+
+
+def below(name: str) -> str:
+    """A name in a registry: its path, whichever host it was at."""
+    found = Reference.parse(name)
+    return f"{found.path}:{found.tag}"
+
+
+class TestRegistrySink(SinkSuite):
+    @pytest.fixture(params=PERSONALITIES)
+    def place(self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+        registry = FakeRegistry(PERSONALITIES[request.param]())
+        with registry.running():
+            logged_in(registry, tmp_path, monkeypatch)
+            opened: list[RegistrySink] = []
+
+            def sink(_: HeldContent) -> ImageSink:
+                opened.append(RegistrySink(registry.host, RegistryOptions(), silent))
+                return opened[-1]
+
+            yield Place(sink, registry.names, digest, called=below)
 
 
 class TestSinks(SinkSuite):

@@ -16,14 +16,15 @@ from transfer.errors import SomeImagesFailed
 from transfer.events import Noted, Observer
 from transfer.flows import export as exporting
 from transfer.flows import site as site_flow
-from transfer.flows.select import NotTaken, open_source, select
-from transfer.model import Platform
+from transfer.flows.select import NotTaken, open_source, select, split_names, wanted_platform
 from transfer.work import keep_memory
 
 
 def opened_source(request: ExportRequest, observer: Observer) -> tuple[ImageSource, list[str]]:
-    """The source, and the reference --from names, if any."""
-    return open_source(request.source, via=request.via, observer=observer)
+    """The source, and the images that are asked for."""
+    text, names = split_names(request.source, request.patterns)
+    source, named = open_source(text, via=request.via, observer=observer, registry=request.registry)
+    return source, [*named, *names]
 
 
 def chosen(
@@ -34,8 +35,7 @@ def chosen(
     failed: list[NotTaken] | None = None,
 ) -> list[ResolvedImage]:
     """The images that were asked for."""
-    platform = Platform.parse(request.platform) if request.platform else None
-    return select(source, [*named, *request.patterns], platform, observer, failed)
+    return select(source, named, wanted_platform(request.platform, source, observer), observer, failed)
 
 
 def export(request: ExportRequest, folder: Path, store: StoreOptions, output: Output) -> None:

@@ -6,15 +6,25 @@ from collections.abc import Sequence
 
 from transfer.cli.exits import printable
 from transfer.cli.render import age, amount, print_json
-from transfer.flows.select import listed_by, open_source
+from transfer.engines.base import RegistryOptions
+from transfer.errors import NotFound
+from transfer.flows.select import listed_by, open_source, split_names
 
 
-def images(patterns: Sequence[str], source: str, json: bool) -> None:
+def images(patterns: Sequence[str], source: str, json: bool, registry: RegistryOptions) -> None:
     """What a source holds: all, or what names, globs and the beginnings of IDs pick. NotFound if one picks nothing."""
-    opened, _ = open_source(source)
+    source, wanted = split_names(source, patterns)
+    opened, named = open_source(source, registry=registry)
+    patterns = [*named, *wanted]
     try:
-        listed = sorted(opened.names(), key=lambda each: (not each.names, each.names))
-        listed = listed_by(patterns, listed, opened.where)
+        found = (
+            [each for pattern in patterns for each in opened.names(pattern)] if opened.traits.remote else opened.names()
+        )
+        listed = sorted(found, key=lambda each: (not each.names, each.names))
+        if not opened.traits.remote:
+            listed = listed_by(patterns, listed, opened.where)
+        elif patterns and not listed:
+            raise NotFound(f"{opened.where}: nothing is called {', '.join(patterns):.200}")
         where = opened.where
     finally:
         opened.close()

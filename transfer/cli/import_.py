@@ -46,7 +46,7 @@ def requested(options: ImportOptions, jobs: int | None) -> ImportRequest:
     """The options of `import`; UsageError for what they cannot be."""
     location = locate(options.to)
     platform = Platform.parse(options.platform) if options.platform else None
-    target = importing.Target(location, platform, options.via, jobs, options.keep_tags)
+    target = importing.Target(location, platform, options.via, jobs, options.keep_tags, options.registry)
     return ImportRequest(options.patterns, options.retag, target, options.stage, options.repair, location.name)
 
 

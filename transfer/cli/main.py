@@ -23,6 +23,7 @@ from transfer.cli.commands import (
     import_,
     inspect,
     inventory,
+    login,
     plan,
     receipt,
     receive,
@@ -79,6 +80,8 @@ app.command(epilog=diff.EXAMPLES)(diff.diff)
 app.command(epilog=ship.EXAMPLES)(ship.ship)
 app.command(hidden=True, epilog=receive.EXAMPLES)(receive.receive)
 app.command(epilog=inventory.EXAMPLES)(inventory.inventory)
+app.command(epilog=login.EXAMPLES)(login.login)
+app.command()(login.logout)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.add_typer(receipt.app, name="receipt")

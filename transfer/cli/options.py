@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from transfer.cli import completing
+from transfer.engines.base import RegistryOptions
 from transfer.engines.transports import DEFAULT, forms
 from transfer.errors import UsageError
 from transfer.events import Observer
@@ -123,6 +124,12 @@ AcceptNewOption = Annotated[
 ]
 SshConfigOption = Annotated[
     Path | None, typer.Option("--ssh-config", help="SSH configuration file to use instead of ~/.ssh/config.")
+]
+PlainHttp = Annotated[
+    bool, typer.Option("--plain-http", help="Reach registries without TLS. A registry on this host needs no option.")
+]
+NoTlsVerify = Annotated[
+    bool, typer.Option("--no-tls-verify", help="Do not check the certificates of registries (they may be forged).")
 ]
 RemoteOption = Annotated[str, typer.Option("--remote", help="Path of the transfer program on the remote host.")]
 
@@ -238,6 +245,7 @@ class ExportRequest:
     platform: str
     level: int
     strict: bool = False
+    registry: RegistryOptions = field(default_factory=RegistryOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +260,7 @@ class ImportOptions:
     stage: bool = False
     keep_tags: bool = False
     repair: tuple[Path, ...] = ()
+    registry: RegistryOptions = field(default_factory=RegistryOptions)
 
 
 @dataclass(frozen=True, slots=True)

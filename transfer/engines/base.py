@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 
 from transfer.engines.tree import PlatformImage
@@ -11,6 +11,16 @@ from transfer.errors import TransferError, UsageError
 from transfer.events import Observer, silent
 from transfer.model import Descriptor, Digest, Image, Platform
 from transfer.streams import Readable
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryOptions:
+    """How registries are reached. `plain_http`: without TLS; `verify`: certificates are checked; `wait`: seconds a registry may ask for in all."""
+
+    plain_http: bool = False
+    verify: bool = True
+    wait: float = 300.0
+
 
 Key = TypeVar("Key", bound=Hashable)
 Status = Literal["imported", "present"]
@@ -22,6 +32,7 @@ class SourceTraits:
 
     `keeps_digest`: manifests are the original ones; else they are made anew around the original config.
     `host`: it holds whatever this host has, so nobody means all of it who names nothing.
+    `remote`: bytes come over a network, so one platform is taken where nothing else is asked for.
     `lists`: it can say which images it has; else each has to be named. `ranges`: a blob can be opened in its middle at no cost.
     """
 
@@ -30,6 +41,7 @@ class SourceTraits:
     host: bool = False
     lists: bool = True
     ranges: bool = False
+    remote: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +65,7 @@ class SourceOptions:
 
     via: str = "auto"
     observer: Observer = silent
+    registry: RegistryOptions = field(default_factory=RegistryOptions)
 
 
 def cannot_publish(chosen: PlatformImage) -> str:
@@ -73,6 +86,7 @@ class SinkOptions:
     publish: Callable[[PlatformImage], str] = cannot_publish
     observer: Observer = silent
     only_look: bool = False
+    registry: RegistryOptions = field(default_factory=RegistryOptions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transfer.errors import EngineError, NotFound, TransferError, TryAgain, UsageError
+from transfer.engines.http import failing, told_error
+from transfer.errors import EngineError, NotFound, TransferError, UsageError
 from transfer.model import Platform
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class DockerClient:
         """A call whose answer is only success or not. NotFound for 404."""
         reply = self._send(method, path, params)
         if reply.status_code == 404:
-            raise NotFound(f"{self.where}: {_message(reply.content)}")
+            raise NotFound(f"{self.where}: {told_error(reply.content)}")
         self._json(reply)
 
     def _send(self, method: str, path: str, params: Mapping[str, Any]) -> httpx.Response:
@@ -59,7 +60,7 @@ class DockerClient:
 
     def _json(self, reply: httpx.Response) -> Any:
         if reply.status_code >= 300:
-            raise EngineError(f"{self.where}: {_message(reply.content)} (HTTP {reply.status_code})")
+            raise EngineError(f"{self.where}: {told_error(reply.content)} (HTTP {reply.status_code})")
         with self._failing():
             return (
                 json.loads(reply.content) if reply.content.strip() else None
@@ -86,24 +87,9 @@ class DockerClient:
         except TransferError:
             return False
 
-    @contextlib.contextmanager
-    def _failing(self) -> Iterator[None]:
-        import httpx
-
-        try:
-            yield
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise EngineError(
-                f"{self.where} does not answer: {error}",
-                hint="check that the daemon is running, that you may use its socket, and that DOCKER_HOST is right",
-            ) from error
-        except httpx.HTTPError as error:
-            raise TryAgain(
-                f"{self.where}: the connection broke off ({type(error).__name__}: {error})",
-                hint="run the same command again",
-            ) from error
-        except (ValueError, httpx.InvalidURL) as error:
-            raise EngineError(f"{self.where}: its answer cannot be read: {error}") from error
+    def _failing(self) -> contextlib.AbstractContextManager[None]:
+        hint = "check that the daemon is running, that you may use its socket, and that DOCKER_HOST is right"
+        return failing(self.where, hint, engine=True)
 
     @contextlib.contextmanager
     def stream(
@@ -122,7 +108,7 @@ class DockerClient:
         ):
             LOG.info("%s %s %s: %d, streamed", self.host, method, path, reply.status_code)
             if reply.status_code >= 400:
-                text = _message(reply.read())
+                text = told_error(reply.read())
                 kind = NotFound if reply.status_code == 404 else EngineError
                 raise kind(f"{self.where}: {text} (HTTP {reply.status_code})")
             yield reply.iter_raw()
@@ -183,12 +169,3 @@ def _tls() -> ssl.SSLContext:
     except OSError as error:
         raise UsageError(f"DOCKER_TLS_VERIFY is set, but the keys in {folder} cannot be read: {error}") from error
     return context
-
-
-def _message(data: bytes) -> str:
-    try:
-        value = json.loads(data)
-        text = value.get("message", "") if isinstance(value, dict) else ""
-    except ValueError:
-        text = data.decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else " " for c in str(text))[:500].strip() or "no reason given"

@@ -20,6 +20,13 @@ def path_and_name(text: str) -> tuple[str, str]:
     return (text, "") if not colon or Path(text).exists() else (path, name)
 
 
+def registry_place(text: str) -> tuple[str, str]:
+    """`//host/app:1` is an image, `//host` or `//host/team` a place."""
+    from transfer.engines.registry import split_place
+
+    return split_place(text)
+
+
 def name_alone(text: str) -> tuple[str, str]:
     """For an engine that needs no place."""
     return "", text
@@ -75,6 +82,7 @@ TRANSPORTS: dict[str, Transport] = {
             writes=("auto", "pull", "load"),
             host=True,
         ),
+        Transport("docker", "docker://HOST/NAME[:TAG]", "transfer.engines.registry", split=registry_place),
         Transport("oci", "oci:DIR[:NAME]", "transfer.engines.ocilayout"),
         Transport(
             "docker-archive",
@@ -89,6 +97,8 @@ TRANSPORTS: dict[str, Transport] = {
     )
 }
 DEFAULT = "docker-daemon:"
+REGISTRIES = "docker"
+"""The transport of images in registries, as skopeo and containers/image call it."""
 
 
 def forms(*, sinks: bool = False) -> str:
@@ -121,7 +131,7 @@ def locate(text: str) -> Location:
     if transport is None:
         raise UsageError(f"{text!r:.200} names an unknown transport", hint=f"use one of {forms()}")
     place, image = transport.split(rest)
-    if not place and not transport.host:
+    if not place and not image and not transport.host:
         raise UsageError(f"{text!r}: the path is missing", hint=f"use one of {forms()}")
     return Location(transport, place, image)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from transfer.bundle.assembly import assemble
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
-from transfer.engines.base import SinkOptions
+from transfer.engines.base import RegistryOptions, SinkOptions
 from transfer.engines.transports import Location, already_there
 from transfer.errors import EngineError, MissingPart, TransferError, TryAgain, one_failure
 from transfer.events import Noted, Observer
@@ -36,6 +36,7 @@ class Target:
     via: str = "auto"
     jobs: int | None = None
     keep_tags: bool = False
+    registry: RegistryOptions = field(default_factory=RegistryOptions)
 
 
 @dataclass
@@ -110,7 +111,7 @@ def load_into(
             if not bundle.is_delta or not find_base():
                 raise
         serving = stack.enter_context(Serving().open())
-        options = SinkOptions(target.platform, target.via, serving.publish, observer)
+        options = SinkOptions(target.platform, target.via, serving.publish, observer, registry=target.registry)
         return load_images(
             bundle,
             images,
@@ -130,7 +131,9 @@ def foresee(bundle: Bundle, images: Sequence[Image], rename: Rename, target: Tar
     try:
         if not target.location.transport.grows:
             return [Named(image, rename(image.names)) for image in images]
-        sink = target.location.open_sink(SinkOptions(target.platform, target.via, observer=observer, only_look=True))
+        sink = target.location.open_sink(
+            SinkOptions(target.platform, target.via, observer=observer, only_look=True, registry=target.registry)
+        )
         try:
             bundle.catalog()
             return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transfer.bundle.reader import Bundle
 from transfer.bundle.rebuild import BlobReader
@@ -172,7 +172,7 @@ def _job(named: Named, sink: ImageSink, content: BundleContent, observer: Observ
         return Job(image, names, frozenset()), named.error
     try:
         content.vouch(image)
-        missing = sink.missing(image, content)
+        missing = sink.missing(replace(image, names=names), content)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this image's, and the others go on
         return Job(image, names, frozenset()), one_failure(error, image.label)
     if missing is None:

@@ -4,23 +4,69 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from transfer.engines.base import ImageSource, Listed, ResolvedImage, SourceOptions
-from transfer.engines.transports import locate
+from transfer.engines.base import ImageSource, Listed, RegistryOptions, ResolvedImage, SourceOptions
+from transfer.engines.transports import REGISTRIES, TRANSPORTS, locate
 from transfer.errors import NotFound, TransferError, UsageError, one_failure
 from transfer.events import Noted, Observer, silent
 from transfer.model import Image, Platform, Reference, familiar, is_name
 
 
-def open_source(text: str, *, via: str = "auto", observer: Observer = silent) -> tuple[ImageSource, list[str]]:
+def open_source(
+    text: str,
+    *,
+    via: str = "auto",
+    observer: Observer = silent,
+    registry: RegistryOptions = RegistryOptions(),  # noqa: B008 - frozen
+) -> tuple[ImageSource, list[str]]:
     """The source a --from means (empty: the Docker found here), and the image it names, if any. `via`: how it is to be read."""
+    options = SourceOptions(via, observer, registry)
+    if text == REGISTRIES:
+        return TRANSPORTS[REGISTRIES].open_source("", options), []
     location = locate(text)
-    source = location.open_source(SourceOptions(via, observer))
-    return source, [location.name] if location.name else []
+    return location.open_source(options), [location.name] if location.name else []
+
+
+def split_names(text: str, names: Sequence[str]) -> tuple[str, list[str]]:
+    """A --from and names, where the names say themselves that they are in registries: `docker://host/app:1`.
+
+    UsageError for some that do and some that do not: they would be in two places.
+    """
+    mark = f"{REGISTRIES}://"
+    marked = [name for name in names if name.startswith(mark)]
+    if not marked:
+        return text, list(names)
+    if text or len(marked) < len(names):
+        raise UsageError(
+            f"{marked[0]:.100} is in a registry, and other images are not",
+            hint="export what is in registries in a run of its own, without --from",
+        )
+    return REGISTRIES, [name.removeprefix(mark) for name in marked]
+
+
+def wanted_platform(text: str, source: ImageSource, observer: Observer) -> Platform | None:
+    """What --platform means: "all", or one; where nothing is said, this host's for a source whose bytes come over a network."""
+    if text == "all":
+        return None
+    if text:
+        return Platform.parse(text)
+    if not source.traits.remote:
+        return None
+    own = here()
+    observer(Noted(f"taking {own} of each image; --platform all takes every platform"))
+    return own
+
+
+def here() -> Platform:
+    """What this host runs."""
+    machine = os.uname().machine
+    known = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+    return Platform("linux", known.get(machine, machine), "v7" if machine == "armv7l" else "")
 
 
 def by_digest(rules: Sequence[str], images: Sequence[Image]) -> tuple[list[Image], list[str]]:
@@ -57,7 +103,6 @@ def select(
 
     What cannot be had comes into `failed`, and the others are taken; without it the first failure is raised.
     """
-    listed: list[Listed] | None = None
     found: list[ResolvedImage] = []
 
     def take(reference: str, names: tuple[str, ...] | None = None) -> None:
@@ -78,8 +123,8 @@ def select(
         if not any(mark in pattern for mark in "*?["):
             take(pattern)
             continue
-        listed = source.names() if listed is None else listed
-        hits = _matching(listed, pattern)
+        listed = source.names(pattern)
+        hits = _all(listed) if source.traits.remote else _matching(listed, pattern)
         if not hits:
             raise NotFound(f"{source.where} has no image that {pattern!r} matches")
         count = len({each.id for each, _ in hits})
@@ -100,6 +145,8 @@ def _resolved(source: ImageSource, reference: str, platform: Platform | None) ->
     try:
         return source.resolve(reference, platform)
     except NotFound as error:
+        if source.traits.remote:
+            raise
         hint = did_you_mean(reference, [name for each in source.names() for name in each.names])
         if not hint:
             raise
@@ -123,6 +170,11 @@ class NotTaken:
 
     label: str
     error: TransferError
+
+
+def _all(listed: Sequence[Listed]) -> list[tuple[Listed, str]]:
+    """What a registry lists is what matched."""
+    return [(image, name) for image in listed for name in image.names]
 
 
 def _matching(listed: Sequence[Listed], pattern: str) -> list[tuple[Listed, str]]:

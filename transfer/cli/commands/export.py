@@ -16,8 +16,10 @@ from transfer.cli.options import (
     Level,
     Names,
     NoStore,
+    NoTlsVerify,
     Output,
     Patterns,
+    PlainHttp,
     PlatformOption,
     Quiet,
     Seeds,
@@ -28,6 +30,7 @@ from transfer.cli.options import (
     epilog,
     listed,
 )
+from transfer.engines.base import RegistryOptions
 
 EXAMPLES = epilog(
     "transfer export app/web:1.4 'base/*' -o night.bundle",
@@ -45,6 +48,8 @@ def export(
     source: From = "",
     via: Via = "auto",
     platform: PlatformOption = "",
+    plain_http: PlainHttp = False,
+    no_tls_verify: NoTlsVerify = False,
     level: Level = 3,
     base: Bases = None,
     seed: Seeds = None,
@@ -74,7 +79,9 @@ def export(
     If an export is interrupted, run the same command again: it resumes.
     """
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store, site)
-    request = ExportRequest(listed(patterns, names), source, via, platform, level, strict)
+    request = ExportRequest(
+        listed(patterns, names), source, via, platform, level, strict, RegistryOptions(plain_http, not no_tls_verify)
+    )
     how = Output(json, quiet, jobs, dry_run)
     if answer:
         from transfer.cli.verify import answer as run_answer

@@ -5,9 +5,12 @@ from __future__ import annotations
 from transfer.cli.options import (
     From,
     Json,
+    NoTlsVerify,
     Patterns,
+    PlainHttp,
     epilog,
 )
+from transfer.engines.base import RegistryOptions
 
 EXAMPLES = epilog(
     "transfer images 'app/*'",
@@ -15,8 +18,14 @@ EXAMPLES = epilog(
 )
 
 
-def images(patterns: Patterns = None, source: From = "", json: Json = False) -> None:
+def images(
+    patterns: Patterns = None,
+    source: From = "",
+    plain_http: PlainHttp = False,
+    no_tls_verify: NoTlsVerify = False,
+    json: Json = False,
+) -> None:
     """List the images of an engine, a layout or an archive."""
     from transfer.cli.images import images as run
 
-    run(patterns or [], source, json)
+    run(patterns or [], source, json, RegistryOptions(plain_http, not no_tls_verify))

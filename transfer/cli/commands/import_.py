@@ -14,7 +14,9 @@ from transfer.cli.options import (
     Json,
     Names,
     NoStore,
+    NoTlsVerify,
     Output,
+    PlainHttp,
     Quiet,
     Seeds,
     StoreOption,
@@ -23,6 +25,7 @@ from transfer.cli.options import (
     epilog,
     listed,
 )
+from transfer.engines.base import RegistryOptions
 
 EXAMPLES = epilog(
     "transfer import night.bundle",
@@ -69,6 +72,8 @@ def import_(
         ),
     ] = "auto",
     seed: Seeds = None,
+    plain_http: PlainHttp = False,
+    no_tls_verify: NoTlsVerify = False,
     keep_tags: Annotated[bool, typer.Option("--keep-tags", help="Do not move a name that another image has.")] = False,
     repair: Annotated[
         list[Path] | None,
@@ -98,6 +103,14 @@ def import_(
     from transfer.cli.import_ import import_ as run
 
     options = ImportOptions(
-        listed(patterns, names), to, tuple(retag or ()), platform, via, stage, keep_tags, tuple(repair or ())
+        listed(patterns, names),
+        to,
+        tuple(retag or ()),
+        platform,
+        via,
+        stage,
+        keep_tags,
+        tuple(repair or ()),
+        RegistryOptions(plain_http, not no_tls_verify),
     )
     run(bundle, options, StoreOptions((), tuple(seed or ()), store, no_store), Output(json, quiet, jobs, dry_run))

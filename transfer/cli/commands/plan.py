@@ -16,8 +16,10 @@ from transfer.cli.options import (
     Level,
     Names,
     NoStore,
+    NoTlsVerify,
     Output,
     Patterns,
+    PlainHttp,
     PlatformOption,
     Quiet,
     Seeds,
@@ -27,6 +29,7 @@ from transfer.cli.options import (
     epilog,
     listed,
 )
+from transfer.engines.base import RegistryOptions
 
 EXAMPLES = epilog(
     "transfer plan app/web:1.5 --base site:plant-7",
@@ -40,6 +43,8 @@ def plan(
     source: From = "",
     via: Via = "auto",
     platform: PlatformOption = "",
+    plain_http: PlainHttp = False,
+    no_tls_verify: NoTlsVerify = False,
     level: Level = 3,
     base: Bases = None,
     seed: Seeds = None,
@@ -55,6 +60,8 @@ def plan(
     """
     from transfer.cli.plan import plan as run
 
-    request = ExportRequest(listed(patterns, names), source, via, platform, level)
+    request = ExportRequest(
+        listed(patterns, names), source, via, platform, level, False, RegistryOptions(plain_http, not no_tls_verify)
+    )
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store)
     run(request, output, options, Output(json, quiet, jobs))
