@@ -63,6 +63,9 @@ def test_a_failing_test_stops_daemon_and_containers(kind: str, tmp_path: Path) -
         daemon.load(archive)
         command = ["docker", "run", "--detach", "--network=none", SMALL_IMAGE, "/bin/sleep", seconds]
         subprocess.run(command, env=daemon.environment(), check=True, capture_output=True)
+        until = time.monotonic() + 10
+        while not processes_with(seconds) and time.monotonic() < until:
+            time.sleep(0.05)  # the runtime tells its daemon first
         assert processes_with(seconds)
         raise ZeroDivisionError
     assert left_by(daemon, tmp_path) == []

@@ -38,7 +38,7 @@ def export(daemon: engines.Daemon, bundle: Path, *words: object, code: int = 0) 
 
 
 def test_the_files_give_the_bundle_that_a_saved_archive_gives(daemon: engines.Daemon, tmp_path: Path) -> None:
-    assert "past the daemon" in export(daemon, tmp_path / "files")
+    assert "reading layers directly" in export(daemon, tmp_path / "files")
     archive = tmp_path / "saved.tar"
     command = ["docker", "save", "-o", str(archive), *NAMES, engines.SMALL_IMAGE]
     subprocess.run(command, check=True, env=daemon.environment())
@@ -47,7 +47,7 @@ def test_the_files_give_the_bundle_that_a_saved_archive_gives(daemon: engines.Da
 
 
 def test_the_api_gives_the_same_images(daemon: engines.Daemon, tmp_path: Path) -> None:
-    assert "past the daemon" not in export(daemon, tmp_path / "api", "--via", "api")
+    assert "reading layers directly" not in export(daemon, tmp_path / "api", "--via", "api")
     export(daemon, tmp_path / "files", "--via", "files")
     shown = [json.loads(run("inspect", tmp_path / each, "--json"))["images"] for each in ("api", "files")]
     assert shown[0] == shown[1]
@@ -61,7 +61,7 @@ def test_where_the_files_are_odd_the_daemon_is_asked(daemon: engines.Daemon, tmp
     try:
         text = export(daemon, tmp_path / "b")
         assert str(record) in text
-        assert "asking the daemon" in text
+        assert "through the daemon" in text
         assert "--via api" in export(daemon, tmp_path / "c", "--via", "files", code=20)
     finally:
         hidden.rename(record)

@@ -23,6 +23,12 @@ from transfer.errors import CredentialsError, TryAgain, UsageError
 SECRET = "hunter2-never-shown"
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses are short here: nobody is spared by them."""
+    monkeypatch.setattr("transfer.engines.http.FIRST_PAUSE", 0.01)
+
+
 def images() -> Layout:
     out = Layout()
     base = layer({"base": noise(1, 50_000)})

@@ -217,6 +217,8 @@ def _finish(arrival: Arrival) -> None:
     if failed:
         for each in failed:
             print(f"transfer: {printable(each.image.label)}: {printable(each.error.message)}", file=sys.stderr)
+            if each.error.hint:
+                print(f"  -> {printable(each.error.hint)}", file=sys.stderr)
         landed = sum(len(loaded.landed) for loaded in (done, *arrival.completed))
         raise SomeImagesFailed(
             f"{len(failed)} of {len(failed) + landed} images could not be imported",

@@ -1,0 +1,108 @@
+"""The application on a socket: uvicorn with TLS, in this thread or one of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from transfer.errors import EngineError, UsageError, from_os_error
+from transfer.serve.app import App
+
+if TYPE_CHECKING:
+    import uvicorn
+
+STOP_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The server's certificate and key, and whose clients are let in (None: everybody)."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+def listen(address: str) -> socket.socket:
+    """A socket on HOST:PORT; port 0 is a free one. UsageError for what is not an address."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"{address!r:.100} is not an address", hint="write HOST:PORT, such as 127.0.0.1:5000")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    out = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        out.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        out.bind((host.strip("[]"), int(port)))
+    except OSError as error:
+        out.close()
+        raise from_os_error(error, f"listening on {address}") from error
+    return out
+
+
+def _server(app: App, tls: Tls | None) -> uvicorn.Server:
+    import ssl
+
+    import uvicorn
+
+    try:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            ws="none",
+            h11_max_incomplete_event_size=64 << 10,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=STOP_SECONDS,
+            ssl_certfile=str(tls.certificate) if tls else None,
+            ssl_keyfile=str(tls.key) if tls else None,
+            ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
+            ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca else ssl.CERT_NONE,
+        )
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(
+            f"the certificate or key cannot be used: {error}", hint="check --tls-cert and --tls-key"
+        ) from error
+    return uvicorn.Server(config)
+
+
+def run(app: App, sock: socket.socket, tls: Tls | None = None) -> None:
+    """Serve until SIGINT or SIGTERM; what is under way is finished first."""
+    _server(app, tls).run(sockets=[sock])
+
+
+class Background:
+    """The application served by a thread, for as long as the `with` block takes."""
+
+    def __init__(self, app: App, address: str = "127.0.0.1:0") -> None:
+        self._socket = listen(address)
+        self.port = int(self._socket.getsockname()[1])
+        self._server = _server(app, None)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="registry", daemon=True
+        )
+
+    def __enter__(self) -> Background:
+        self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+        self._thread.start()
+        until = time.monotonic() + STOP_SECONDS
+        while not self._server.started:
+            if time.monotonic() > until or not self._thread.is_alive():
+                raise EngineError("the registry in this process did not start")
+            time.sleep(0.005)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._server.force_exit = kind is not None
+        self._thread.join(STOP_SECONDS)
+        self._socket.close()
