@@ -23,8 +23,8 @@ from transfer.engines.docker_sink import DockerSink, LoadWay
 from transfer.engines.tree import PlatformImage
 from transfer.errors import TransferError, TryAgain
 from transfer.flows.claims import Claims
-from transfer.model import TEMPORARY, Descriptor, Image
-from transfer.serve.registry import Registry
+from transfer.flows.serving import Serving
+from transfer.model import Descriptor, Image
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -81,12 +81,10 @@ class TestDockerSinkByLoad(SinkSuite):
         with contextlib.ExitStack() as stack:
 
             def opened(content: HeldContent) -> ImageSink:
-                registry = stack.enter_context(Registry(TEMPORARY, content.document, content.open))
-
-                def publish(chosen: PlatformImage) -> str:
-                    return registry.publish(chosen.manifest, chosen.config, chosen.layers)
-
-                return DockerSink(DockerClient(daemon.host), way=self.way, publish=publish)
+                serving = Serving()
+                serving.content = content
+                stack.enter_context(serving.open())
+                return DockerSink(DockerClient(daemon.host), way=self.way, publish=serving.publish)
 
             yield Place(opened, daemon.ids, partial(identity, containerd))
 

@@ -27,6 +27,7 @@ from transfer.cli.commands import (
     plan,
     receipt,
     receive,
+    serve,
     ship,
     store,
     verify,
@@ -80,6 +81,7 @@ app.command(epilog=diff.EXAMPLES)(diff.diff)
 app.command(epilog=ship.EXAMPLES)(ship.ship)
 app.command(hidden=True, epilog=receive.EXAMPLES)(receive.receive)
 app.command(epilog=inventory.EXAMPLES)(inventory.inventory)
+app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.command(epilog=login.EXAMPLES)(login.login)
 app.command()(login.logout)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)

@@ -273,3 +273,18 @@ class ReceiverRules:
     allow_move: bool = False
     site: str = ""
     most: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How a registry is served, and to whom."""
+
+    listen: str = "127.0.0.1:5000"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    self_signed: bool = False
+    plain_http: bool = False
+    client_ca: Path | None = None
+    htpasswd: Path | None = None
+    cache: str = ""
+    only: tuple[str, ...] = ()

@@ -21,7 +21,8 @@ def amount(size: int) -> str:
 
 def several(number: int, what: str) -> str:
     """`1 image`, `2 images`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    plural = f"{what[:-1]}ies" if what.endswith("ry") else f"{what}s"
+    return f"{number} {what}" if number == 1 else f"{number} {plural}"
 
 
 def parse_size(option: str, text: str) -> int:

@@ -1,15 +1,24 @@
-"""A registry in this process, for an engine that would rather pull: started when a sink asks for it."""
+"""A registry in this process, for an engine that would rather pull: started when a sink asks for it.
+
+Repositories are reached by a secret path that only the engine is told, so other users of the host cannot read along.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from transfer.engines.base import Content
 from transfer.engines.tree import PlatformImage
 from transfer.errors import EngineError
 from transfer.model import TEMPORARY, Descriptor, Digest
-from transfer.serve.registry import Registry
+from transfer.serve.app import App, Blob
+from transfer.serve.server import Background
+
+REPOSITORY = "image"
 
 
 class Serving:
@@ -18,24 +27,16 @@ class Serving:
     def __init__(self) -> None:
         self.content: Content | None = None
         self._stack = contextlib.ExitStack()
-        self._registry: Registry | None = None
-
-    def _has(self) -> Content:
-        if self.content is None:
-            raise EngineError("nothing is served before an import is planned")
-        return self.content
-
-    def _document(self, digest: Digest) -> bytes:
-        return self._has().document(digest)
-
-    def _open(self, layer: Descriptor) -> Iterator[bytes]:
-        return self._has().open(layer)
+        self._published = _Published(self)
+        self._app = App(self._published, prefix=f"{TEMPORARY}/{secrets.token_hex(16)}")
+        self._port = 0
 
     def publish(self, chosen: PlatformImage) -> str:
         """Make an image available; the reference to pull it by."""
-        if self._registry is None:
-            self._registry = self._stack.enter_context(Registry(TEMPORARY, self._document, self._open))
-        return self._registry.publish(chosen.manifest, chosen.config, chosen.layers)
+        if not self._port:
+            self._port = self._stack.enter_context(Background(self._app)).port
+        self._published.add(chosen)
+        return f"127.0.0.1:{self._port}/{self._app.prefix}/{REPOSITORY}@{chosen.manifest.digest}"
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Serving]:
@@ -44,6 +45,50 @@ class Serving:
             with self._stack:
                 yield self
         except EngineError:
-            if self._registry and self._registry.failures:
-                raise self._registry.failures[0] from None
+            if self._app.failures:
+                raise self._app.failures[0] from None
             raise
+
+
+class _Published:
+    """See serve/app.py, Holdings: images by digest alone."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._manifests: dict[Digest, Descriptor] = {}
+        self._configs: set[Digest] = set()
+        self._layers: dict[Digest, Descriptor] = {}
+
+    def add(self, chosen: PlatformImage) -> None:
+        self._manifests[chosen.manifest.digest] = chosen.manifest
+        self._configs.add(chosen.config.digest)
+        self._layers |= {layer.digest: layer for layer in chosen.layers}
+
+    def _content(self) -> Content:
+        if self._serving.content is None:
+            raise EngineError("nothing is served before an import is planned")
+        return self._serving.content
+
+    def manifest(self, name: str, reference: str, host: str) -> tuple[Descriptor, bytes] | None:
+        found = next((each for each in self._manifests.values() if str(each.digest) == reference), None)
+        return (found, self._content().document(found.digest)) if found else None
+
+    def blob(self, name: str, digest: Digest, host: str) -> Blob | None:
+        content = self._content()
+        if digest in self._configs:
+            data = content.document(digest)
+            return Blob(len(data), lambda start: iter([data[start:]]), is_small=True)
+        layer = self._layers.get(digest)
+        return Blob(layer.size, partial(content.open, layer)) if layer else None
+
+    def tags(self, name: str, host: str) -> list[str] | None:
+        return None
+
+    def repositories(self) -> list[str]:
+        return []
+
+    def referrers(self, name: str, digest: Digest, host: str) -> list[dict[str, Any]]:
+        return []
+
+    def page(self) -> str:
+        return ""

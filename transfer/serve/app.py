@@ -79,7 +79,7 @@ class App:
     def __init__(
         self, holdings: Holdings, *, users: Callable[[str, str], bool] | None = None, prefix: str = ""
     ) -> None:
-        self._holdings, self._users, self._prefix = holdings, users, prefix
+        self._holdings, self._users, self.prefix = holdings, users, prefix
         self._rebuilds = asyncio.Semaphore(REBUILDS)
         self.failures: list[TransferError] = []
 
@@ -128,10 +128,10 @@ class App:
             )
         if method not in ("GET", "HEAD"):
             return _error(405, "UNSUPPORTED", "this registry is read-only", {"Allow": "GET, HEAD"})
-        if self._prefix:
-            if not path.startswith(f"/v2/{self._prefix}/") and path not in ("/v2", "/v2/"):
+        if self.prefix:
+            if not path.startswith(f"/v2/{self.prefix}/") and path not in ("/v2", "/v2/"):
                 return _error(404, "NAME_UNKNOWN", "no such repository")
-            path = path.replace(f"/v2/{self._prefix}/", "/v2/", 1)
+            path = path.replace(f"/v2/{self.prefix}/", "/v2/", 1)
         words = urllib.parse.parse_qs(query, max_num_fields=20)
         host = words.get("ns", [""])[0]
         if path in ("/v2", "/v2/"):
@@ -142,7 +142,7 @@ class App:
             match = pattern.fullmatch(path)
             if match:
                 return getattr(self, f"_{kind}")(match, host, headers, words)  # type: ignore[no-any-return]
-        if path == "/" and not self._prefix:
+        if path == "/" and not self.prefix:
             return _text(200, "text/html; charset=utf-8", self._holdings.page().encode())
         return _error(404, "NAME_UNKNOWN", "no such path")
 
@@ -190,7 +190,7 @@ class App:
         found = self._holdings.tags(match["name"], host)
         if found is None:
             return _error(404, "NAME_UNKNOWN", f"{match['name']} is not held here")
-        path = f"/v2/{self._prefix + '/' if self._prefix else ''}{match['name']}/tags/list"
+        path = f"/v2/{self.prefix + '/' if self.prefix else ''}{match['name']}/tags/list"
         return self._paged(path, "tags", found, words, {"name": match["name"]})
 
     def _referrers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -38,6 +39,7 @@ def listen(address: str) -> socket.socket:
     try:
         out.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         out.bind((host.strip("[]"), int(port)))
+        out.listen(128)  # whoever reads the address may connect at once
     except OSError as error:
         out.close()
         raise from_os_error(error, f"listening on {address}") from error
@@ -49,6 +51,9 @@ def _server(app: App, tls: Tls | None) -> uvicorn.Server:
 
     import uvicorn
 
+    silent = logging.getLogger("uvicorn")
+    silent.addHandler(logging.NullHandler())
+    silent.propagate = False
     try:
         config = uvicorn.Config(
             app,

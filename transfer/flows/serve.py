@@ -1,0 +1,255 @@
+"""What a registry answers out of bundles or a store: names as three kinds of client ask for them, and blobs rebuilt when asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transfer.bundle.library import BundleList
+from transfer.bundle.reader import Bundle
+from transfer.errors import TransferError
+from transfer.events import silent
+from transfer.flows.content import BundleContent
+from transfer.flows.select import name_matches
+from transfer.folders import own_folder
+from transfer.model import Descriptor, Digest, Image, Reference, is_name
+from transfer.serve.app import Blob
+from transfer.store.store import Store
+from transfer.streams import blocks, open_plain, parse_object, publishing
+
+HUB = "docker.io"
+
+
+@dataclass(frozen=True)
+class _Held:
+    """One image, and the bundle that has it."""
+
+    image: Image
+    bundle: Bundle
+
+
+class _Names:
+    """Everything that is held at one moment, by repository."""
+
+    def __init__(self, bundles: Iterable[Bundle], only: Sequence[str]) -> None:
+        self.repositories: dict[tuple[str, str], dict[str, _Held]] = {}
+        self.images: list[_Held] = []
+        for bundle in bundles:
+            for image in bundle.images:
+                held = _Held(image, bundle)
+                names = [name for name in image.names if is_name(name)]
+                names = [name for name in names if not only or any(name_matches(name, each) for each in only)]
+                if names:
+                    self.images.append(held)
+                for name in names:
+                    found = Reference.parse(name)
+                    self.repositories.setdefault((found.domain, found.path), {})[found.tag] = held
+
+    def find(self, path: str, host: str) -> dict[str, _Held] | None:
+        """What a path means: with the host a client says it asks (containerd); with the host in front of the path (podman, and people);
+        of Docker Hub (Docker's mirrors); else of the only host that has it."""
+        if host and (host, path) in self.repositories:
+            return self.repositories[host, path]
+        first, _, rest = path.partition("/")
+        if rest and (first, rest) in self.repositories:
+            return self.repositories[first, rest]
+        if (HUB, path) in self.repositories:
+            return self.repositories[HUB, path]
+        found = [tags for (_, each), tags in self.repositories.items() if each == path]
+        return found[0] if len(found) == 1 and not host else None
+
+
+class BundleHoldings:
+    """See serve/app.py, Holdings. A store is read anew when its entries change."""
+
+    def __init__(
+        self, bundles: Sequence[Bundle], store: Store | None, cache: BlobCache | None, only: Sequence[str] = ()
+    ) -> None:
+        self._bundles, self._store, self._cache, self._only = list(bundles), store, cache, only
+        self._lock = threading.Lock()
+        self._seen: object = None
+        self._names = _Names((), ())
+
+    def _now(self) -> _Names:
+        with self._lock:
+            state = self._state()
+            if self._seen != state:
+                if self._store:
+                    self._store.forget()
+                found = list(self._store.bundles()) if self._store else []
+                self._names = _Names([*self._bundles, *reversed(found)], self._only)
+                self._seen = state
+            return self._names
+
+    def _state(self) -> object:
+        """What changes when the store does."""
+        if self._store is None:
+            return "bundles"
+        with contextlib.suppress(OSError):
+            folder = self._store.root / "bundles"
+            return sorted((each.name, each.stat().st_mtime_ns) for each in os.scandir(folder))
+        return "nothing"
+
+    def manifest(self, name: str, reference: str, host: str) -> tuple[Descriptor, bytes] | None:
+        tags = self._now().find(name, host)
+        if tags is None:
+            return None
+        if ":" not in reference:
+            held = tags.get(reference)
+            return (held.image.root, held.bundle.document(held.image.root.digest)) if held else None
+        with contextlib.suppress(TransferError):
+            digest = Digest.parse(reference)
+            for held in tags.values():
+                if digest in held.image.documents:
+                    data = held.bundle.document(digest)
+                    return self._descriptor(held, digest, data), data
+        return None
+
+    @staticmethod
+    def _descriptor(held: _Held, digest: Digest, data: bytes) -> Descriptor:
+        if digest == held.image.root.digest:
+            return held.image.root
+        value = parse_object(data, str(digest))
+        kind = value.get("mediaType")
+        if not isinstance(kind, str):
+            kind = "application/vnd.oci.image." + ("index" if "manifests" in value else "manifest") + ".v1+json"
+        return Descriptor(kind, digest, len(data))
+
+    def blob(self, name: str, digest: Digest, host: str) -> Blob | None:
+        tags = self._now().find(name, host)
+        for held in (tags or {}).values():
+            if digest in held.image.documents:
+                data = held.bundle.document(digest)
+                return Blob(len(data), partial(_tail, data), is_small=True)
+            for layer in held.image.layers:
+                if layer.digest == digest:
+                    content = BundleContent(held.bundle, silent)
+                    if self._cache:
+                        return Blob(layer.size, partial(self._cache.open, layer, content.open), is_small=True)
+                    return Blob(layer.size, partial(content.open, layer))
+        return None
+
+    def tags(self, name: str, host: str) -> list[str] | None:
+        found = self._now().find(name, host)
+        return None if found is None else [tag for tag in found if tag]
+
+    def repositories(self) -> list[str]:
+        return [path if domain == HUB else f"{domain}/{path}" for domain, path in self._now().repositories]
+
+    def referrers(self, name: str, digest: Digest, host: str) -> list[dict[str, Any]]:
+        """The manifests held here whose subject this is."""
+        out: list[dict[str, Any]] = []
+        for held in self._now().images:
+            for each in held.image.documents:
+                data = held.bundle.document(each)
+                if b'"subject"' not in data:
+                    continue
+                with contextlib.suppress(TransferError):
+                    value = parse_object(data, str(each))
+                    subject = value.get("subject")
+                    if isinstance(subject, dict) and subject.get("digest") == str(digest):
+                        out.append(_referrer(value, each, len(data)))
+        return list({each["digest"]: each for each in out}.values())
+
+    def page(self) -> str:
+        """What is held, newest bundle first; made for reading, without a script."""
+        names = self._now()
+        rows = []
+        for held in sorted(names.images, key=lambda each: each.image.names):
+            label = "<br>".join(html.escape(name) for name in held.image.names)
+            platforms = html.escape(", ".join(map(str, held.image.platforms)))
+            rows.append(
+                f"<tr><th scope=row>{label}</th><td>{held.image.size / 1e6:.1f} MB</td><td>{platforms}</td>"
+                f"<td><code>{held.image.root.digest}</code></td></tr>"
+            )
+        return _PAGE.format(count=len(rows), rows="\n".join(rows))
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>transfer: images held here</title>
+<style>body{{font:16px/1.5 sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#111;background:#fff}}
+table{{border-collapse:collapse;width:100%}}th,td{{text-align:left;padding:.4rem .6rem;border-bottom:1px solid #bbb;vertical-align:top}}
+code{{font-size:.85em;overflow-wrap:anywhere}}</style></head>
+<body><h1>Images held here</h1><p>This registry is read-only. It holds {count} images.</p>
+<table><thead><tr><th scope="col">Name</th><th scope="col">Size</th><th scope="col">Platforms</th><th scope="col">Digest</th></tr></thead>
+<tbody>
+{rows}
+</tbody></table></body></html>
+"""
+
+
+def _tail(data: bytes, start: int) -> Iterator[bytes]:
+    return iter([data[start:]] if start < len(data) else [])
+
+
+def _referrer(value: dict[str, Any], digest: Digest, size: int) -> dict[str, Any]:
+    """A manifest as an index of referrers lists it (distribution-spec, listing referrers)."""
+    config = value.get("config")
+    kind = value.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
+    out: dict[str, Any] = {
+        "mediaType": value.get("mediaType", "application/vnd.oci.image.manifest.v1+json"),
+        "digest": str(digest),
+        "size": size,
+    }
+    if isinstance(kind, str):
+        out["artifactType"] = kind
+    if isinstance(value.get("annotations"), dict):
+        out["annotations"] = value["annotations"]
+    return out
+
+
+class BlobCache:
+    """Rebuilt layers as files, up to so many bytes; the one used longest ago goes first. Each is rebuilt once, however many ask."""
+
+    def __init__(self, folder: Path, most: int) -> None:
+        own_folder(folder, private=True)
+        self._folder, self._most = folder, most
+        self._lock = threading.Lock()
+        self._busy: dict[Digest, threading.Lock] = {}
+
+    def open(
+        self, layer: Descriptor, rebuild: Callable[[Descriptor], Iterator[bytes]], start: int = 0
+    ) -> Iterator[bytes]:
+        """The layer from `start` on; verified when it was written."""
+        path = self._folder / layer.digest.hex
+        with self._lock:
+            busy = self._busy.setdefault(layer.digest, threading.Lock())
+        with busy:
+            if not path.is_file() or path.lstat().st_size != layer.size:
+                self._make_room(layer.size)
+                with publishing(path, 0o600) as write:
+                    for block in rebuild(layer):
+                        write(block)
+        with open_plain(path) as file:
+            os.utime(path)
+            file.seek(start)
+            yield from blocks(file)
+
+    def _make_room(self, size: int) -> None:
+        with self._lock:
+            found = sorted(
+                (each.stat().st_mtime_ns, each.stat().st_size, each.path) for each in os.scandir(self._folder)
+            )
+            held = sum(each[1] for each in found)
+            for _, each_size, path in found:
+                if held + size <= self._most:
+                    return
+                with contextlib.suppress(OSError):
+                    Path(path).unlink()
+                held -= each_size
+
+
+def opened_bundles(folders: Sequence[Path], seeds: BundleList) -> list[Bundle]:
+    """The bundles in these folders, each with the others to look up what it depends on."""
+    out = [Bundle(folder, library=seeds) for folder in folders]
+    for each in out:
+        seeds.put(each)
+    return out
