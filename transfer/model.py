@@ -27,6 +27,8 @@ _DIGEST = re.compile(r"(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII)
 _MAX_BLOB = 1 << 50
 
+HUB = "docker.io"
+"""Docker Hub, as names have it."""
 TEMPORARY = "transfer-import"
 """First part of the repository name that images have while an engine pulls them from this process."""
 SITE = "site:"

@@ -15,7 +15,7 @@ from transfer.engines.archive import ArchiveSink, open_archive
 from transfer.engines.base import ImageSink, ImageSource, RegistryOptions
 from transfer.engines.memory import MemoryImages, MemorySink, MemorySource
 from transfer.engines.ocilayout import LayoutSink, LayoutSource
-from transfer.engines.registry import RegistrySink
+from transfer.engines.registry_sink import RegistrySink
 from transfer.events import silent
 from transfer.model import Image, Reference
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +79,47 @@ def test_what_skopeo_pushed_comes_with_its_digest(registry: str, tmp_path: Path)
     run("export", f"docker://{registry}/skopeo/plain:1", "-o", tmp_path / "b", "--no-store", "-q")
     found = images_of(tmp_path / "b")
     assert found == {f"{registry}/skopeo/plain:1": raw_digest(f"{registry}/skopeo/plain:1")}
+
+
+def test_docker_and_podman_pull_original_names_through_what_is_served(bundle: Path, tmp_path: Path) -> None:
+    """The configuration is what `transfer mirrors` writes; Docker keeps the digest, which a load never gives it."""
+    engines.promised("docker")
+    layout = zoo()
+    for entry in layout.entries:
+        name = entry["annotations"]["org.opencontainers.image.ref.name"]
+        entry["annotations"]["org.opencontainers.image.ref.name"] = name.removeprefix("zoo/")
+    layout.write(tmp_path / "oci")
+    run("export", "--from", f"oci:{tmp_path}/oci", "gzip:1", "plain:1", "-o", tmp_path / "b", "-q", "--no-store")
+    wanted = images_of(tmp_path / "b")
+    words = [sys.executable, "-m", "transfer", "serve", str(tmp_path / "b"), "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        url = process.stdout.readline().split()[-1]
+        run("mirrors", "docker", "--url", url, "--root", tmp_path / "root", "--write")
+        config = json.loads((tmp_path / "root/etc/docker/daemon.json").read_text(encoding="utf-8"))
+        with engines.docker(tmp_path, more=config) as daemon:
+            pull = ["docker", "pull", "-q", "gzip:1"]
+            subprocess.run(pull, env=daemon.environment(), check=True, capture_output=True)
+            told = daemon.get("/images/gzip:1/json")
+            assert told["RepoDigests"] == [f"gzip@{wanted['gzip:1']}"]
+        if shutil.which("podman"):
+            _podman_pulls(url, tmp_path, wanted["plain:1"])
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def _podman_pulls(url: str, place: Path, digest: str) -> None:
+    run("mirrors", "podman", "--url", url, "--root", place / "root", "--write")
+    file = place / "root/etc/containers/registries.conf.d/50-transfer.conf"
+    short = tempfile.mkdtemp(prefix="tp-")  # podman takes no longer path for it
+    own = ["--root", str(place / "storage"), "--runroot", short, "--storage-driver", "vfs"]
+    env = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(file)}
+    name = "docker.io/library/plain:1"
+    subprocess.run(["podman", *own, "pull", "-q", name], env=env, check=True, capture_output=True)
+    shown = subprocess.run(
+        ["podman", *own, "image", "inspect", name], env=env, check=True, capture_output=True, text=True
+    )
+    shutil.rmtree(short, ignore_errors=True)
+    assert f"docker.io/library/plain@{digest}" in json.loads(shown.stdout)[0]["RepoDigests"]

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, Literal, TypeVar
 
 import httpx
@@ -201,9 +202,9 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def docker(folder: Path, *, name: str = "a") -> Iterator[Daemon]:
+def docker(folder: Path, *, name: str = "a", more: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Daemon]:
     """The Docker daemon that is installed on this machine, with its data in a new folder inside the given one."""
-    config = {"storage-driver": "overlay2"}
+    config = {"storage-driver": "overlay2", **more}
     with _workplace(folder, f"docker-{name}-") as (run, data):
         command = [*_namespace(_HOST_SETUP), *_dockerd(run, data, config)]
         with _guarded(command, run / "log") as engine:

@@ -89,7 +89,7 @@ def test_names_transports_and_bundles_complete(tmp_path: Path, monkeypatch: pyte
     zoo().write(tmp_path / "oci")
     run("export", "--from", f"oci:{tmp_path}/oci", "-o", tmp_path / "b", "-q", "--no-store")
     assert "zoo/plain:1" in complete(f"transfer export to read an OCI layout, use --from oci:{tmp_path}/oci zoo/pl")
-    assert complete("transfer export --from do") == ["docker-archive:", "docker-daemon:"]
+    assert complete("transfer export --from do") == ["docker-archive:", "docker-daemon:", "docker://"]
     assert complete("transfer import --via pu") == ["pull"]
     assert str(tmp_path / "b") in complete(f"transfer inspect {tmp_path}/")
     assert complete(f"transfer export to read an OCI layout, use --from oci:{tmp_path}/none x") == []

@@ -14,7 +14,7 @@ from tests.support.fakeregistry import PERSONALITIES, FakeRegistry, Fault, Perso
 from tests.support.run import run, says
 from tests.support.zoo import Layout, layer, noise
 from transfer.engines import logins
-from transfer.engines.distribution import challenges
+from transfer.engines.challenges import challenges
 from transfer.engines.http import Gate, goes_direct, retry_after, told_error
 from transfer.engines.logins import Credentials
 from transfer.engines.registry import split_place

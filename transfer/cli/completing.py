@@ -27,9 +27,9 @@ def _offering(function: Callable[[typer.Context, str], Iterable[str]]) -> Offeri
 
 @_offering
 def transports(ctx: typer.Context, incomplete: str) -> Iterable[str]:
-    from transfer.engines.transports import TRANSPORTS
+    from transfer.engines.transports import REGISTRIES, TRANSPORTS
 
-    return [f"{name}:" for name in TRANSPORTS]
+    return [f"{name}://" if name == REGISTRIES else f"{name}:" for name in TRANSPORTS]
 
 
 @_offering

@@ -8,9 +8,10 @@ import sys
 from transfer.cli.exits import printable
 from transfer.engines import logins
 from transfer.engines.base import RegistryOptions
-from transfer.engines.distribution import HUB, RegistryClient
+from transfer.engines.distribution import RegistryClient
 from transfer.engines.logins import Credentials
 from transfer.errors import UsageError
+from transfer.model import HUB
 
 PASSWORD_MAX = 64 << 10
 

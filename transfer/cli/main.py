@@ -24,6 +24,7 @@ from transfer.cli.commands import (
     inspect,
     inventory,
     login,
+    mirrors,
     plan,
     receipt,
     receive,
@@ -82,6 +83,7 @@ app.command(epilog=ship.EXAMPLES)(ship.ship)
 app.command(hidden=True, epilog=receive.EXAMPLES)(receive.receive)
 app.command(epilog=inventory.EXAMPLES)(inventory.inventory)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
+app.command(epilog=mirrors.EXAMPLES)(mirrors.mirrors)
 app.command(epilog=login.EXAMPLES)(login.login)
 app.command()(login.logout)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)

@@ -14,16 +14,16 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer.engines.base import RegistryOptions
+from transfer.engines.challenges import Challenge, Token, challenges, token_of
 from transfer.engines.http import BUSY, Gate, TlsFailed, failing, goes_direct, tls_context, told_error
 from transfer.engines.logins import Credentials, credentials
 from transfer.errors import CredentialsError, Damaged, EngineError, FormatError, LinkError, NotFound, TryAgain
 from transfer.events import Observer, silent
-from transfer.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Digest
+from transfer.model import DOCKER_LIST, DOCKER_MANIFEST, HUB, OCI_INDEX, OCI_MANIFEST, Descriptor, Digest
 from transfer.streams import MAX_DOCUMENT, sha256
 
 if TYPE_CHECKING:
@@ -31,48 +31,13 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
-HUB, HUB_HOST = "docker.io", "registry-1.docker.io"
+HUB_HOST = "registry-1.docker.io"
 LISTED_MAX, PAGES_MAX = 100_000, 1000
 REDIRECTS_MAX = 5
 TRIES = 6
 """How often one request is made before its failure counts."""
-TOKEN_SECONDS = 60
-"""How long a token lives that does not say so (distribution-spec, token authentication)."""
 TOKEN_MAX = 1 << 20
-_CHALLENGE = re.compile(r'([A-Za-z][A-Za-z0-9_-]*)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]+)')
 CERTS = (Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
-
-
-@dataclass(frozen=True, slots=True)
-class Challenge:
-    """What a 401 asks for: the scheme in lower case, and its parameters."""
-
-    scheme: str
-    parameters: Mapping[str, str]
-
-
-def challenges(values: list[str]) -> list[Challenge]:
-    """WWW-Authenticate headers, several challenges each (RFC 9110, 11.6.1): commas may stand inside quotes."""
-    out: list[Challenge] = []
-    for value in values:
-        rest = value
-        while match := re.match(r"\s*,?\s*([A-Za-z][A-Za-z0-9_-]*)(?=\s+[A-Za-z]|\s*$|\s*,)", rest):
-            rest = rest[match.end() :]
-            found: dict[str, str] = {}
-            while pair := re.match(rf"\s*,?\s*{_CHALLENGE.pattern}", rest):
-                text = pair[2]
-                found.setdefault(pair[1].lower(), re.sub(r"\\(.)", r"\1", text[1:-1]) if text[0] == '"' else text)
-                rest = rest[pair.end() :]
-            out.append(Challenge(match[1].lower(), found))
-    return out
-
-
-@dataclass
-class _Token:
-    """A bearer token and until when it counts (monotonic seconds), with a fifth of its life kept back."""
-
-    value: str
-    until: float
 
 
 class RegistryClient:
@@ -84,7 +49,7 @@ class RegistryClient:
         self._address = HUB_HOST if host == HUB else host
         self.gate = Gate(host, observer, options.wait)
         self._lock = threading.Lock()
-        self._tokens: dict[str, _Token] = {}
+        self._tokens: dict[str, Token] = {}
         self._basic: dict[str, str] = {}
         self._client: httpx.Client | None = None
         self._base = ""
@@ -282,7 +247,7 @@ class RegistryClient:
                 f"{self.where} does not accept this user and password (HTTP {reply.status_code})", hint="check both"
             )
 
-    def _fetch_token(self, challenge: Challenge, scope: str, found: Credentials | None) -> _Token:
+    def _fetch_token(self, challenge: Challenge, scope: str, found: Credentials | None) -> Token:
         """A token for the scope, from the realm (docker token specification); by refresh where there is an identity token (OAuth2)."""
         realm, service = challenge.parameters["realm"], challenge.parameters.get("service", "")
         scheme = urllib.parse.urlsplit(realm).scheme
@@ -306,12 +271,7 @@ class RegistryClient:
                     hint=f"log in: transfer login {self.host}",
                 )
             value = json.loads(reply.content)
-        token = value.get("token") or value.get("access_token") if isinstance(value, dict) else None
-        if not isinstance(token, str) or not token.isprintable() or " " in token:
-            raise EngineError(f"{self.where}: its token service gave no token")
-        seconds = value.get("expires_in")
-        life = seconds if type(seconds) is int and 0 < seconds < 10**7 else TOKEN_SECONDS
-        return _Token(token, time.monotonic() + 0.8 * life)
+        return token_of(value, self.where)
 
     def _http_ready(self) -> httpx.Client:
         assert self._client is not None

@@ -19,12 +19,10 @@ from transfer.events import silent
 from transfer.flows.content import BundleContent
 from transfer.flows.select import name_matches
 from transfer.folders import own_folder
-from transfer.model import Descriptor, Digest, Image, Reference, is_name
+from transfer.model import HUB, Descriptor, Digest, Image, Reference, is_name
 from transfer.serve.app import Blob
 from transfer.store.store import Store
 from transfer.streams import blocks, open_plain, parse_object, publishing
-
-HUB = "docker.io"
 
 
 @dataclass(frozen=True)

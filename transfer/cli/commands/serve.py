@@ -47,8 +47,9 @@ def serve(
     store: StoreOption = None,
     quiet: Quiet = False,
 ) -> None:
-    """Serve the images of bundles or of the store as a read-only registry.
+    """Serve images as a read-only registry.
 
+    The images are those of bundles, or of the store.
     Engines pull images by their original names. `transfer mirrors` prints the configuration for each engine.
     """
     from transfer.cli.serve import serve as run
