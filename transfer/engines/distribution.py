@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from transfer.engines.base import RegistryOptions
 from transfer.engines.challenges import Challenge, Token, challenges, token_of
-from transfer.engines.http import BUSY, Gate, TlsFailed, failing, goes_direct, tls_context, told_error
+from transfer.engines.http import BUSY, Gate, TlsFailed, failing, goes_direct, tls_context, told_error, without
 from transfer.engines.logins import Credentials, credentials
 from transfer.errors import CredentialsError, Damaged, EngineError, FormatError, LinkError, NotFound, TryAgain
 from transfer.events import Observer, silent
@@ -255,7 +255,7 @@ class RegistryClient:
         if scheme not in ("http", "https") or (found and not secure):
             raise CredentialsError(f"{self.where} wants credentials sent to {scheme}:, which is refused")
         wanted: list[tuple[str, str]] = [("service", service), *(("scope", each) for each in scope.split())]
-        client = self._http_ready()
+        client = self._http()
         with failing(self.where, _REACH):
             if found and found.token:
                 form = {"grant_type": "refresh_token", "refresh_token": found.token, "client_id": "transfer"}
@@ -272,10 +272,6 @@ class RegistryClient:
                 )
             value = json.loads(reply.content)
         return token_of(value, self.where)
-
-    def _http_ready(self) -> httpx.Client:
-        assert self._client is not None
-        return self._client
 
     def joined(self, path: str, location: str) -> str:
         """An address that an answer gave, made whole. EngineError for one of another scheme."""
@@ -336,7 +332,7 @@ class RegistryClient:
                 skip = 0
             elif reply.status_code == 416:
                 raise FormatError(f"{self.where}: blob {blob.digest} has fewer than {start} bytes")
-            yield _after(reply.iter_raw(1 << 18), skip)
+            yield without(reply.iter_raw(1 << 18), skip)
 
     def tags(self, repository: str) -> list[str]:
         """All tags of a repository; none if it is not there."""
@@ -395,13 +391,3 @@ def _limited(reply: httpx.Response, where: str) -> Iterator[bytes]:
         if size > MAX_DOCUMENT:
             raise FormatError(f"{where}: an answer of more than {MAX_DOCUMENT} bytes is refused")
         yield block
-
-
-def _after(blocks: Iterator[bytes], skip: int) -> Iterator[bytes]:
-    """The blocks without the first `skip` bytes."""
-    for block in blocks:
-        if skip >= len(block):
-            skip -= len(block)
-            continue
-        yield block[skip:] if skip else block
-        skip = 0

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import EngineError, LinkError, TransferError, TryAgain, UsageError
+from transfer.errors import EngineError, LinkError, TryAgain, UsageError
 from transfer.events import Noted, Observer, silent
 
 LOG = logging.getLogger(__name__)
@@ -168,7 +168,11 @@ def told_error(data: bytes) -> str:
     return text[:500].strip() or "no reason given"
 
 
-def give_up(error: TransferError) -> TransferError:
-    """The same failure without the exceptions that led to it: they may hold requests with credentials."""
-    error.__cause__ = error.__context__ = None
-    return error
+def without(blocks: Iterator[bytes], skip: int) -> Iterator[bytes]:
+    """The blocks without the first `skip` bytes."""
+    for block in blocks:
+        if skip >= len(block):
+            skip -= len(block)
+            continue
+        yield block[skip:] if skip else block
+        skip = 0
