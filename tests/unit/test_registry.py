@@ -121,6 +121,25 @@ def test_a_wrong_tag_is_told_with_those_there_are(registry: FakeRegistry, tmp_pa
     assert "it has 1" in said
 
 
+def test_what_a_compose_file_and_a_manifest_need_comes_from_where_they_say(
+    registry: FakeRegistry, tmp_path: Path
+) -> None:
+    compose = tmp_path / "compose.yaml"
+    compose.write_text(f"services: {{a: {{image: '{registry.host}/app/one:1'}}, b: {{build: .}}}}", encoding="utf-8")
+    pod = f"kind: Pod\nspec: {{containers: [{{name: x, image: '{registry.host}/app/two:1'}}]}}\n"
+    (tmp_path / "pod.yaml").write_text(pod, encoding="utf-8")
+    files = ["-f", compose, "-f", tmp_path / "pod.yaml"]
+    code, said = says("export", *files, "-o", tmp_path / "b", "--no-store")
+    assert code == 0, said
+    assert "not taken" in said and "service b" in said
+    names = [name for each in json.loads(run("inspect", tmp_path / "b", "--json"))["images"] for name in each["names"]]
+    assert sorted(names) == [f"{registry.host}/app/one:1", f"{registry.host}/app/two:1"]
+    compose.write_text(f"services: {{a: {{image: '{registry.host}/no/a:1'}}, b: {{image: '{registry.host}/no/b:1'}}}}")
+    code, said = says("export", *files, "-o", tmp_path / "c", "--no-store")
+    assert code == 3, said
+    assert "no/a:1" in said and "no/b:1" in said
+
+
 def pushed(registry: FakeRegistry, bundle: Path, *more: object, place: str = "") -> dict[str, object]:
     return dict(
         json.loads(run("import", bundle, "--to", f"docker://{registry.host}{place}", "--json", "--no-store", *more))

@@ -69,6 +69,18 @@ Names = Annotated[
     Path | None,
     typer.Option("--names", help="Read more names from this file: one for each line; # begins a comment."),
 ]
+Files = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--file",
+        "-f",
+        help="Take the images that this compose file, Kubernetes manifest or TOML set needs. Can be given several times.",
+    ),
+]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option("--profile", help="With -f: a profile of the compose file. Can be given several times."),
+]
 StoreOption = Annotated[
     Path | None,
     typer.Option(

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from transfer.cli.needed import needed
 from transfer.cli.options import (
     Bases,
     ExportRequest,
+    Files,
     From,
     Jobs,
     Json,
@@ -21,6 +23,7 @@ from transfer.cli.options import (
     Patterns,
     PlainHttp,
     PlatformOption,
+    Profiles,
     Quiet,
     Seeds,
     SiteOption,
@@ -36,12 +39,15 @@ EXAMPLES = epilog(
     "transfer export app/web:1.4 'base/*' -o night.bundle",
     "transfer export app/web:1.5 --base night.bundle -o patch.bundle",
     "transfer export --names images.txt --from oci:mirror -o all.bundle",
+    "transfer export -f compose.yaml -f deploy.yaml -o app.bundle",
 )
 
 
 def export(
     patterns: Patterns = None,
     names: Names = None,
+    file: Files = None,
+    profile: Profiles = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to create.")] = Path(
         "images.bundle"
     ),
@@ -79,8 +85,9 @@ def export(
     If an export is interrupted, run the same command again: it resumes.
     """
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store, site)
+    source, picked = needed(source, listed(patterns, names), file, profile)
     request = ExportRequest(
-        listed(patterns, names), source, via, platform, level, strict, RegistryOptions(plain_http, not no_tls_verify)
+        picked, source, via, platform, level, strict, RegistryOptions(plain_http, not no_tls_verify)
     )
     how = Output(json, quiet, jobs, dry_run)
     if answer:

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from transfer.cli.needed import needed
 from transfer.cli.options import (
     Bases,
     ExportRequest,
+    Files,
     From,
     Jobs,
     Json,
@@ -21,6 +23,7 @@ from transfer.cli.options import (
     Patterns,
     PlainHttp,
     PlatformOption,
+    Profiles,
     Quiet,
     Seeds,
     StoreOption,
@@ -39,6 +42,8 @@ EXAMPLES = epilog(
 def plan(
     patterns: Patterns = None,
     names: Names = None,
+    file: Files = None,
+    profile: Profiles = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the bundle would go.")] = Path("images.bundle"),
     source: From = "",
     via: Via = "auto",
@@ -60,8 +65,7 @@ def plan(
     """
     from transfer.cli.plan import plan as run
 
-    request = ExportRequest(
-        listed(patterns, names), source, via, platform, level, False, RegistryOptions(plain_http, not no_tls_verify)
-    )
+    source, picked = needed(source, listed(patterns, names), file, profile)
+    request = ExportRequest(picked, source, via, platform, level, False, RegistryOptions(plain_http, not no_tls_verify))
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store)
     run(request, output, options, Output(json, quiet, jobs))
