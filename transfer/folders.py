@@ -23,6 +23,14 @@ _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ELSEWHERE = "name a new folder, in one that belongs to you"
 
 
+def state_folder() -> Path | None:
+    """Where this program keeps what lasts (file-hierarchy(7), XDG base directories): of the system for root, else of the user; None without a home."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib")
+    state, home = os.environ.get("XDG_STATE_HOME", ""), os.environ.get("HOME", "")
+    return Path(state) if state else Path(home) / ".local" / "state" if home else None
+
+
 def own_folder(path: Path, *inner: str, private: bool = False) -> None:
     """Make the folder and these below it (`a`, `a/b`), or see that they are real folders of ours. UsageError otherwise.
 

@@ -224,7 +224,7 @@ def test_what_a_restricted_key_imports_goes_where_its_administrator_says(bundle:
         assert (code, "already belongs to image" in said) == (2, True), said
     with sshd(tmp_path / "sshd2", path=BIN, forced=f"{forced} --allow-move") as server:
         code, said = ship(server, tmp_path / "other.bundle", "plant:", "--import")
-        assert (code, "is image" in said) == (0, True), said
+        assert (code, "moved from image" in said) == (0, True), said
 
 
 def test_an_import_of_many_images_comes_to_its_end(tmp_path: Path) -> None:

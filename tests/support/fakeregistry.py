@@ -308,11 +308,11 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:  # noqa: C
             self, name: str, number: str, kept: bytearray, query: dict[str, list[str]], fault: Fault | None
         ) -> None:
             length = int(self.headers.get("Content-Length", "0"))
-            start = re.match(r"(\d+)-", self.headers.get("Content-Range", "0-"))
+            start = re.match(r"(\d+)-", self.headers.get("Content-Range", ""))
             if start and int(start[1]) != len(kept):
                 self.error(416, "RANGE_INVALID")
                 return
-            limit = fault.at if fault and fault.how == "cut" else length
+            limit = min(fault.at, length) if fault and fault.how == "cut" else length
             while limit > 0 and (data := self.rfile.read(min(limit, 1 << 16))):
                 kept += data
                 registry.received += len(data)

@@ -54,7 +54,7 @@ def test_every_engine_is_told_of(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["nonsense", "oci", "oci:", "oci-archive:", ":x", "docker:nginx"])
 def test_what_is_no_place_is_told(text: str) -> None:
-    with pytest.raises(UsageError, match=r"unknown transport|path is missing"):
+    with pytest.raises(UsageError, match=r"unknown transport|(path|registry) is missing"):
         locate(text)
 
 

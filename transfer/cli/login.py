@@ -61,5 +61,5 @@ def logout(text: str) -> None:
     print(
         f"logged out of {printable(host)}; deleted from {printable(str(path))}"
         if path
-        else f"no credentials of {printable(host)} are stored in {printable(str(logins.file_to_write()))}"
+        else f"no credentials of {printable(host)} are stored in {printable(str(logins.file_to_write(host)))}"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from transfer.cli.exits import printable
 from transfer.cli.options import ServeOptions
 from transfer.cli.render import parse_size, several
+from transfer.engines.http import is_loopback
 from transfer.errors import UsageError
 from transfer.flows import site as site_flow
 from transfer.flows.serve import BlobCache, BundleHoldings, opened_bundles
@@ -54,7 +55,7 @@ def serve(
 def _is_safe(options: ServeOptions) -> None:
     """UsageError for what would let strangers read, or passwords be read."""
     host = options.listen.rpartition(":")[0].strip("[]")
-    loopback = host == "localhost" or host.startswith("127.") or host == "::1"
+    loopback = is_loopback(host)
     secure = bool(options.tls_cert or options.self_signed)
     if not loopback and not secure and not options.plain_http:
         raise UsageError(

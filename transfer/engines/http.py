@@ -54,7 +54,7 @@ def failing(where: str, hint: str, *, engine: bool = False) -> Iterator[None]:
         raise TryAgain(
             f"{where}: the connection broke off ({type(error).__name__}: {error})", hint="run the same command again"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineError(f"{where}: its answer cannot be read: {error}") from error
 
 
@@ -112,7 +112,7 @@ def retry_after(text: str | None, now: float | None = None) -> float | None:
         return None
     if text.strip().isdecimal() and len(text.strip()) < 7:
         return float(text)
-    with contextlib.suppress(ValueError, TypeError, IndexError):
+    with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):
         date = email.utils.parsedate_to_datetime(text)
         return max(0.0, date.timestamp() - (time.time() if now is None else now))
     return None
@@ -134,6 +134,14 @@ def tls_context(folders: Sequence[Path], *, verify: bool = True) -> ssl.SSLConte
             except (OSError, ssl.SSLError) as error:
                 raise UsageError(f"{path} cannot be used as a certificate: {error}") from error
     return context
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host's name means this machine: what Docker goes by, who allows such a registry to have no TLS."""
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 def goes_direct(host: str) -> bool:

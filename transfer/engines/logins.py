@@ -139,15 +139,15 @@ def _ask(helper: str, server: str) -> Credentials | None:
         return None
     try:
         done = subprocess.run(
-            [program, "get"], input=server, capture_output=True, text=True, timeout=HELPER_SECONDS, check=False
+            [program, "get"], input=server.encode(), capture_output=True, timeout=HELPER_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CredentialsError(
             f"the credential helper {helper} did not answer: {type(error).__name__}", hint="run it by hand"
         ) from None
     if done.returncode:
-        said = f"{done.stdout}{done.stderr}".lower()
-        if "not found" in said:
+        said = (done.stdout + done.stderr).lower()
+        if b"not found" in said:
             return None
         raise CredentialsError(
             f"the credential helper {helper} failed for {server:.200} (exit {done.returncode})", hint="run it by hand"
@@ -164,16 +164,20 @@ def _ask(helper: str, server: str) -> Credentials | None:
 # login and logout
 
 
-def file_to_write() -> Path:
-    """Where a login goes: the file that is named, Docker's where there is one, else podman's."""
-    environ = os.environ
-    if environ.get("REGISTRY_AUTH_FILE"):
-        return Path(environ["REGISTRY_AUTH_FILE"])
-    docker = Path(environ["DOCKER_CONFIG"]) if environ.get("DOCKER_CONFIG") else None
-    home = Path(environ["HOME"]) if environ.get("HOME") else None
-    if docker is None and home is None:
+def file_to_write(host: str) -> Path:
+    """Where a login goes: the file that is named; else the first that has this host, so that no older entry is found before it;
+    else Docker's where there is one, or a `docker` to read it; else podman's."""
+    if os.environ.get("REGISTRY_AUTH_FILE"):
+        return Path(os.environ["REGISTRY_AUTH_FILE"])
+    found = files()
+    if not found:
         raise UsageError("no folder for credentials is known", hint="set REGISTRY_AUTH_FILE, DOCKER_CONFIG or HOME")
-    return (docker or (home or Path()) / ".docker") / "config.json"
+    for path in found:
+        auths = _read(path).get("auths")
+        if isinstance(auths, dict) and any(key in auths for key in _keys(host)):
+            return path
+    docker = found[-1]
+    return docker if docker.is_file() or shutil.which("docker") or not shutil.which("podman") else found[0]
 
 
 def _key(host: str) -> str:
@@ -186,7 +190,7 @@ def remember(host: str, found: Credentials) -> Path:
         entry = {"auth": base64.b64encode(f"{found.user}:".encode()).decode(), "identitytoken": found.token}
     else:
         entry = {"auth": base64.b64encode(f"{found.user}:{found.password}".encode()).decode()}
-    with _changing() as (path, value):
+    with _changing(host) as (path, value):
         value.setdefault("auths", {})[_key(host)] = entry
     return path
 
@@ -194,7 +198,7 @@ def remember(host: str, found: Credentials) -> Path:
 def forget(host: str) -> Path | None:
     """Take the credentials of a host out of the file; None if it has none."""
     gone = False
-    with _changing() as (path, value):
+    with _changing(host) as (path, value):
         auths = value.get("auths")
         if isinstance(auths, dict):
             found = [key for key in _keys(host) if key in auths]
@@ -205,9 +209,9 @@ def forget(host: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def _changing() -> Iterator[tuple[Path, dict[str, Any]]]:
+def _changing(host: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The file's object, to be changed; published by rename, for its owner alone."""
-    path = file_to_write()
+    path = file_to_write(host)
     path = Path(os.path.realpath(path))  # through a link, as people keep their dotfiles
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

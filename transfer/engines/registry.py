@@ -157,11 +157,13 @@ class RegistrySource(BlobSource):
 
     def _split(self, pattern: str) -> tuple[tuple[str, str], str]:
         full = self._full(pattern) if pattern else self._prefix
+        if full == self._prefix and "/" not in full:  # its colon is that of a port
+            raise _no_list()
         head, _, last = full.rpartition("/")
         name, _, tag = last.partition(":")
         path = f"{head}/{name}" if head else name
         if not path or path == "*" or full in ("*", ""):
-            raise UsageError("a registry cannot list all that it has", hint="name a repository: docker://HOST/NAME")
+            raise _no_list()
         domain, slash, rest = path.partition("/")
         if not slash and self._prefix:
             return (path, "*"), tag or "*"
@@ -182,6 +184,10 @@ class RegistrySource(BlobSource):
 
     def close(self) -> None:
         self._clients.close()
+
+
+def _no_list() -> UsageError:
+    return UsageError("a registry cannot list all that it has", hint="name a repository: docker://HOST/NAME")
 
 
 def _listed(value: dict[str, object], key: str) -> list[object]:

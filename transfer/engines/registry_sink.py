@@ -195,7 +195,7 @@ class RegistrySink:
                     hint="export it with --platform all",
                 ) from error
             raise
-        if reply.status_code == 404:
+        if reply.status == 404:
             raise EngineError(f"{target.client.where}: it does not accept {target.repository}:{reference}")
 
     def close(self, *, failed: bool) -> None:

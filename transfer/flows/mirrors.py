@@ -65,14 +65,22 @@ def for_docker(found: Mirror, hosts: Sequence[str], root: Path) -> list[ConfigFi
         value = {}
     except FormatError as error:
         raise UsageError(error.message, hint="repair the file first") from error
-    mirrors = [each for each in value.get("registry-mirrors") or [] if each != f"{found.url}/"]
+    mirrors = [each for each in _strings(value, "registry-mirrors", path) if each != f"{found.url}/"]
     value["registry-mirrors"] = [f"{found.url}/", *mirrors]
     if found.is_plain:
-        insecure = [each for each in value.get("insecure-registries") or [] if each != found.host]
+        insecure = [each for each in _strings(value, "insecure-registries", path) if each != found.host]
         value["insecure-registries"] = [found.host, *insecure]
     then = "systemctl reload docker" if not found.is_plain else "systemctl restart docker"
     files = [ConfigFile(path, json.dumps(value, indent=2) + "\n", then)]
     return files + ([_ca_note(root / "etc/docker/certs.d" / found.host / "ca.crt", found)] if found.ca else [])
+
+
+def _strings(value: dict[str, object], key: str, path: Path) -> list[str]:
+    """A list that daemon.json has. UsageError for what Docker would not take either."""
+    found = value.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise UsageError(f"{path}: {key} is not a list of strings", hint="repair the file first")
+    return found
 
 
 def _ca_note(path: Path, found: Mirror) -> ConfigFile:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import html
 import os
+import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
-from transfer.errors import TransferError
+from transfer.errors import Damaged, FormatError, TransferError
 from transfer.events import silent
 from transfer.flows.content import BundleContent
 from transfer.flows.select import name_matches
@@ -22,7 +23,7 @@ from transfer.folders import own_folder
 from transfer.model import HUB, Descriptor, Digest, Image, Reference, is_name
 from transfer.serve.app import Blob
 from transfer.store.store import Store
-from transfer.streams import blocks, open_plain, parse_object, publishing
+from transfer.streams import blocks, open_plain, parse_object, publishing, verified
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,19 @@ class _Held:
     bundle: Bundle
 
 
+@dataclass
+class _Repository:
+    """The images of one repository: by tag the newest, and all of them for whoever asks by digest."""
+
+    tags: dict[str, _Held] = field(default_factory=dict)
+    held: list[_Held] = field(default_factory=list)
+
+
 class _Names:
-    """Everything that is held at one moment, by repository."""
+    """Everything that is held at one moment, by repository. Bundles from the oldest to the newest."""
 
     def __init__(self, bundles: Iterable[Bundle], only: Sequence[str]) -> None:
-        self.repositories: dict[tuple[str, str], dict[str, _Held]] = {}
+        self.repositories: dict[tuple[str, str], _Repository] = {}
         self.images: list[_Held] = []
         for bundle in bundles:
             for image in bundle.images:
@@ -48,20 +57,23 @@ class _Names:
                     self.images.append(held)
                 for name in names:
                     found = Reference.parse(name)
-                    self.repositories.setdefault((found.domain, found.path), {})[found.tag] = held
+                    repository = self.repositories.setdefault((found.domain, found.path), _Repository())
+                    repository.held.append(held)
+                    if found.tag:
+                        repository.tags[found.tag] = held
 
-    def find(self, path: str, host: str) -> dict[str, _Held] | None:
-        """What a path means: with the host a client says it asks (containerd); with the host in front of the path (podman, and people);
-        of Docker Hub (Docker's mirrors); else of the only host that has it."""
-        if host and (host, path) in self.repositories:
-            return self.repositories[host, path]
+    def find(self, path: str, host: str) -> _Repository | None:
+        """What a path means: of the registry that a client says it asks (containerd), and of no other; with that host in front of
+        the path (podman, and people); of Docker Hub (Docker's mirrors); else of the only registry that has it."""
+        if host:
+            return self.repositories.get((host, path))
         first, _, rest = path.partition("/")
         if rest and (first, rest) in self.repositories:
             return self.repositories[first, rest]
         if (HUB, path) in self.repositories:
             return self.repositories[HUB, path]
-        found = [tags for (_, each), tags in self.repositories.items() if each == path]
-        return found[0] if len(found) == 1 and not host else None
+        found = [repository for (_, each), repository in self.repositories.items() if each == path]
+        return found[0] if len(found) == 1 else None
 
 
 class BundleHoldings:
@@ -96,15 +108,15 @@ class BundleHoldings:
         return "nothing"
 
     def manifest(self, name: str, reference: str, host: str) -> tuple[Descriptor, bytes] | None:
-        tags = self._now().find(name, host)
-        if tags is None:
+        repository = self._now().find(name, host)
+        if repository is None:
             return None
         if ":" not in reference:
-            held = tags.get(reference)
+            held = repository.tags.get(reference)
             return (held.image.root, held.bundle.document(held.image.root.digest)) if held else None
-        with contextlib.suppress(TransferError):
+        with contextlib.suppress(FormatError):
             digest = Digest.parse(reference)
-            for held in tags.values():
+            for held in repository.held:
                 if digest in held.image.documents:
                     data = held.bundle.document(digest)
                     return self._descriptor(held, digest, data), data
@@ -121,22 +133,22 @@ class BundleHoldings:
         return Descriptor(kind, digest, len(data))
 
     def blob(self, name: str, digest: Digest, host: str) -> Blob | None:
-        tags = self._now().find(name, host)
-        for held in (tags or {}).values():
+        repository = self._now().find(name, host)
+        for held in repository.held if repository else ():
             if digest in held.image.documents:
                 data = held.bundle.document(digest)
-                return Blob(len(data), partial(_tail, data), is_small=True)
+                return Blob(len(data), partial(_tail, data), at_hand=True)
             for layer in held.image.layers:
                 if layer.digest == digest:
                     content = BundleContent(held.bundle, silent)
-                    if self._cache:
-                        return Blob(layer.size, partial(self._cache.open, layer, content.open), is_small=True)
+                    if self._cache and self._cache.takes(layer):
+                        return self._cache.blob(layer, content.open)
                     return Blob(layer.size, partial(content.open, layer))
         return None
 
     def tags(self, name: str, host: str) -> list[str] | None:
         found = self._now().find(name, host)
-        return None if found is None else [tag for tag in found if tag]
+        return None if found is None else list(found.tags)
 
     def repositories(self) -> list[str]:
         return [path if domain == HUB else f"{domain}/{path}" for domain, path in self._now().repositories]
@@ -204,44 +216,82 @@ def _referrer(value: dict[str, Any], digest: Digest, size: int) -> dict[str, Any
     return out
 
 
+class Rebuild(Protocol):
+    """A layer's bytes out of a bundle, from an offset on."""
+
+    def __call__(self, layer: Descriptor, start: int = 0, /) -> Iterator[bytes]: ...
+
+
 class BlobCache:
-    """Rebuilt layers as files, up to so many bytes; the one used longest ago goes first. Each is rebuilt once, however many ask."""
+    """Rebuilt layers as files, up to so many bytes; the one used longest ago goes first."""
 
     def __init__(self, folder: Path, most: int) -> None:
         own_folder(folder, private=True)
         self._folder, self._most = folder, most
         self._lock = threading.Lock()
-        self._busy: dict[Digest, threading.Lock] = {}
 
-    def open(
-        self, layer: Descriptor, rebuild: Callable[[Descriptor], Iterator[bytes]], start: int = 0
-    ) -> Iterator[bytes]:
-        """The layer from `start` on; verified when it was written."""
-        path = self._folder / layer.digest.hex
-        with self._lock:
-            busy = self._busy.setdefault(layer.digest, threading.Lock())
-        with busy:
-            if not path.is_file() or path.lstat().st_size != layer.size:
-                self._make_room(layer.size)
-                with publishing(path, 0o600) as write:
-                    for block in rebuild(layer):
-                        write(block)
-        with open_plain(path) as file:
-            os.utime(path)
-            file.seek(start)
-            yield from blocks(file)
+    def takes(self, layer: Descriptor) -> bool:
+        return layer.size <= self._most
+
+    def _path(self, layer: Descriptor) -> Path:
+        return self._folder / layer.digest.hex
+
+    def _has(self, layer: Descriptor) -> bool:
+        with contextlib.suppress(OSError):
+            return self._path(layer).lstat().st_size == layer.size
+        return False
+
+    def blob(self, layer: Descriptor, rebuild: Rebuild) -> Blob:
+        """The layer out of its file, which is made first if need be."""
+        return Blob(
+            layer.size,
+            partial(self._open, layer, rebuild),
+            at_hand=self._has(layer),
+            prepare=partial(self._fill, layer, rebuild),
+        )
+
+    def _fill(self, layer: Descriptor, rebuild: Rebuild) -> None:
+        if self._has(layer):
+            return
+        self._make_room(layer.size)
+        with publishing(self._path(layer), 0o600) as write:
+            for block in rebuild(layer):
+                write(block)
+
+    def _open(self, layer: Descriptor, rebuild: Rebuild, start: int) -> Iterator[bytes]:
+        """From `start` on. What a disk did to the file since is found before the last block."""
+        path = self._path(layer)
+        try:
+            file = open_plain(path)
+        except TransferError:  # it had to make room meanwhile
+            yield from rebuild(layer, start)
+            return
+        with file:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+            if start:
+                file.seek(start)
+                yield from blocks(file)
+                return
+            try:
+                yield from verified(file, layer.digest, layer.size, str(path))
+            except Damaged:
+                path.unlink(missing_ok=True)
+                raise
 
     def _make_room(self, size: int) -> None:
-        with self._lock:
-            found = sorted(
-                (each.stat().st_mtime_ns, each.stat().st_size, each.path) for each in os.scandir(self._folder)
-            )
+        with self._lock, contextlib.suppress(OSError):
+            found = []
+            for each in os.scandir(self._folder):
+                if re.fullmatch(r"[0-9a-f]{64}([0-9a-f]{64})?", each.name):
+                    with contextlib.suppress(OSError):
+                        state = each.stat(follow_symlinks=False)
+                        found.append((state.st_mtime_ns, state.st_size, each.path))
             held = sum(each[1] for each in found)
-            for _, each_size, path in found:
+            for _, each_size, path in sorted(found):
                 if held + size <= self._most:
                     return
-                with contextlib.suppress(OSError):
-                    Path(path).unlink()
+                Path(path).unlink(missing_ok=True)
                 held -= each_size
 
 

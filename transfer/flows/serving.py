@@ -36,6 +36,7 @@ class Serving:
         if not self._port:
             self._port = self._stack.enter_context(Background(self._app)).port
         self._published.add(chosen)
+        self._app.allow_again()
         return f"127.0.0.1:{self._port}/{self._app.prefix}/{REPOSITORY}@{chosen.manifest.digest}"
 
     @contextlib.contextmanager
@@ -45,8 +46,8 @@ class Serving:
             with self._stack:
                 yield self
         except EngineError:
-            if self._app.failures:
-                raise self._app.failures[0] from None
+            if self._app.failure:
+                raise self._app.failure from None
             raise
 
 
@@ -77,7 +78,7 @@ class _Published:
         content = self._content()
         if digest in self._configs:
             data = content.document(digest)
-            return Blob(len(data), lambda start: iter([data[start:]]), is_small=True)
+            return Blob(len(data), lambda start: iter([data[start:]]), at_hand=True)
         layer = self._layers.get(digest)
         return Blob(layer.size, partial(content.open, layer)) if layer else None
 

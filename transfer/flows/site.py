@@ -14,6 +14,7 @@ from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.errors import FormatError, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
+from transfer.folders import state_folder
 from transfer.model import SITE, Digest
 from transfer.sites.receipt import Receipt, matching, parse_receipt, receipt_file, site_name
 from transfer.sites.states import Sites
@@ -42,13 +43,8 @@ def choose_store(folder: Path | None, without: bool) -> StoreChoice:
         return StoreChoice(None, True)
     if named:
         return StoreChoice(Store(Path(named)), True)
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        return StoreChoice(Store(Path("/var/lib/transfer")), False)
-    state = os.environ.get("XDG_STATE_HOME", "")
-    home = os.environ.get("HOME", "")
-    if not state and not home:
-        return StoreChoice(None, False)
-    return StoreChoice(Store((Path(state) if state else Path(home) / ".local" / "state") / "transfer"), False)
+    folder = state_folder()
+    return StoreChoice(Store(folder / "transfer") if folder else None, False)
 
 
 def need_store(choice: StoreChoice) -> Store:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import json
 import logging
 import re
+import time
 import urllib.parse
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from transfer.errors import TransferError
@@ -20,27 +24,38 @@ LOG = logging.getLogger(__name__)
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 _NAME = r"(?P<name>[a-z0-9]+(?:[._:/-]+[a-z0-9]+)*)"
+_DIGEST = r"(?P<digest>sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})"
 _PATHS = {
     "manifest": re.compile(rf"/v2/{_NAME}/manifests/(?P<reference>[A-Za-z0-9_][\w.:-]{{0,140}})", re.ASCII),
-    "blob": re.compile(rf"/v2/{_NAME}/blobs/(?P<digest>sha(?:256|512):[0-9a-f]{{64,128}})", re.ASCII),
+    "blob": re.compile(rf"/v2/{_NAME}/blobs/{_DIGEST}", re.ASCII),
     "tags": re.compile(rf"/v2/{_NAME}/tags/list", re.ASCII),
-    "referrers": re.compile(rf"/v2/{_NAME}/referrers/(?P<digest>sha(?:256|512):[0-9a-f]{{64,128}})", re.ASCII),
+    "referrers": re.compile(rf"/v2/{_NAME}/referrers/{_DIGEST}", re.ASCII),
 }
+_NO_DIGEST = re.compile(rf"/v2/{_NAME}/(?:blobs|referrers)/[^/]*", re.ASCII)
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 REBUILDS = 4
 """Layers that are rebuilt at once; whoever comes later waits."""
 PAGE_MAX = 1000
 BODY_MAX = 64 << 20
 """Bytes of a refused upload that are read before the connection is closed."""
+STALLED = 60.0
+"""Seconds in which a client takes nothing, after which its connection is closed."""
+MARKED = 60.0
+"""Seconds for which a layer that turned out damaged is refused: clients ask again and again otherwise."""
+THREADS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Something with a digest: how large, and how to read it from an offset on."""
+    """Something with a digest: how large, and how to read it from an offset on.
+
+    `at_hand`: reading costs no more than a file. `prepare`: makes it so; called once, however many ask at the same time.
+    """
 
     size: int
     open: Callable[[int], Iterator[bytes]]
-    is_small: bool = False
+    at_hand: bool = False
+    prepare: Callable[[], None] | None = None
 
 
 class Holdings(Protocol):
@@ -65,61 +80,109 @@ class Holdings(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What is sent back. `body` is read in a worker thread."""
+    """What is sent back. `body` is read in a worker thread; `blob` is what it is of, if that has to be rebuilt."""
 
     status: int
     headers: Mapping[str, str]
     body: Iterator[bytes] = field(default_factory=lambda: iter(()))
-    rebuilt: bool = False
+    blob: Blob | None = None
 
 
 class App:
-    """The application. `users` says whether a user and password are known (None: everybody may read); `prefix` is part of every path."""
+    """The application. `users` says whether a user and password are known (None: everybody may read); `prefix` is part of every path.
+
+    `failure` is the first that a body met.
+    """
 
     def __init__(
         self, holdings: Holdings, *, users: Callable[[str, str], bool] | None = None, prefix: str = ""
     ) -> None:
         self._holdings, self._users, self.prefix = holdings, users, prefix
         self._rebuilds = asyncio.Semaphore(REBUILDS)
-        self.failures: list[TransferError] = []
+        self._preparing: dict[str, asyncio.Lock] = {}
+        self._threads = ThreadPoolExecutor(THREADS, "serve")
+        self._marked: dict[str, float] = {}
+        self.failure: TransferError | None = None
+        self.under_way = 0
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+        method, path, query = scope["method"], scope["path"], scope["query_string"].decode("latin-1")
         try:
-            answer = await asyncio.to_thread(
-                self._answer, scope["method"], scope["path"], scope["query_string"].decode("latin-1"), headers
-            )
+            answer = await self._threaded(self._answer, method, path, query, headers)
         except TransferError as error:
-            LOG.info("%s: %s", scope["path"], error.message)
-            self.failures.append(error)
+            LOG.info("%s: %s", path, error.message)
+            self._failed(error)
             answer = _error(500, "UNKNOWN", error.message)
-        if scope["method"] not in ("GET", "HEAD"):
+        if method not in ("GET", "HEAD"):
             await _drain(receive)
-        if answer.rebuilt and scope["method"] == "GET":
-            async with self._rebuilds:
-                await self._send(answer, send, body=True)
-        else:
-            await self._send(answer, send, body=scope["method"] == "GET" or answer.status >= 400)
+        body = method == "GET" or answer.status >= 400
+        gone = asyncio.ensure_future(_gone(receive))
+        self.under_way += 1
+        try:
+            await self._send(answer, send, path, gone, body=body)
+        finally:
+            self.under_way -= 1
+            gone.cancel()
 
-    async def _send(self, answer: Answer, send: Send, *, body: bool) -> None:
-        """Headers, then the body block by block. A body that fails breaks the connection before its last byte."""
+    async def _threaded(self, function: Callable[..., Any], *arguments: object) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
+
+    def _failed(self, error: TransferError) -> None:
+        """Kept without what led to it: a request's headers hang on that."""
+        if self.failure is None:
+            self.failure = error.with_traceback(None)
+            self.failure.__cause__ = self.failure.__context__ = None
+
+    def allow_again(self) -> None:
+        """Layers that failed may be asked for again."""
+        self._marked.clear()
+
+    async def _send(self, answer: Answer, send: Send, path: str, gone: asyncio.Future[None], *, body: bool) -> None:
+        """Headers, then the body. One that fails breaks the connection before its last byte: never a whole wrong one."""
         raw = [(key.lower().encode(), value.encode("latin-1", "replace")) for key, value in answer.headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": raw})
-        blocks = iter(answer.body) if body else iter(())
+        if body:
+            try:
+                async with self._ready(answer.blob, path):
+                    await self._stream(answer.body, send, gone)
+            except TransferError as error:
+                LOG.info("a body was broken off: %s", error.message)
+                self._failed(error)
+                self._marked[path] = time.monotonic() + MARKED
+                raise ConnectionError(error.message) from None
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    @contextlib.asynccontextmanager
+    async def _ready(self, blob: Blob | None, path: str) -> AsyncIterator[None]:
+        """In here the blob may be read: at once, when it is prepared, or among those few that are rebuilt at the same time."""
+        if blob is None or blob.at_hand:
+            yield
+            return
+        if blob.prepare is None:
+            async with self._rebuilds:
+                yield
+            return
+        async with self._preparing.setdefault(path, asyncio.Lock()), self._rebuilds:
+            await self._threaded(blob.prepare)
+        self._preparing.pop(path, None)
+        yield
+
+    async def _stream(self, blocks: Iterator[bytes], send: Send, gone: asyncio.Future[None]) -> None:
+        """Block by block, for as long as somebody takes them."""
         try:
-            while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-                await send({"type": "http.response.body", "body": bytes(block), "more_body": True})
-        except TransferError as error:
-            self.failures.append(error)
-            LOG.info("a body was broken off: %s", error.message)
-            raise ConnectionError(error.message) from error
+            while not gone.done() and (block := await self._threaded(next, blocks, None)) is not None:
+                message = {"type": "http.response.body", "body": bytes(block), "more_body": True}
+                await asyncio.wait_for(send(message), STALLED)
+        except TimeoutError:
+            LOG.info("a client takes nothing; its connection is closed")
+            raise ConnectionError("a client takes nothing") from None
         finally:
             close = getattr(blocks, "close", None)
             if close:
-                await asyncio.to_thread(close)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await self._threaded(close)
 
     def _answer(self, method: str, path: str, query: str, headers: Mapping[str, str]) -> Answer:
         if self._users and not self._knows(headers.get("authorization", "")):
@@ -132,7 +195,12 @@ class App:
             if not path.startswith(f"/v2/{self.prefix}/") and path not in ("/v2", "/v2/"):
                 return _error(404, "NAME_UNKNOWN", "no such repository")
             path = path.replace(f"/v2/{self.prefix}/", "/v2/", 1)
-        words = urllib.parse.parse_qs(query, max_num_fields=20)
+        try:
+            words = urllib.parse.parse_qs(query, max_num_fields=20)
+        except ValueError:
+            return _error(400, "UNSUPPORTED", "too many fields in the query")
+        if self._marked.get(path, 0) > time.monotonic():
+            return _error(403, "DENIED", "this blob is damaged here; see the messages of this server")
         host = words.get("ns", [""])[0]
         if path in ("/v2", "/v2/"):
             return _json({})
@@ -142,6 +210,8 @@ class App:
             match = pattern.fullmatch(path)
             if match:
                 return getattr(self, f"_{kind}")(match, host, headers, words)  # type: ignore[no-any-return]
+        if _NO_DIGEST.fullmatch(path):
+            return _error(400, "DIGEST_INVALID", "what follows is not a sha256 or sha512 digest")
         if path == "/" and not self.prefix:
             return _text(200, "text/html; charset=utf-8", self._holdings.page().encode())
         return _error(404, "NAME_UNKNOWN", "no such path")
@@ -177,12 +247,12 @@ class App:
             return Answer(304, told)
         span = _range(headers.get("range", ""), found.size)
         if span is None:
-            return Answer(200, told | {"Content-Length": str(found.size)}, found.open(0), not found.is_small)
+            return Answer(200, told | {"Content-Length": str(found.size)}, found.open(0), found)
         start, end = span
         if start >= end:
             return _error(416, "RANGE_INVALID", "no such range", {"Content-Range": f"bytes */{found.size}"})
         told |= {"Content-Length": str(end - start), "Content-Range": f"bytes {start}-{end - 1}/{found.size}"}
-        return Answer(206, told, _first(found.open(start), end - start), not found.is_small)
+        return Answer(206, told, _first(found.open(start), end - start), found)
 
     def _tags(
         self, match: re.Match[str], host: str, headers: Mapping[str, str], words: Mapping[str, list[str]]
@@ -255,6 +325,12 @@ def _first(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:
         count -= len(block)
         if count <= 0:
             return
+
+
+async def _gone(receive: Receive) -> None:
+    """Until the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _drain(receive: Receive) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 STOP_SECONDS = 10
+CONNECTIONS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ def _server(app: App, tls: Tls | None) -> uvicorn.Server:
             ws="none",
             h11_max_incomplete_event_size=64 << 10,
             timeout_keep_alive=30,
+            limit_concurrency=CONNECTIONS_MAX,
             timeout_graceful_shutdown=STOP_SECONDS,
             ssl_certfile=str(tls.certificate) if tls else None,
             ssl_keyfile=str(tls.key) if tls else None,
