@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +85,13 @@ class Platform:
         if len(parts) not in (2, 3) or not all(re.fullmatch(r"[A-Za-z0-9_.-]+", part) for part in parts):
             raise UsageError(f"--platform {text!r}: write it as os/architecture or os/architecture/variant")
         return Platform(*parts)
+
+    @staticmethod
+    def here() -> Platform:
+        """What this host runs."""
+        machine = os.uname().machine
+        known = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+        return Platform("linux", known.get(machine, machine), "v7" if machine == "armv7l" else "")
 
     def accepts(self, other: Platform | None) -> bool:
         """Whether an entry of `other` serves a request for this platform."""

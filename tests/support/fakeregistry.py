@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tests.support.zoo import Layout
+from transfer.model import OCI_INDEX
 
 BLOB = re.compile(r"/v2/(.+)/blobs/(sha(?:256|512):[0-9a-f]+)")
 UPLOADS = re.compile(r"/v2/(.+)/blobs/uploads/([0-9a-f]*)")
 MANIFEST = re.compile(r"/v2/(.+)/manifests/([^/]+)")
+REFERRERS = re.compile(r"/v2/(.+)/referrers/(sha256:[0-9a-f]+)")
 TAGS = re.compile(r"/v2/(.+)/tags/list")
 
 
@@ -33,11 +35,17 @@ class Personality:
     users: dict[str, str] = field(default_factory=dict)
     bearer: bool = False
     token_life: int = 60
+    referrers: bool = False
+    most: int = 0
+    tells_digest: bool = True
 
 
 PERSONALITIES: dict[str, Callable[[], Personality]] = {
     "dist28": lambda: Personality(keeps_uploads=False, whole_indexes=True),
     "dist31": lambda: Personality(relative=True, page=2),
+    "quiet": lambda: Personality(tells_digest=False),
+    "nginx": lambda: Personality(most=20_000),
+    "zot": lambda: Personality(referrers=True, page=1),
     "token": lambda: Personality(users={"ann": "secret"}, bearer=True),
     "basic": lambda: Personality(users={"ann": "secret"}),
 }
@@ -194,6 +202,8 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:  # noqa: C
                 self.answer(200, b"{}")
             elif match := TAGS.fullmatch(path):
                 self.tags(match[1], query)
+            elif (match := REFERRERS.fullmatch(path)) and registry.like.referrers:
+                self.referrers(match[1], match[2], query)
             elif match := UPLOADS.fullmatch(path):
                 self.upload(match[1], match[2], query, fault)
             elif match := MANIFEST.fullmatch(path):
@@ -217,6 +227,20 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:  # noqa: C
             more = {"Link": f'</v2/{name}/tags/list?last={page[-1]}>; rel="next"'} if len(page) < len(rest) else {}
             self.answer(200, json.dumps({"name": name, "tags": page}).encode(), **more)
 
+        def referrers(self, name: str, digest: str, query: dict[str, list[str]]) -> None:
+            found = []
+            for (each, reference), (kind, data) in sorted(registry.manifests.items()):
+                subject = json.loads(data).get("subject", {}).get("digest")
+                if each == name and reference.startswith("sha256:") and subject == digest:
+                    found.append({"mediaType": kind, "digest": reference, "size": len(data)})
+            after = int(query.get("at", ["0"])[0])
+            page = found[after : after + (registry.like.page or 99)]
+            more = {}
+            if after + len(page) < len(found):
+                more = {"Link": f'</v2/{name}/referrers/{digest}?at={after + len(page)}>; rel="next"'}
+            index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": page}
+            self.answer(200, json.dumps(index).encode(), Content_Type=OCI_INDEX, **more)
+
         def manifest(self, name: str, reference: str) -> None:
             if self.command == "PUT":
                 data = self.rfile.read(int(self.headers["Content-Length"]))
@@ -227,8 +251,8 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:  # noqa: C
                 self.error(404, "MANIFEST_UNKNOWN")
                 return
             digest = "sha256:" + hashlib.sha256(found[1]).hexdigest()
-            length = str(len(found[1]))
-            self.answer(200, found[1], Content_Type=found[0], Docker_Content_Digest=digest, Content_Length=length)
+            told = {"Docker_Content_Digest": digest} if registry.like.tells_digest else {}
+            self.answer(200, found[1], Content_Type=found[0], Content_Length=str(len(found[1])), **told)
 
         def put_manifest(self, name: str, reference: str, data: bytes) -> None:
             value = json.loads(data)
@@ -308,6 +332,10 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:  # noqa: C
             self, name: str, number: str, kept: bytearray, query: dict[str, list[str]], fault: Fault | None
         ) -> None:
             length = int(self.headers.get("Content-Length", "0"))
+            if registry.like.most and length > registry.like.most:
+                self.close_connection = True
+                self.answer(413, b"<html>too large</html>", Connection="close")
+                return
             start = re.match(r"(\d+)-", self.headers.get("Content-Range", ""))
             if start and int(start[1]) != len(kept):
                 self.error(416, "RANGE_INVALID")
@@ -322,6 +350,10 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:  # noqa: C
                     del registry.uploads[number]
                 self.close_connection = True
                 self.connection.close()
+                return
+            if self.command == "PATCH":
+                end = f"0-{max(0, len(kept) - 1)}"
+                self.answer(202, Location=self.place(name, number), Range=end)
                 return
             digest = query.get("digest", [""])[0]
             if "sha256:" + hashlib.sha256(kept).hexdigest() != digest:

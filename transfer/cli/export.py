@@ -16,7 +16,7 @@ from transfer.errors import SomeImagesFailed
 from transfer.events import Noted, Observer
 from transfer.flows import export as exporting
 from transfer.flows import site as site_flow
-from transfer.flows.select import NotTaken, open_source, select, split_names, wanted_platform
+from transfer.flows.select import NotTaken, open_source, select, split_names, wanted_platform, with_referrers
 from transfer.work import keep_memory
 
 
@@ -35,7 +35,8 @@ def chosen(
     failed: list[NotTaken] | None = None,
 ) -> list[ResolvedImage]:
     """The images that were asked for."""
-    return select(source, named, wanted_platform(request.platform, source, observer), observer, failed)
+    found = select(source, named, wanted_platform(request.platform, source, observer), observer, failed)
+    return with_referrers(source, found, observer, failed) if request.referrers else found
 
 
 def export(request: ExportRequest, folder: Path, store: StoreOptions, output: Output) -> None:

@@ -46,6 +46,8 @@ def requested(options: ImportOptions, jobs: int | None) -> ImportRequest:
     """The options of `import`; UsageError for what they cannot be."""
     location = locate(options.to)
     platform = Platform.parse(options.platform) if options.platform else None
+    if options.registry.index not in ("keep", "platform"):
+        raise UsageError(f"--index {options.registry.index!r:.40} is unknown", hint="it accepts keep and platform")
     target = importing.Target(location, platform, options.via, jobs, options.keep_tags, options.registry)
     return ImportRequest(options.patterns, options.retag, target, options.stage, options.repair, location.name)
 
@@ -274,10 +276,11 @@ def _say_loaded(arrival: Arrival, output: Output) -> None:
     if output.json:
         print_json(_as_json(arrival))
     elif not output.quiet:
-        new = sum(each.status == "imported" for each in done.landed)
+        new, unheld = (sum(each.status == status for each in done.landed) for status in ("imported", "unheld"))
         print(
-            f"{several(new, 'image')} imported, {len(done.landed) - new} already present; "
-            f"{several(done.layers_sent, 'layer')} sent, {done.layers_present} present, "
+            f"{several(new, 'image')} imported, {len(done.landed) - new - unheld} already present; "
+            + (f"{several(unheld, 'artifact')} left out; " if unheld else "")
+            + f"{several(done.layers_sent, 'layer')} sent, {done.layers_present} present, "
             f"{amount(done.bytes_unpacked)} unpacked, {done.seconds:.1f} s"
         )
         for more in arrival.completed:

@@ -143,6 +143,10 @@ PlainHttp = Annotated[
 NoTlsVerify = Annotated[
     bool, typer.Option("--no-tls-verify", help="Do not check the certificates of registries (they may be forged).")
 ]
+Referrers = Annotated[
+    bool,
+    typer.Option("--referrers", help="Take what refers to the images, too: signatures, SBOMs and attestations."),
+]
 RemoteOption = Annotated[str, typer.Option("--remote", help="Path of the transfer program on the remote host.")]
 
 
@@ -258,6 +262,7 @@ class ExportRequest:
     level: int
     strict: bool = False
     registry: RegistryOptions = field(default_factory=RegistryOptions)
+    referrers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

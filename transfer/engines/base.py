@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from transfer.engines.tree import PlatformImage
 from transfer.errors import TransferError, UsageError
@@ -15,15 +15,20 @@ from transfer.streams import Readable
 
 @dataclass(frozen=True, slots=True)
 class RegistryOptions:
-    """How registries are reached. `plain_http`: without TLS; `verify`: certificates are checked; `wait`: seconds a registry may ask for in all."""
+    """How registries are reached. `plain_http`: without TLS; `verify`: certificates are checked; `wait`: seconds a registry may ask for in all.
+
+    `index`: what is pushed of an image for several platforms: "keep" it as it is, or a "platform" alone.
+    """
 
     plain_http: bool = False
     verify: bool = True
     wait: float = 300.0
+    index: str = "keep"
 
 
 Key = TypeVar("Key", bound=Hashable)
-Status = Literal["imported", "present"]
+Status = Literal["imported", "present", "unheld"]
+"""What became of an image. "unheld": an artifact, for an engine that has no place for what is not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +188,15 @@ class ImageSource(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Referred(Protocol):
+    """A source that knows what refers to an image: signatures, SBOMs, attestations."""
+
+    def referrers(self, image: ResolvedImage) -> list[ResolvedImage]:
+        """Whatever refers to the image, or to what does, as images of their own."""
+        ...
 
 
 class Content(Protocol):

@@ -16,7 +16,7 @@ from transfer.engines.http import failing, without
 from transfer.engines.session import Session
 from transfer.errors import Damaged, EngineError, FormatError, NotFound
 from transfer.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Digest
-from transfer.streams import sha256
+from transfer.streams import parse_object, sha256
 
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 LISTED_MAX, PAGES_MAX = 100_000, 1000
@@ -85,15 +85,10 @@ class RegistryClient(Session):
         found = self._listed(f"/v2/{repository}/referrers/{digest}", "manifests", pull(repository))
         return None if found is None else [self._described(each) for each in found]
 
-    def fallback(self, repository: str, digest: Digest) -> list[dict[str, Any]]:
-        """The same as a client keeps it: an index under a tag made of the digest (distribution-spec, referrers tag schema)."""
+    def fallback(self, repository: str, digest: Digest) -> dict[str, Any]:
+        """The same as clients keep it: the index under a tag made of the digest (distribution-spec, referrers tag schema); {} for none."""
         found = self.manifest(repository, fallback_tag(digest))
-        if found is None:
-            return []
-        with failing(self.where, _REACH):
-            value = json.loads(found[1])
-        listed = value.get("manifests") if isinstance(value, dict) else None
-        return [each for each in listed or () if isinstance(each, dict)] if isinstance(listed, list) else []
+        return parse_object(found[1], f"{self.where}: {repository}:{fallback_tag(digest)}") if found else {}
 
     def _described(self, value: object) -> Descriptor:
         return Descriptor.parse(value, f"{self.where}: its list of referrers")

@@ -7,19 +7,20 @@ import fnmatch
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transfer.engines.base import (
     ImageSink,
     ImageSource,
     RegistryOptions,
+    ResolvedImage,
     SinkOptions,
     SourceOptions,
     SourceTraits,
 )
 from transfer.engines.blobs import BlobSource, Root, Suits
 from transfer.engines.clients import Clients
-from transfer.engines.distribution import RegistryClient
+from transfer.engines.distribution import RegistryClient, fallback_tag
 from transfer.engines.index import Broken
 from transfer.engines.savestream import tail
 from transfer.errors import Damaged, FormatError, NotFound, TransferError, TryAgain, UsageError
@@ -28,6 +29,9 @@ from transfer.model import HUB, Descriptor, Digest, Reference
 from transfer.streams import Readable, parse_object
 
 GLOB = frozenset("*?[")
+COSIGN = ("sig", "att", "sbom")
+"""What cosign's tags end with: `sha256-<hex>.sig` (sigstore/cosign, SIGNATURE_SPEC.md)."""
+REFERRERS_MAX = 1000
 AGAIN_MAX = 8
 """So often the reading or sending of one blob goes on after a cut without a byte of progress."""
 _HOST = re.compile(
@@ -57,7 +61,7 @@ def open_sink(place: str, options: SinkOptions) -> ImageSink:
     """A registry, or a namespace in one."""
     from transfer.engines.registry_sink import RegistrySink
 
-    return RegistrySink(place, options.registry, options.observer)
+    return RegistrySink(place, options.registry, options.observer, options.platform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,7 @@ class RegistrySource(BlobSource):
         if found is None:
             raise NotFound(f"{client.where} has no image {wanted.familiar}", hint=self._near(client, wanted))
         root, data = found
+        self._effort.spend(len(data))
         self._learn(_Place(client, wanted.path), root, data)
         return root, (wanted.familiar,)
 
@@ -172,6 +177,41 @@ class RegistrySource(BlobSource):
         if slash and ("." in domain or ":" in domain or domain == "localhost"):
             return (domain, rest), tag or "*"
         return (HUB, path if slash else f"library/{path}"), tag or "*"
+
+    def referrers(self, image: ResolvedImage) -> list[ResolvedImage]:
+        """See base.py, Referred. The registry's list, or the tag that stands for it, and the tags of cosign."""
+        if image.root is None or not image.names:
+            return []
+        name = Reference.parse(image.names[0])
+        client = self._clients.of(name.domain)
+        tree = self._tree(image.root, image.platform)
+        asked = [image.root.digest]
+        asked += [each.descriptor.digest for each in tree.manifests if each.platform.os != "unknown"]
+        asked, known = list(dict.fromkeys(asked)), {each.digest for each in tree.documents}
+        out: list[ResolvedImage] = []
+        for digest in asked:  # grows: what refers to a signature
+            for reference in self._referring(client, name, digest):
+                found = self.resolve(reference, None)
+                if found.id not in known:
+                    known.add(found.id)
+                    asked.append(found.id)
+                    out.append(found)
+                if len(out) > REFERRERS_MAX:
+                    raise FormatError(f"{client.where}: more than {REFERRERS_MAX} manifests refer to {name.familiar}")
+        return out
+
+    def _referring(self, client: RegistryClient, name: Reference, digest: Digest) -> list[str]:
+        """The full names of what refers to a digest."""
+        listed = client.referrers(name.path, digest)
+        if listed is None:
+            kept = client.fallback(name.path, digest).get("manifests")
+            listed = [Descriptor.parse(each, client.where) for each in (kept if isinstance(kept, list) else [])]
+        out = [str(replace(name, tag="", digest=each.digest)) for each in listed]
+        for ending in COSIGN:
+            tag = f"{fallback_tag(digest)}.{ending}"
+            if client.head_manifest(name.path, tag) is not None:
+                out.append(str(replace(name, tag=tag, digest=None)))
+        return out
 
     def open(self, blob: Descriptor, start: int = 0) -> Readable:
         known = self._documents.get(blob.digest) or self._manifests.get(blob.digest)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from transfer.errors import FormatError, MissingPart, NotFound
-from transfer.model import CONFIG_TYPES, Descriptor, Digest, Image, Platform
+from transfer.model import CONFIG_TYPES, OCI_INDEX, OCI_MANIFEST, Descriptor, Digest, Image, Platform
 from transfer.streams import parse_object
 
 MAX_DEPTH, MAX_NODES = 8, 4096
@@ -169,6 +170,8 @@ def _chosen(
     best = max(ranks.values(), default=0)
     kept = [child for child in children if child.is_index or (best and ranks[child.digest] == best)]
     digests = {str(child.digest) for child in kept}
+    if not kept and not any(_named(of(child)) for child in children):
+        return children  # artifacts, and none of them is for a platform
     if not kept:
         have = ", ".join(sorted({str(found) for c in children if (found := of(c))})) or "none named"
         raise NotFound(
@@ -178,6 +181,10 @@ def _chosen(
     return kept + [
         child for child in children if child.annotations.get(ATTESTATION_OF) in digests and child not in kept
     ]
+
+
+def _named(platform: Platform | None) -> bool:
+    return platform is not None and platform.os != "unknown"
 
 
 def _config_platform(config: bytes | None) -> Platform:
@@ -190,6 +197,34 @@ def _config_platform(config: bytes | None) -> Platform:
     if not all(isinstance(each, str) and len(each) < 100 and "/" not in each for each in found):
         return Platform("unknown", "unknown")
     return Platform(found[0] or "unknown", found[1] or "unknown", found[2])
+
+
+def is_artifact(tree: Tree) -> bool:
+    """Whether nothing in it can be run: a signature, an SBOM, a chart. A manifest can whose config and layers are those of an image."""
+    return not any(
+        each.config.media_type in CONFIG_TYPES and all("tar" in layer.media_type for layer in each.layers)
+        for each in tree.manifests
+    )
+
+
+def subject_of(manifest: bytes, where: str) -> Descriptor | None:
+    """What a manifest or index refers to (image-spec 1.1); None for nothing."""
+    value = parse_object(manifest, where)
+    return Descriptor.parse(value["subject"], where) if value.get("subject") else None
+
+
+def referrer_entry(manifest: bytes, digest: Digest) -> dict[str, Any]:
+    """A manifest as a list of referrers has it (distribution-spec, listing referrers)."""
+    value = parse_object(manifest, str(digest))
+    config = value.get("config")
+    kind = value.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
+    media_type = value.get("mediaType") or (OCI_INDEX if "manifests" in value else OCI_MANIFEST)
+    out: dict[str, Any] = {"mediaType": media_type, "digest": str(digest), "size": len(manifest)}
+    if isinstance(kind, str) and kind:
+        out["artifactType"] = kind
+    if isinstance(value.get("annotations"), dict):
+        out["annotations"] = value["annotations"]
+    return out
 
 
 def image_of(names: Sequence[str], root: Descriptor, tree: Tree) -> Image:

@@ -20,7 +20,7 @@ from transfer.streams import IterReader, parse_object, publish, read_small, sha2
 
 AGAIN_MAX = 8
 """So often the sending of one blob goes on after a cut."""
-PART, PART_MIN = 16 << 20, 64 << 10
+PART, PART_MIN = 16 << 20, 16 << 10
 """Bytes sent at a time where a blob cannot be sent whole, and the least that is tried (nginx takes 1 MB where nobody says more)."""
 REMEMBERED_FROM = 4 << 20
 """Blobs of this size (bytes) are gone on with by a later run, where the registry keeps what it has."""

@@ -10,6 +10,7 @@ from transfer.bundle.reader import Bundle
 from transfer.bundle.rebuild import BlobReader
 from transfer.chunks.name import ID_SIZE
 from transfer.engines.base import ImageSink, ImportedImage
+from transfer.engines.tree import is_artifact, tree_of
 from transfer.errors import MissingPart, TransferError, one_failure
 from transfer.events import Done, Observer, Planned, Skipped
 from transfer.flows.content import BundleContent
@@ -57,13 +58,14 @@ class LoadOptions:
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """What is to be done: every image with what it lacks, or why it cannot come; those that come in their turns; all layers to be sent, in order."""
+    """What is to be done: every image with what it lacks, or why it cannot come; those that come in their turns; all layers to be sent, in order; artifacts that the engine has no place for."""
 
     jobs: tuple[tuple[Job, TransferError | None], ...]
     turns: tuple[Job, ...]
     parallel: int
     layers: tuple[Digest, ...]
     size: int
+    unheld: tuple[Image, ...] = ()
 
 
 def load_images(
@@ -97,13 +99,14 @@ def load_images(
             with Pool(plan.parallel if options.threads else 0, "land") as lanes:
                 landed, failed = Landing(sink, content, observer, lanes, plan.parallel).run(plan.jobs, plan.turns)
         observer(Done("import"))
-        if failed and not landed:
+        if failed and not landed and not plan.unheld:
             raise failed[0].error
         done = True
     finally:
         sink.close(failed=not done)
+    left = [ImportedImage(each, "unheld", each.root.digest) for each in plan.unheld]
     return Loaded(
-        tuple(landed),
+        (*landed, *left),
         tuple(failed),
         content.bytes_unpacked,
         rebuilding.recall.decodes,
@@ -119,6 +122,10 @@ def plan_load(
     content = BundleContent(bundle, observer)
     ordered = sorted(images, key=lambda image: (len(image.layers), image.names))
     require(bundle, ordered)
+    unheld = [] if sink.traits.artifacts else [each for each in ordered if _cannot_run(each, content)]
+    ordered = [each for each in ordered if each not in unheld]
+    for each in unheld:
+        observer(Skipped(each.label, f"an artifact, which {sink.where} has no place for"))
     named = name_all(ordered, rename, sink, content, keep_tags=options.keep_tags)
     jobs = [_job(each, sink, content, observer) for each in named]
     parallel = sink.traits.parallel if options.threads > 1 else 1
@@ -129,7 +136,15 @@ def plan_load(
     recipes = bundle.catalog().recipes
     size = sum(recipes[digest].size for digest in layers if digest in recipes)
     observer(Planned("import", size))
-    return LoadPlan(tuple(jobs), tuple(turns), parallel, layers, size)
+    return LoadPlan(tuple(jobs), tuple(turns), parallel, layers, size, tuple(unheld))
+
+
+def _cannot_run(image: Image, content: BundleContent) -> bool:
+    """Whether it is an artifact. What is wrong with an image is told when it is its turn."""
+    try:
+        return is_artifact(tree_of(image, content.document))
+    except TransferError:
+        return False
 
 
 def _rebuilding(

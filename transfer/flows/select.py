@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from transfer.engines.base import ImageSource, Listed, RegistryOptions, ResolvedImage, SourceOptions
+from transfer.engines.base import ImageSource, Listed, Referred, RegistryOptions, ResolvedImage, SourceOptions
 from transfer.engines.transports import REGISTRIES, TRANSPORTS, locate
 from transfer.errors import NotFound, TransferError, UsageError, one_failure
 from transfer.events import Noted, Observer, silent
@@ -57,16 +56,9 @@ def wanted_platform(text: str, source: ImageSource, observer: Observer) -> Platf
         return Platform.parse(text)
     if not source.traits.remote:
         return None
-    own = here()
+    own = Platform.here()
     observer(Noted(f"taking {own} of each image; --platform all takes every platform"))
     return own
-
-
-def here() -> Platform:
-    """What this host runs."""
-    machine = os.uname().machine
-    known = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-    return Platform("linux", known.get(machine, machine), "v7" if machine == "armv7l" else "")
 
 
 def by_digest(rules: Sequence[str], images: Sequence[Image]) -> tuple[list[Image], list[str]]:
@@ -138,6 +130,28 @@ def select(
     if failed and not found:
         raise failed[0].error
     return merge(found)
+
+
+def with_referrers(
+    source: ImageSource, found: Sequence[ResolvedImage], observer: Observer, failed: list[NotTaken] | None = None
+) -> list[ResolvedImage]:
+    """The images, and what refers to them. UsageError for a source that does not know."""
+    if not isinstance(source, Referred):
+        raise UsageError(f"{source.where} does not say what refers to an image", hint="--referrers is for docker://")
+    out = list(found)
+    for each in found:
+        try:
+            more = source.referrers(each)
+        except Exception as error:
+            if failed is None:
+                raise
+            label = each.names[0] if each.names else str(each.id)
+            failed.append(NotTaken(f"the referrers of {label}", one_failure(error, label)))
+            continue
+        if more:
+            observer(Noted(f"{each.names[0]}: {len(more)} referrer{'s' * (len(more) != 1)}"))
+        out += more
+    return merge(out)
 
 
 def _resolved(source: ImageSource, reference: str, platform: Platform | None) -> ResolvedImage:
@@ -270,9 +284,28 @@ def retagging(
         if images is not None and not any(key in _forms(image.names) for image in images):
             raise UsageError(f"--retag {rule!r:.200}: no image is called {old}", hint="`transfer inspect` lists them")
         table[key] = Reference.parse(new).familiar
+    places: dict[str, list[Reference]] = {}
+    for key, new in table.items():
+        if is_name(key) and is_name(new):
+            places.setdefault(Reference.parse(key).repository, []).append(Reference.parse(new))
 
     def names(given: Sequence[str]) -> tuple[str, ...]:
-        forms = [(name, familiar(name)) for name in given]
-        return tuple(dict.fromkeys(table.get(form, table.get(name, name)) for name, form in forms))
+        out: list[str] = []
+        for name in given:
+            form = familiar(name)
+            if form in table or name in table:
+                out.append(table.get(form, table.get(name, name)))
+            else:
+                out += _following(name, places)
+        return tuple(dict.fromkeys(out))
 
     return names
+
+
+def _following(name: str, places: Mapping[str, Sequence[Reference]]) -> list[str]:
+    """What refers to an image by its digest goes where the image goes."""
+    own = Reference.parse(name) if is_name(name) else None
+    if own is None or not (own.digest or re.match(r"sha(256|512)-[0-9a-f]{64}", own.tag)):
+        return [name]
+    found = [replace(own, domain=each.domain, path=each.path).familiar for each in places.get(own.repository, ())]
+    return found or [name]

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
+from transfer.engines.tree import referrer_entry, subject_of
 from transfer.errors import Damaged, FormatError, TransferError
 from transfer.events import silent
 from transfer.flows.content import BundleContent
@@ -162,10 +163,9 @@ class BundleHoldings:
                 if b'"subject"' not in data:
                     continue
                 with contextlib.suppress(TransferError):
-                    value = parse_object(data, str(each))
-                    subject = value.get("subject")
-                    if isinstance(subject, dict) and subject.get("digest") == str(digest):
-                        out.append(_referrer(value, each, len(data)))
+                    subject = subject_of(data, str(each))
+                    if subject and subject.digest == digest:
+                        out.append(referrer_entry(data, each))
         return list({each["digest"]: each for each in out}.values())
 
     def page(self) -> str:
@@ -198,22 +198,6 @@ code{{font-size:.85em;overflow-wrap:anywhere}}</style></head>
 
 def _tail(data: bytes, start: int) -> Iterator[bytes]:
     return iter([data[start:]] if start < len(data) else [])
-
-
-def _referrer(value: dict[str, Any], digest: Digest, size: int) -> dict[str, Any]:
-    """A manifest as an index of referrers lists it (distribution-spec, listing referrers)."""
-    config = value.get("config")
-    kind = value.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
-    out: dict[str, Any] = {
-        "mediaType": value.get("mediaType", "application/vnd.oci.image.manifest.v1+json"),
-        "digest": str(digest),
-        "size": size,
-    }
-    if isinstance(kind, str):
-        out["artifactType"] = kind
-    if isinstance(value.get("annotations"), dict):
-        out["annotations"] = value["annotations"]
-    return out
 
 
 class Rebuild(Protocol):

@@ -25,6 +25,7 @@ from transfer.cli.options import (
     PlatformOption,
     Profiles,
     Quiet,
+    Referrers,
     Seeds,
     SiteOption,
     StoreOption,
@@ -39,6 +40,7 @@ EXAMPLES = epilog(
     "transfer export app/web:1.4 'base/*' -o night.bundle",
     "transfer export app/web:1.5 --base night.bundle -o patch.bundle",
     "transfer export --names images.txt --from oci:mirror -o all.bundle",
+    "transfer export docker://registry.hq/app/web:1.4 --referrers -o web.bundle",
     "transfer export -f compose.yaml -f deploy.yaml -o app.bundle",
 )
 
@@ -54,6 +56,7 @@ def export(
     source: From = "",
     via: Via = "auto",
     platform: PlatformOption = "",
+    referrers: Referrers = False,
     plain_http: PlainHttp = False,
     no_tls_verify: NoTlsVerify = False,
     level: Level = 3,
@@ -87,7 +90,7 @@ def export(
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store, site)
     source, picked = needed(source, listed(patterns, names), file, profile)
     request = ExportRequest(
-        picked, source, via, platform, level, strict, RegistryOptions(plain_http, not no_tls_verify)
+        picked, source, via, platform, level, strict, RegistryOptions(plain_http, not no_tls_verify), referrers
     )
     how = Output(json, quiet, jobs, dry_run)
     if answer:

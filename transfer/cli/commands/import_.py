@@ -31,6 +31,7 @@ EXAMPLES = epilog(
     "transfer import night.bundle",
     "transfer import /media/usb1 /media/usb2 --to oci:mirror",
     "transfer import night.bundle app/web:1.4 --retag app/web:1.4=web:prod",
+    "transfer import night.bundle --to docker://harbor.plant/mirror",
     "transfer import night.bundle --repair small.bundle",
 )
 
@@ -60,7 +61,7 @@ def import_(
         str,
         typer.Option(
             "--platform",
-            help="Which platform of a multi-platform image Docker gets. Default: the platform of the daemon.",
+            help="Which platform of a multi-platform image Docker gets, or a registry with --index platform. Default: the platform of the daemon or of this host.",
         ),
     ] = "",
     via: Annotated[
@@ -71,6 +72,13 @@ def import_(
             autocompletion=completing.load_ways,
         ),
     ] = "auto",
+    index: Annotated[
+        str,
+        typer.Option(
+            "--index",
+            help="What a registry gets of a multi-platform image: keep (the index as it is) or platform (one platform alone, which has another digest).",
+        ),
+    ] = "keep",
     seed: Seeds = None,
     plain_http: PlainHttp = False,
     no_tls_verify: NoTlsVerify = False,
@@ -111,6 +119,6 @@ def import_(
         stage,
         keep_tags,
         tuple(repair or ()),
-        RegistryOptions(plain_http, not no_tls_verify),
+        RegistryOptions(plain_http, not no_tls_verify, index=index),
     )
     run(bundle, options, StoreOptions((), tuple(seed or ()), store, no_store), Output(json, quiet, jobs, dry_run))

@@ -25,6 +25,7 @@ from transfer.cli.options import (
     PlatformOption,
     Profiles,
     Quiet,
+    Referrers,
     Seeds,
     StoreOption,
     StoreOptions,
@@ -48,6 +49,7 @@ def plan(
     source: From = "",
     via: Via = "auto",
     platform: PlatformOption = "",
+    referrers: Referrers = False,
     plain_http: PlainHttp = False,
     no_tls_verify: NoTlsVerify = False,
     level: Level = 3,
@@ -66,6 +68,7 @@ def plan(
     from transfer.cli.plan import plan as run
 
     source, picked = needed(source, listed(patterns, names), file, profile)
-    request = ExportRequest(picked, source, via, platform, level, False, RegistryOptions(plain_http, not no_tls_verify))
+    registry = RegistryOptions(plain_http, not no_tls_verify)
+    request = ExportRequest(picked, source, via, platform, level, False, registry, referrers)
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store)
     run(request, output, options, Output(json, quiet, jobs))
