@@ -143,6 +143,12 @@ PlainHttp = Annotated[
 NoTlsVerify = Annotated[
     bool, typer.Option("--no-tls-verify", help="Do not check the certificates of registries (they may be forged).")
 ]
+NoMirrors = Annotated[
+    bool,
+    typer.Option(
+        "--no-mirrors", help="Ask registries themselves, not the mirrors that this host's configuration files name."
+    ),
+]
 Referrers = Annotated[
     bool,
     typer.Option("--referrers", help="Take what refers to the images, too: signatures, SBOMs and attestations."),

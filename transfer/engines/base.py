@@ -17,13 +17,14 @@ from transfer.streams import Readable
 class RegistryOptions:
     """How registries are reached. `plain_http`: without TLS; `verify`: certificates are checked; `wait`: seconds a registry may ask for in all.
 
-    `index`: what is pushed of an image for several platforms: "keep" it as it is, or a "platform" alone.
+    `mirrors`: those that this host's files name are asked first. `index`: what is pushed of an image for several platforms: "keep" it as it is, or a "platform" alone.
     """
 
     plain_http: bool = False
     verify: bool = True
     wait: float = 300.0
     index: str = "keep"
+    mirrors: bool = True
 
 
 Key = TypeVar("Key", bound=Hashable)

@@ -118,16 +118,17 @@ def retry_after(text: str | None, now: float | None = None) -> float | None:
     return None
 
 
-def tls_context(folders: Sequence[Path], *, verify: bool = True) -> ssl.SSLContext:
-    """The system's roots, and what the folders hold: `*.crt` is a CA, `*.cert` with `*.key` a client certificate (as Docker's certs.d)."""
+def tls_context(folders: Sequence[Path], *, verify: bool = True, authorities: Sequence[Path] = ()) -> ssl.SSLContext:
+    """The system's roots, CA files, and what folders hold: `*.crt` is a CA, `*.cert` with `*.key` a client certificate (as Docker's certs.d)."""
     context = ssl.create_default_context()
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    for folder in folders:
-        for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+    for folder in [*folders, *authorities]:
+        found = sorted(folder.glob("*")) if folder.is_dir() else [folder] if folder in authorities else []
+        for path in found:
             try:
-                if path.suffix == ".crt":
+                if path.suffix == ".crt" or path in authorities:
                     context.load_verify_locations(path)
                 elif path.suffix == ".cert":
                     context.load_cert_chain(path, path.with_suffix(".key"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import logging
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from transfer.engines.base import (
     ImageSink,
@@ -19,15 +21,17 @@ from transfer.engines.base import (
     SourceTraits,
 )
 from transfer.engines.blobs import BlobSource, Root, Suits
-from transfer.engines.clients import Clients
-from transfer.engines.distribution import RegistryClient, fallback_tag
+from transfer.engines.clients import Clients, Place
+from transfer.engines.distribution import fallback_tag
 from transfer.engines.index import Broken
 from transfer.engines.savestream import tail
 from transfer.errors import Damaged, FormatError, NotFound, TransferError, TryAgain, UsageError
-from transfer.events import Observer
-from transfer.model import HUB, Descriptor, Digest, Reference
+from transfer.events import Noted, Observer
+from transfer.model import HUB, Descriptor, Digest, Image, Reference
 from transfer.streams import Readable, parse_object
 
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 GLOB = frozenset("*?[")
 COSIGN = ("sig", "att", "sbom")
 """What cosign's tags end with: `sha256-<hex>.sig` (sigstore/cosign, SIGNATURE_SPEC.md)."""
@@ -64,14 +68,6 @@ def open_sink(place: str, options: SinkOptions) -> ImageSink:
     return RegistrySink(place, options.registry, options.observer, options.platform)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a blob can be had."""
-
-    client: RegistryClient
-    repository: str
-
-
 class RegistrySource(BlobSource):
     """Images by name. A tag is asked for once; everything else is fetched by digest."""
 
@@ -81,7 +77,9 @@ class RegistrySource(BlobSource):
         super().__init__(f"the registry {place}" if place else "the registries")
         self._prefix = place
         self._clients = Clients(options, observer)
-        self._places: dict[Digest, _Place] = {}
+        self._observer = observer
+        self._places: dict[Digest, tuple[Place, ...]] = {}
+        self._told: set[str] = set()
         self._manifests: dict[Digest, bytes] = {}
         self._lock = threading.Lock()
 
@@ -95,28 +93,36 @@ class RegistrySource(BlobSource):
             wanted = Reference.parse(name)
         except UsageError as error:
             raise NotFound(f"{self.where}: {reference!r:.100} is not the name of an image") from error
-        client = self._clients.of(wanted.domain)
-        found = client.manifest(wanted.path, str(wanted.digest) if wanted.digest else wanted.tag)
+        places = self._clients.places(wanted)
+        reference = str(wanted.digest) if wanted.digest else wanted.tag
+        place, found = first_that_has(places, lambda each: each.client.manifest(each.repository, reference))
         if found is None:
-            raise NotFound(f"{client.where} has no image {wanted.familiar}", hint=self._near(client, wanted))
+            raise NotFound(f"{place.client.where} has no image {wanted.familiar}", hint=self._near(place))
+        self._tell(wanted, place)
         root, data = found
         self._effort.spend(len(data))
-        self._learn(_Place(client, wanted.path), root, data)
+        self._learn((place, *(each for each in places if each != place)), root, data)
         return root, (wanted.familiar,)
 
+    def _tell(self, wanted: Reference, place: Place) -> None:
+        """Say once where the images of a registry really come from."""
+        if place.client.host != wanted.domain and wanted.domain not in self._told:
+            self._told.add(wanted.domain)
+            self._observer(Noted(f"{wanted.domain} through {place.client.host}"))
+
     @staticmethod
-    def _near(client: RegistryClient, wanted: Reference) -> str:
+    def _near(place: Place) -> str:
         """What else the repository has, for a hint."""
         with contextlib.suppress(TransferError):
-            tags = client.tags(wanted.path)
+            tags = place.client.tags(place.repository)
             if tags:
                 return f"it has {', '.join(sorted(tags)[-8:])}"
         return "check the name; a private repository needs: transfer login"
 
-    def _learn(self, place: _Place, descriptor: Descriptor, data: bytes) -> None:
+    def _learn(self, places: tuple[Place, ...], descriptor: Descriptor, data: bytes) -> None:
         """Remember where a document's children are."""
         with self._lock:
-            self._places.setdefault(descriptor.digest, place)
+            self._places.setdefault(descriptor.digest, places)
             self._manifests[descriptor.digest] = data
             with contextlib.suppress(FormatError):
                 value = parse_object(data, str(descriptor.digest))
@@ -124,34 +130,36 @@ class RegistrySource(BlobSource):
                 for each in children:
                     if isinstance(each, dict) and isinstance(each.get("digest"), str):
                         with contextlib.suppress(FormatError):
-                            self._places.setdefault(Digest.parse(each["digest"]), place)
+                            self._places.setdefault(Digest.parse(each["digest"]), places)
 
     def _read_document(self, descriptor: Descriptor) -> bytes | None:
         known = self._manifests.get(descriptor.digest)
         if known is not None:
             return known
-        place = self._places.get(descriptor.digest)
-        if place is None:
+        places = self._places.get(descriptor.digest)
+        if places is None:
             return None
         if not (descriptor.is_index or descriptor.is_manifest):
             return super()._read_document(descriptor)
-        found = place.client.manifest(place.repository, str(descriptor.digest))
+        digest = str(descriptor.digest)
+        _, found = first_that_has(places, lambda each: each.client.manifest(each.repository, digest))
         if found is None:
             return None
-        self._learn(place, descriptor, found[1])
+        self._learn(places, descriptor, found[1])
         return found[1]
 
     def roots(self, pattern: str = "") -> tuple[Sequence[Root], Sequence[Broken]]:
         """The tags of a repository, or of those that match a pattern where the registry lists its repositories."""
         repository, tag = self._split(pattern)
         domain, path = repository
-        client = self._clients.of(domain)
         paths = [path]
         if GLOB & set(path):
-            paths = [each for each in client.catalog() if fnmatch.fnmatchcase(each, path)]
+            paths = [each for each in self._clients.of(domain).catalog() if fnmatch.fnmatchcase(each, path)]
         out, broken = [], []
         for each in paths:
-            for name in client.tags(each):
+            places = self._clients.places(Reference(domain, each))
+            _, tags = first_that_has(places, lambda place: place.client.tags(place.repository) or None)
+            for name in tags or ():
                 if fnmatch.fnmatchcase(name, tag):
                     full = Reference(domain, each, name)
                     try:
@@ -183,44 +191,63 @@ class RegistrySource(BlobSource):
         if image.root is None or not image.names:
             return []
         name = Reference.parse(image.names[0])
-        client = self._clients.of(name.domain)
+        place = self._places[image.root.digest][0]
         tree = self._tree(image.root, image.platform)
         asked = [image.root.digest]
         asked += [each.descriptor.digest for each in tree.manifests if each.platform.os != "unknown"]
         asked, known = list(dict.fromkeys(asked)), {each.digest for each in tree.documents}
         out: list[ResolvedImage] = []
         for digest in asked:  # grows: what refers to a signature
-            for reference in self._referring(client, name, digest):
+            for reference in self._referring(place, name, digest):
                 found = self.resolve(reference, None)
                 if found.id not in known:
                     known.add(found.id)
                     asked.append(found.id)
                     out.append(found)
                 if len(out) > REFERRERS_MAX:
-                    raise FormatError(f"{client.where}: more than {REFERRERS_MAX} manifests refer to {name.familiar}")
+                    raise FormatError(
+                        f"{place.client.where}: more than {REFERRERS_MAX} manifests refer to {name.familiar}"
+                    )
         return out
 
-    def _referring(self, client: RegistryClient, name: Reference, digest: Digest) -> list[str]:
+    @staticmethod
+    def _referring(place: Place, name: Reference, digest: Digest) -> list[str]:
         """The full names of what refers to a digest."""
-        listed = client.referrers(name.path, digest)
+        client, repository = place.client, place.repository
+        listed = client.referrers(repository, digest)
         if listed is None:
-            kept = client.fallback(name.path, digest).get("manifests")
+            kept = client.fallback(repository, digest).get("manifests")
             listed = [Descriptor.parse(each, client.where) for each in (kept if isinstance(kept, list) else [])]
         out = [str(replace(name, tag="", digest=each.digest)) for each in listed]
         for ending in COSIGN:
             tag = f"{fallback_tag(digest)}.{ending}"
-            if client.head_manifest(name.path, tag) is not None:
+            if client.head_manifest(repository, tag) is not None:
                 out.append(str(replace(name, tag=tag, digest=None)))
         return out
+
+    def images(
+        self, found: Sequence[ResolvedImage], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
+    ) -> list[Image]:
+        """As they were when they were pinned. A tag that has moved meanwhile is told."""
+        for each in found:
+            name = Reference.parse(each.names[0]) if each.names else None
+            if each.root and name and name.tag and not name.digest:
+                place = self._places[each.root.digest][0]
+                with contextlib.suppress(TransferError):
+                    if place.client.head_manifest(place.repository, name.tag) != str(each.root.digest):
+                        self._observer(
+                            Noted(f"{name.familiar} is another image there by now; the bundle has {each.root.digest}")
+                        )
+        return super().images(found, documents, sizes)
 
     def open(self, blob: Descriptor, start: int = 0) -> Readable:
         known = self._documents.get(blob.digest) or self._manifests.get(blob.digest)
         if known is not None:
             return tail(known, start)
-        place = self._places.get(blob.digest)
-        if place is None:
+        places = self._places.get(blob.digest)
+        if places is None:
             raise NotFound(f"{self.where}: {blob.digest} is not part of any image that was named")
-        return _Blob(place, blob, start)
+        return _Blob(places, blob, start)
 
     def close(self) -> None:
         self._clients.close()
@@ -244,11 +271,25 @@ def _merged(roots: Sequence[Root]) -> list[Root]:
     return [(root, tuple(names[digest])) for digest, root in unique.items()]
 
 
-class _Blob:
-    """A blob as it comes; after a cut it goes on where it stopped."""
+def first_that_has(places: Sequence[Place], ask: Callable[[Place], T | None]) -> tuple[Place, T | None]:
+    """The first place that answers, and its answer. A mirror that fails or lacks something is passed over; the last place counts."""
+    for place in places[:-1]:
+        try:
+            found = ask(place)
+            if found is not None:
+                return place, found
+            LOG.info("%s does not have it", place.client.where)
+        except TransferError as error:
+            LOG.info("%s is passed over: %s", place.client.where, error.message)
+    return places[-1], ask(places[-1])
 
-    def __init__(self, place: _Place, blob: Descriptor, start: int) -> None:
-        self._place, self._descriptor, self._at = place, blob, start
+
+class _Blob:
+    """A blob as it comes; after a cut it goes on where it stopped, and from the next place if one fails for good."""
+
+    def __init__(self, places: Sequence[Place], blob: Descriptor, start: int) -> None:
+        self._place, self._others = places[0], list(places[1:])
+        self._descriptor, self._at = blob, start
         self._stack = contextlib.ExitStack()
         self._blocks: Iterator[bytes] | None = None
         self._cuts = 0
@@ -260,15 +301,18 @@ class _Blob:
                     self._blocks = self._open()
                 data = next(self._blocks, b"")
             except TryAgain:
-                self.close()
-                self._cuts += 1
-                if self._cuts >= AGAIN_MAX:
+                if not self._once_more():
                     raise
                 continue
-            if not data and self._at < self._descriptor.size:
+            except TransferError as error:
                 self.close()
-                self._cuts += 1
-                if self._cuts >= AGAIN_MAX:
+                if not self._others:
+                    raise
+                LOG.info("%s is passed over: %s", self._place.client.where, error.message)
+                self._place = self._others.pop(0)
+                continue
+            if not data and self._at < self._descriptor.size:
+                if not self._once_more():
                     raise Damaged(
                         f"{self._place.client.where}: blob {self._descriptor.digest} ends at byte {self._at} "
                         f"of {self._descriptor.size}"
@@ -280,6 +324,14 @@ class _Blob:
                 self._cuts = 0
             self._at += len(data)
             return data
+
+    def _once_more(self) -> bool:
+        """After a cut: whether it is worth another try."""
+        self.close()
+        self._cuts += 1
+        if self._cuts >= AGAIN_MAX and self._others:
+            self._place, self._cuts = self._others.pop(0), 0
+        return self._cuts < AGAIN_MAX
 
     def _open(self) -> Iterator[bytes]:
         """From where it stopped. What breaks while a block is awaited comes out as TryAgain."""

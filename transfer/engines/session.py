@@ -12,7 +12,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,8 +65,18 @@ class Reply:
 class Session:
     """One host. All requests of one export or import go through it, from any thread."""
 
-    def __init__(self, host: str, options: RegistryOptions, observer: Observer = silent) -> None:
+    def __init__(
+        self,
+        host: str,
+        options: RegistryOptions,
+        observer: Observer = silent,
+        *,
+        namespace: str = "",
+        authorities: Sequence[Path] = (),
+    ) -> None:
+        """`namespace`: the registry that is meant, where this host stands for several (containerd's `ns`). `authorities`: CA files."""
         self.host, self._options = host, options
+        self._namespace, self._authorities = namespace, tuple(authorities)
         self.where = f"the registry {host}"
         self._address = HUB_HOST if host == HUB else host
         self.gate = Gate(host, observer, options.wait)
@@ -98,7 +108,8 @@ class Session:
     def _made(self, proxy: str) -> httpx.Client:
         import httpx
 
-        context = tls_context([folder / self._address for folder in CERTS], verify=self._options.verify)
+        folders = [folder / self._address for folder in CERTS]
+        context = tls_context(folders, verify=self._options.verify, authorities=self._authorities)
         try:
             return httpx.Client(
                 verify=context,
@@ -162,6 +173,8 @@ class Session:
         """An answer whose body is streamed. `content` is called anew for each try; without `repeat` there is one try after the credentials are right."""
         with failing(self.where, _REACH):
             url = urllib.parse.urljoin(f"{self._found()}/", path)
+            if self._namespace:
+                url += f"{'&' if '?' in url else '?'}ns={urllib.parse.quote(self._namespace)}"
         tries, logins = TRIES if repeat else 1, 0
         given = False
         while True:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,20 +14,20 @@ from pathlib import Path
 from transfer import __version__
 from transfer.bundle.catalog import OPAQUE, PLAIN
 from transfer.bundle.delta import DeltaBase
-from transfer.bundle.library import BundleList
-from transfer.bundle.reader import EMPTY, Bundle
+from transfer.bundle.reader import Bundle
 from transfer.bundle.seal import Sealed, clean_up
 from transfer.bundle.writer import BundleWriter
 from transfer.chunks.cut import Cutter
 from transfer.chunks.layer import raw, split
 from transfer.engines.base import BlobStream, ImageSource, ResolvedImage
 from transfer.engines.tree import agrees, tree_of, true_to
-from transfer.errors import Damaged, FormatError, NotFound, TransferError, UsageError, one_failure
+from transfer.errors import Damaged, NotFound, TransferError, UsageError, one_failure
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
+from transfer.flows.ahead import ahead
+from transfer.flows.sealing import created, look_at, merged
 from transfer.flows.select import NotTaken
-from transfer.flows.vouching import vouch
 from transfer.model import Descriptor, Digest, Image, Recipe, is_name
-from transfer.streams import LAYER_BLOCK, MAX_DOCUMENT, IterReader, blocks, parse_object
+from transfer.streams import LAYER_BLOCK, MAX_DOCUMENT, IterReader, blocks
 from transfer.work import Pool, default_jobs, prefetch, run_alongside
 
 LOG = logging.getLogger(__name__)
@@ -117,7 +115,7 @@ def export(
             run = _Run(source, writer, observer, built, jobs=threads, strict=strict)
             sealed = run.all(found)
             if not weigh:
-                _look_at(sealed, base)
+                look_at(sealed, base)
                 writer.publish(sealed)
         finally:
             writer.close()
@@ -168,15 +166,25 @@ class _Run:
     def all(self, found: Sequence[ResolvedImage]) -> Sealed:
         layers = {digest: size for each in found for digest, size in each.layers}
         self._observer(Planned("export", sum(layers.values()) or sum(each.size for each in found)))
-        for stream in self._source.read(found):
-            self._take(stream)
+        streams = self._source.read(found)
+        if self._source.traits.remote and self._jobs > 1:
+            streams = ahead(streams, self._is_to_be_read)
+        with contextlib.closing(streams):  # type: ignore[type-var]
+            for stream in streams:
+                self._take(stream)
         documents = self._writer.documents()
-        images = _merged(self._images(found, documents))
+        images = merged(self._images(found, documents))
         self._observer(Done("export"))
         totals = {"layer_bytes": sum({each.digest: each.size for image in images for each in image.layers}.values())}
         return self._writer.finish(
-            images, created=_created(images, documents), tool=f"transfer {__version__}", totals=totals
+            images, created=created(images, documents), tool=f"transfer {__version__}", totals=totals
         )
+
+    def _is_to_be_read(self, stream: BlobStream) -> bool:
+        """Whether a blob's bytes will be needed, as far as is known before its turn."""
+        if stream.is_document or stream.digest is None or stream.digest in self._writer.journal.seen:
+            return False
+        return not (self._base and self._base.recipe(stream.digest))
 
     def _take(self, stream: BlobStream) -> None:
         """One blob. Where it is known whose it is, what is wrong with it is those images' failure alone."""
@@ -317,52 +325,6 @@ class _Run:
                 raise self._gone(image, layer)
             parts = Cutter(self._writer).cut(raw(IterReader(iter([data]))))
             self._writer.end_blob(Recipe(layer.digest, len(data), PLAIN, parts))
-
-
-def _look_at(sealed: Sealed, base: Sequence[Bundle]) -> None:
-    """Open the bundle as an importer would, before it is one. What cannot be imported is no finished export.
-
-    FormatError if it is not sound: that is a bug of this program, told here and not on the far side.
-    """
-    library = base[0].library if base else EMPTY
-    with Bundle(sealed.folder, index=sealed.index, library=BundleList(base, [library])) as bundle:
-        bundle.catalog()
-        for image in bundle.images:
-            vouch(bundle, image)
-
-
-def _merged(images: Sequence[Image]) -> list[Image]:
-    """Two picks may turn out to be one image under two names."""
-    out: dict[Digest, Image] = {}
-    for image in images:
-        known = out.get(image.root.digest)
-        names = tuple(sorted({*known.names, *image.names})) if known else image.names
-        out[image.root.digest] = Image(
-            names,
-            image.root,
-            image.config_digest,
-            image.documents,
-            image.layers,
-            image.platforms,
-            image.absent,
-        )
-    return list(out.values())
-
-
-def _created(images: Sequence[Image], documents: dict[Digest, bytes]) -> int:
-    """SOURCE_DATE_EPOCH, or when the newest image was made: the same input gives the same bytes. Seconds since 1970."""
-    given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if given:
-        if not given.isdecimal() or len(given) > 12:
-            raise UsageError(f"SOURCE_DATE_EPOCH {given!r:.40} is not a number of seconds")
-        return int(given)
-    newest = 0
-    for image in images:
-        with contextlib.suppress(ValueError, TypeError, OverflowError, FormatError):
-            if image.config_digest in documents:
-                text = parse_object(documents[image.config_digest], "config").get("created")
-                newest = max(newest, int(datetime.datetime.fromisoformat(str(text)[:19] + "+00:00").timestamp()))
-    return newest
 
 
 def _already(

@@ -17,6 +17,7 @@ from transfer.cli.options import (
     Json,
     Level,
     Names,
+    NoMirrors,
     NoStore,
     NoTlsVerify,
     Output,
@@ -59,6 +60,7 @@ def export(
     referrers: Referrers = False,
     plain_http: PlainHttp = False,
     no_tls_verify: NoTlsVerify = False,
+    no_mirrors: NoMirrors = False,
     level: Level = 3,
     base: Bases = None,
     seed: Seeds = None,
@@ -90,7 +92,14 @@ def export(
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store, site)
     source, picked = needed(source, listed(patterns, names), file, profile)
     request = ExportRequest(
-        picked, source, via, platform, level, strict, RegistryOptions(plain_http, not no_tls_verify), referrers
+        picked,
+        source,
+        via,
+        platform,
+        level,
+        strict,
+        RegistryOptions(plain_http, not no_tls_verify, mirrors=not no_mirrors),
+        referrers,
     )
     how = Output(json, quiet, jobs, dry_run)
     if answer:

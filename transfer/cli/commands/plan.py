@@ -17,6 +17,7 @@ from transfer.cli.options import (
     Json,
     Level,
     Names,
+    NoMirrors,
     NoStore,
     NoTlsVerify,
     Output,
@@ -52,6 +53,7 @@ def plan(
     referrers: Referrers = False,
     plain_http: PlainHttp = False,
     no_tls_verify: NoTlsVerify = False,
+    no_mirrors: NoMirrors = False,
     level: Level = 3,
     base: Bases = None,
     seed: Seeds = None,
@@ -68,7 +70,7 @@ def plan(
     from transfer.cli.plan import plan as run
 
     source, picked = needed(source, listed(patterns, names), file, profile)
-    registry = RegistryOptions(plain_http, not no_tls_verify)
+    registry = RegistryOptions(plain_http, not no_tls_verify, mirrors=not no_mirrors)
     request = ExportRequest(picked, source, via, platform, level, False, registry, referrers)
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store)
     run(request, output, options, Output(json, quiet, jobs))
