@@ -94,6 +94,13 @@ class EngineError(TransferError):
     advice = "the engine's own log may say more"
 
 
+class InUse(EngineError):
+    """An image is used by a container, so its name stays."""
+
+    slug = "in-use"
+    advice = "remove the containers first, or leave the image where it is"
+
+
 class LinkError(TransferError):
     """The line to another host cannot be had, or breaks again and again."""
 

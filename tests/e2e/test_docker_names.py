@@ -176,3 +176,31 @@ def test_what_is_listed_and_cannot_be_read_stops_no_other(daemon: engines.Daemon
     names = {each["names"][0] for each in json.loads(run("inspect", tmp_path / "b", "--json"))["images"]}
     assert "b06/good:1" in names
     assert (code == 0) == ("b06/meta:1" in names), said
+
+
+def test_a_name_is_given_and_taken_and_never_of_an_image_in_use(daemon: engines.Daemon, tmp_path: Path) -> None:
+    into(daemon, one(tmp_path, "a", b"the image", "app:1"))
+    env = {"DOCKER_HOST": daemon.host}
+    run("tag", "app:1", "app:prod", "reg.hq:5000/team/app:2", env=env)
+    assert set(daemon.ids()) == {"app:1", "app:prod", "reg.hq:5000/team/app:2"}
+    assert len(set(daemon.ids().values())) == 1
+    whole = daemon.ids()["app:1"].removeprefix("sha256:")
+    for identity in (whole[:12], whole):
+        code, said = says("rm", identity, env=env)
+        assert code == 2, said
+    docker = ["docker", "-H", daemon.host]
+    subprocess.run([*docker, "create", "--name", "keeps", "app:1", "/content"], check=True, capture_output=True)
+    try:
+        for name in ("app:1", "app:prod"):
+            code, said = says("rm", name, env=env)
+            assert (code, "keeps" in said) == (20, True), said
+        assert len(daemon.ids()) == 3
+    finally:
+        subprocess.run([*docker, "rm", "-f", "keeps"], check=True, capture_output=True)
+    assert "would be removed" in run("rm", "app:1", "--dry-run", env=env)
+    found = json.loads(run("rm", "app:1", "app:prod", "app:none", "--json", env=env))
+    assert [each["gone"] for each in found["names"]] == [False, False, True]
+    assert set(daemon.ids()) == {"reg.hq:5000/team/app:2"}
+    run("rm", "reg.hq:5000/team/app:2", env=env)
+    assert not daemon.ids()
+    assert "already gone" in run("rm", "reg.hq:5000/team/app:2", env=env)

@@ -38,6 +38,7 @@ class Personality:
     referrers: bool = False
     most: int = 0
     tells_digest: bool = True
+    deletes: bool = True
 
 
 PERSONALITIES: dict[str, Callable[[], Personality]] = {
@@ -247,6 +248,13 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:  # noqa: C
                 self.put_manifest(name, reference, data)
                 return
             found = registry.manifests.get((name, reference))
+            if found and self.command == "DELETE":
+                if not registry.like.deletes:
+                    self.error(405, "UNSUPPORTED")
+                    return
+                del registry.manifests[name, reference]
+                self.answer(202)
+                return
             if found is None:
                 self.error(404, "MANIFEST_UNKNOWN")
                 return
@@ -363,6 +371,6 @@ def _handler(registry: FakeRegistry) -> type[BaseHTTPRequestHandler]:  # noqa: C
             del registry.uploads[number]
             self.answer(201, Location=f"/v2/{name}/blobs/{digest}")
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = handle_it  # noqa: N815
+        do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = handle_it  # noqa: N815
 
     return Handler

@@ -160,8 +160,9 @@ def test_a_file_that_is_none_is_named(path: str, text: str, root: Write) -> None
         asked("nginx")
 
 
-def test_a_mirror_that_fails_is_passed_over(root: Write, tmp_path: Path) -> None:
+def test_a_mirror_that_fails_is_passed_over(root: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Down, without the tag, with wrong bytes: each time the next place is asked, and the digests are the same."""
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "etc/containers/registries.conf"))
     empty, wrong, whole = FakeRegistry(), FakeRegistry(), FakeRegistry()
     for each in (wrong, whole):
         each.hold(images(), lambda name: (name.partition(":")[0], name.partition(":")[2]))

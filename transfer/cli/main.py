@@ -25,6 +25,7 @@ from transfer.cli.commands import (
     inventory,
     login,
     mirrors,
+    names,
     plan,
     receipt,
     receive,
@@ -74,6 +75,8 @@ def root(
 
 app.command(epilog=images.EXAMPLES)(images.images)
 app.command(epilog=export.EXAMPLES)(export.export)
+app.command(epilog=names.TAG_EXAMPLES)(names.tag)
+app.command(epilog=names.RM_EXAMPLES)(names.rm)
 app.command(epilog=plan.EXAMPLES)(plan.plan)
 app.command(epilog=inspect.EXAMPLES)(inspect.inspect)
 app.command(epilog=verify.EXAMPLES)(verify.verify)

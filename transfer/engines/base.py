@@ -239,6 +239,27 @@ class Alone:
 ALONE = Alone()
 
 
+class Keeper(Protocol):
+    """Gives and takes names in an engine, by name alone: never by an ID, which can mean several. Errors: NotFound, InUse, EngineError, UsageError."""
+
+    @property
+    def where(self) -> str: ...
+
+    def tag(self, source: str, name: str) -> Digest:
+        """Give an image one more name; what the engine calls that image. It was asked afterwards."""
+        ...
+
+    def users(self, name: str) -> list[str]:
+        """The containers that use the image. NotFound if nothing has the name; UsageError for what is no name of the engine's."""
+        ...
+
+    def untag(self, name: str) -> None:
+        """Take a name away; the engine collects what nothing names any more. NotFound if nothing has it."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class ImageSink(Protocol):
     """Where images go. Nothing of an image is visible before `put` has it whole."""
 

@@ -140,3 +140,7 @@ def pull(repository: str) -> str:
 
 def push(repository: str) -> str:
     return f"repository:{repository}:pull,push"
+
+
+def delete(repository: str) -> str:
+    return f"repository:{repository}:delete"

@@ -225,6 +225,13 @@ class RegistrySource(BlobSource):
                 out.append(str(replace(name, tag=tag, digest=None)))
         return out
 
+    def known(self, digest: Digest) -> bytes:
+        """A document of an image that was resolved. NotFound for any other."""
+        data = self._manifests.get(digest) or self._documents.get(digest)
+        if data is None:
+            raise NotFound(f"{self.where}: {digest} is not a document of any image that was named")
+        return data
+
     def images(
         self, found: Sequence[ResolvedImage], documents: dict[Digest, bytes], sizes: Mapping[Digest, int]
     ) -> list[Image]:

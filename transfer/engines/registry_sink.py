@@ -69,6 +69,15 @@ class RegistrySink:
         tag = f":{own.tag}" if own.tag else f"@{own.digest}"
         return Reference.parse(f"{self._prefix}/{own.path}{tag}")
 
+    def client(self, host: str) -> RegistryClient:
+        return self._clients.of(host)
+
+    def comes_from(self, name: Reference, image: Image) -> None:
+        """Where the blobs of an image are already, in one of the registries."""
+        with self._lock:
+            for digest in (*image.documents, *(layer.digest for layer in image.layers)):
+                self._sources.setdefault((name.domain, digest), name.path)
+
     def _pushed(self, image: Image, content: Content) -> Image:
         """What is pushed of an image: all of it, or with `--index platform` the manifest of one platform."""
         if self._options.index != "platform" or not image.root.is_index:
@@ -188,7 +197,10 @@ class RegistrySink:
         for each in tree.documents:
             if each.digest not in manifests and not self._has(target, each.digest):
                 data = content.document(each.digest)
-                Upload(target.client, target.repository).put(each, partial(_tail, data))
+                with self._lock:
+                    other = self._sources.get((target.client.host, each.digest), "")
+                source = other if other != target.repository else ""
+                Upload(target.client, target.repository).put(each, partial(_tail, data), mount=source)
                 self._note(target, each.digest)
         for each in reversed(tree.documents):
             if each.digest in manifests and each.digest != image.root.digest:

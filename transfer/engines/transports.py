@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import cast
 
-from transfer.engines.base import ImageSink, ImageSource, SinkOptions, SourceOptions
+from transfer.engines.base import ImageSink, ImageSource, Keeper, SinkOptions, SourceOptions
 from transfer.errors import NotFound, TransferError, UsageError
 
 Split = Callable[[str], tuple[str, str]]
@@ -36,7 +36,7 @@ def name_alone(text: str) -> tuple[str, str]:
 class Transport:
     """How an engine is written, and what its module can do.
 
-    `form`: as it is typed after --from and --to. `source` and `sink`: the functions of the module that open one, "" for none.
+    `form`: as it is typed after --from and --to. `source` and `sink`: the functions of the module that open one, `keeper`: a module whose `open_keeper` does; "" for none.
     `split`: place and image name. `reads`, `writes`: what --via may say. `host`: it is found on this host, so no place is named, and
     `inventory` asks it. `grows`: it keeps what it has when more is imported, so later imports may read from it and add to it.
     """
@@ -46,6 +46,7 @@ class Transport:
     module: str
     source: str = "open_source"
     sink: str = "open_sink"
+    keeper: str = ""
     split: Split = path_and_name
     reads: tuple[str, ...] = ("auto",)
     writes: tuple[str, ...] = ("auto",)
@@ -62,6 +63,12 @@ class Transport:
     def open_sink(self, place: str, options: SinkOptions) -> ImageSink:
         self._allow("--via", options.via, self.writes)
         return cast(Callable[[str, SinkOptions], ImageSink], self._function(self.sink))(place, options)
+
+    def open_keeper(self, options: SourceOptions) -> Keeper:
+        if not self.keeper:
+            able = ", ".join(each.form for each in TRANSPORTS.values() if each.keeper)
+            raise UsageError(f"names in {self.name}: cannot be changed one by one", hint=f"possible with {able}")
+        return cast(Callable[[SourceOptions], Keeper], import_module(self.keeper).open_keeper)(options)
 
     def _allow(self, option: str, value: str, allowed: tuple[str, ...]) -> None:
         if value not in allowed:
@@ -81,8 +88,15 @@ TRANSPORTS: dict[str, Transport] = {
             reads=("auto", "files", "api"),
             writes=("auto", "pull", "load"),
             host=True,
+            keeper="transfer.engines.docker_keeper",
         ),
-        Transport("docker", "docker://HOST/NAME[:TAG]", "transfer.engines.registry", split=registry_place),
+        Transport(
+            "docker",
+            "docker://HOST/NAME[:TAG]",
+            "transfer.engines.registry",
+            split=registry_place,
+            keeper="transfer.engines.registry_keeper",
+        ),
         Transport("oci", "oci:DIR[:NAME]", "transfer.engines.ocilayout"),
         Transport(
             "docker-archive",
