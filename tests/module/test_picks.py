@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from transfer.errors import UsageError
+from transfer.errors import NotFound, UsageError
+from transfer.flows.charts import ChartFailed, rendered
 from transfer.flows.picks import picks
 
 COMPOSE = """
@@ -185,3 +186,70 @@ def test_a_malformed_set_is_told(text: str, tmp_path: Path) -> None:
 def test_the_examples_are_sets() -> None:
     folder = Path(__file__).parents[2] / "bundles" / "sets"
     assert len(picks([folder / "site.toml"], environ={}).names) == 4
+
+
+HELM = """#!/bin/sh
+[ "$3" = broken ] && { echo "Error: template: no such value" >&2; exit 1; }
+[ "$1" = show ] && { printf 'name: web\\nannotations:\\n  artifacthub.io/images: |\\n    - {name: x, image: "listed/by:author"}\\n'; exit; }
+printf '%s\\n' "$@" > "$HELM_SAW"
+printf -- '---\\n# Source: web/templates/hook.yaml\\nkind: Job\\nmetadata: {name: hook, annotations: {"helm.sh/hook": pre-install}}\\n'
+printf 'spec: {template: {spec: {containers: [{name: c, image: "app/hook:1"}]}}}\\n'
+"""
+
+
+@pytest.fixture
+def helm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A helm that says what it was asked."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "helm").write_text(HELM, encoding="utf-8")
+    (tmp_path / "bin" / "helm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    monkeypatch.setenv("HELM_SAW", str(tmp_path / "saw"))
+    return tmp_path
+
+
+def test_a_chart_is_rendered_with_its_values_and_its_authors_list_counts(helm: Path) -> None:
+    manifests, about = rendered("oci://registry.hq/charts/web", [helm / "a.yaml"])
+    found = picks([], given={"the chart": manifests}, charts={"Chart.yaml": about})
+    assert list(found.names) == ["app/hook:1", "listed/by:author"]
+    saw = (helm / "saw").read_text(encoding="utf-8").split()
+    assert saw == [
+        "template",
+        "transfer",
+        "oci://registry.hq/charts/web",
+        "--include-crds",
+        "--values",
+        f"{helm}/a.yaml",
+    ]
+
+
+def test_what_helm_says_is_passed_on(helm: Path) -> None:
+    with pytest.raises(ChartFailed, match="no such value"):
+        rendered("broken", [])
+    with pytest.raises(UsageError):
+        rendered("--post-renderer=/bin/sh", [])
+
+
+def test_without_helm_the_pipe_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotFound) as caught:
+        rendered("web", [])
+    assert "-f -" in str(caught.value.hint)
+
+
+def test_what_is_piped_in_is_read(tmp_path: Path) -> None:
+    given = {"standard input": DEPLOYMENT.encode()}
+    assert "app/cron:1" in picks([], given=given).names
+    with pytest.raises(UsageError, match="standard input"):
+        picks([], given={"standard input": b"a: [\n"})
+    with pytest.raises(UsageError, match="larger than"):
+        picks([], given={"standard input": b" " * (3 << 20)})
+
+
+def test_a_link_to_a_file_elsewhere_is_no_env_file(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("TAG=taken\n", encoding="utf-8")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / ".env").symlink_to(tmp_path / "secret")
+    (tmp_path / "in" / "c.yaml").write_text("services: {a: {image: 'x:${TAG}'}}", encoding="utf-8")
+    with pytest.raises(UsageError, match="outside"):
+        picks([tmp_path / "in" / "c.yaml"], environ={})

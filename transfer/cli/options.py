@@ -74,8 +74,22 @@ Files = Annotated[
     typer.Option(
         "--file",
         "-f",
-        help="Take the images that this compose file, Kubernetes manifest or TOML set needs. Can be given several times.",
+        help="Take the images that this compose file, Kubernetes manifest or TOML set needs (- is standard input). Can be given several times.",
     ),
+]
+Deep = Annotated[
+    bool,
+    typer.Option("--deep", help="With -f and --helm: also take what only looks like an image, such as in arguments."),
+]
+Helm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--helm",
+        help="Take the images that this Helm chart needs (a folder, a .tgz file or oci://HOST/CHART). Can be given several times.",
+    ),
+]
+HelmValues = Annotated[
+    list[Path] | None, typer.Option("--values", help="With --helm: a file of values. Can be given several times.")
 ]
 Profiles = Annotated[
     list[str] | None,

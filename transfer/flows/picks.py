@@ -12,9 +12,11 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from transfer.errors import UsageError
+from transfer.flows.charts import IMAGES
 from transfer.model import is_name
 from transfer.streams import open_plain
 
@@ -44,9 +46,24 @@ class Picks:
         self.names.setdefault(name, where)
 
 
-def picks(files: Sequence[Path], profiles: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Picks:
-    """What all these files need. UsageError names the file that cannot be read, and what is wrong with it."""
-    found = _Reading(profiles, environ)
+def picks(
+    files: Sequence[Path],
+    profiles: Sequence[str] = (),
+    environ: Mapping[str, str] = os.environ,
+    given: Mapping[str, bytes] = MappingProxyType({}),
+    charts: Mapping[str, bytes] = MappingProxyType({}),
+    deep: bool = False,
+) -> Picks:
+    """What all these files need. UsageError names the file that cannot be read, and what is wrong with it.
+
+    `given`: what did not come out of a file, by what it is called in messages. `charts`: Chart.yaml files, whose lists of images count.
+    `deep`: what only looks like an image is taken, too.
+    """
+    found = _Reading(profiles, environ, deep)
+    for label, data in given.items():
+        found.given(data, label)
+    for label, data in charts.items():
+        found.chart(data, label)
     for path in files:
         found.read(path, path.absolute().parent)
     return found.picks
@@ -55,9 +72,9 @@ def picks(files: Sequence[Path], profiles: Sequence[str] = (), environ: Mapping[
 class _Reading:
     """One selection on its way."""
 
-    def __init__(self, profiles: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(self, profiles: Sequence[str], environ: Mapping[str, str], deep: bool) -> None:
         self.picks = Picks()
-        self._profiles, self._environ = frozenset(profiles), environ
+        self._profiles, self._environ, self._deep = frozenset(profiles), environ, deep
         self._files: set[Path] = set()
 
     def read(self, path: Path, folder: Path) -> None:
@@ -68,12 +85,30 @@ class _Reading:
         if path.suffix == ".toml":
             self._toml(text, path, folder)
             return
-        documents = list(_yaml(text, path))
-        for document in documents:
+        self._documents(text, path, folder)
+
+    def _documents(self, text: str, path: Path, folder: Path) -> None:
+        for document in list(_yaml(text, path)):
             if isinstance(document, dict) and isinstance(document.get("services"), dict):
                 self._compose(document, path, folder)
             else:
                 self._kubernetes(document, str(path))
+
+    def given(self, data: bytes, label: str) -> None:
+        """A text that is no file; what it includes is looked for in the working folder."""
+        self._documents(_text(data, label), Path(label), Path())
+
+    def chart(self, data: bytes, label: str) -> None:
+        """The images that the author of a chart lists in its annotations."""
+        for value in _yaml(_text(data, label), Path(label)):
+            notes = value.get("annotations") if isinstance(value, dict) else None
+            for key in IMAGES if isinstance(notes, dict) else ():
+                listed = notes.get(key) if isinstance(notes, dict) else None
+                for one in _yaml(listed, Path(label)) if isinstance(listed, str) else ():
+                    for each in _as_list(one):
+                        image = each.get("image") if isinstance(each, dict) else each
+                        if isinstance(image, str):
+                            self.picks.take(image, f"{label}: {key}")
 
     def _text(self, path: Path, folder: Path) -> str | None:
         """The file's text; None if it was read before. UsageError for one outside of the folder of the file that was named."""
@@ -86,18 +121,12 @@ class _Reading:
         if len(self._files) > FILES_MAX:
             raise UsageError(f"{path}: more than {FILES_MAX} files include each other")
         with open_plain(path, follow=True) as file:
-            data = file.read(FILE_MAX + 1)
-        if len(data) > FILE_MAX:
-            raise UsageError(f"{path} is larger than {FILE_MAX} bytes")
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{path} is not UTF-8 text") from error
+            return _text(file.read(FILE_MAX + 1), str(path))
 
     # compose (https://github.com/compose-spec/compose-spec)
 
     def _compose(self, value: dict[str, Any], path: Path, folder: Path) -> None:
-        variables = {**_env_file(path.parent / ".env"), **self._environ}
+        variables = {**self._env_file(path.parent / ".env", folder), **self._environ}
         for each in _as_list(value.get("include")):
             for one in _as_list(each.get("path") if isinstance(each, dict) else each):
                 self.read(path.parent / _filled(str(one), variables, str(path)), folder)
@@ -136,6 +165,12 @@ class _Reading:
         found = (value.get("services") or {}).get(extended.get("service"))
         return self._image_of(found, value, path, folder, depth + 1) if isinstance(found, dict) else ""
 
+    def _env_file(self, path: Path, folder: Path) -> dict[str, str]:
+        """The variables of a .env file beside the compose file; none if there is no such file, or another file read it."""
+        text = self._text(path, folder) if path.is_file() else None
+        self._files.discard(Path(os.path.realpath(path)))
+        return _variables(text or "")
+
     # Kubernetes
 
     def _kubernetes(self, document: object, where: str) -> None:
@@ -151,14 +186,32 @@ class _Reading:
                 if _BESIDE & mapping.keys():
                     self.picks.take(image.strip(), place)
                 else:
-                    self.picks.passed.append(f"{place}: image: {image:.200}")
+                    self._maybe(image.strip(), place, "image")
             elif isinstance(image, dict) and isinstance(image.get("reference"), str):
                 self.picks.take(image["reference"], place)
-            for key, each in mapping.items():
-                for text in each if isinstance(each, list) else (each,):
-                    looks = isinstance(text, str) and key not in ("image", "reference") and _LOOKS_LIKE.fullmatch(text)
-                    if looks and "/" in text:
-                        self.picks.passed.append(f"{place}: {key}: {text:.200}")
+            self._hints(mapping, place)
+
+    def _hints(self, mapping: Mapping[str, Any], place: str) -> None:
+        """What only looks like an image: arguments, values of variables, and a repository with a tag, as values files have it."""
+        repository, tag = mapping.get("repository"), mapping.get("tag")
+        if isinstance(repository, str) and isinstance(tag, str | int | float) and not isinstance(tag, bool):
+            host = mapping.get("registry")
+            self._maybe(
+                f"{f'{host}/' if isinstance(host, str) and host else ''}{repository}:{tag}", place, "repository"
+            )
+        for key, each in mapping.items():
+            for text in each if isinstance(each, list) else (each,):
+                if isinstance(text, str) and key not in ("image", "reference"):
+                    word = text.partition("=")[2] if text.startswith("-") else text
+                    if "/" in word and _LOOKS_LIKE.fullmatch(word):
+                        self._maybe(word, place, str(key))
+
+    def _maybe(self, name: str, place: str, key: str) -> None:
+        """With `deep` it is taken, if it can be an image; else it is told."""
+        if self._deep and is_name(name):
+            self.picks.take(name, place)
+        else:
+            self.picks.passed.append(f"{place}: {key:.40}: {name:.200}")
 
     # sets
 
@@ -226,12 +279,18 @@ def _mappings(value: object, where: str) -> Iterator[dict[str, Any]]:
             waiting += [(inner, depth + 1) for inner in reversed(each)]
 
 
-def _env_file(path: Path) -> dict[str, str]:
-    """The variables of a .env file beside the compose file; none if there is no such file."""
-    if not path.is_file():
-        return {}
-    with open_plain(path, follow=True) as file:
-        text = file.read(FILE_MAX).decode("utf-8", "replace")
+def _text(data: bytes, label: str) -> str:
+    """UsageError for what is too long, or no text."""
+    if len(data) > FILE_MAX:
+        raise UsageError(f"{label} is larger than {FILE_MAX} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{label} is not UTF-8 text") from error
+
+
+def _variables(text: str) -> dict[str, str]:
+    """The lines of a .env file."""
     out = {}
     for line in text.splitlines():
         name, equals, value = line.strip().removeprefix("export ").partition("=")

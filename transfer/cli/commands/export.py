@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from transfer.cli.needed import needed
+from transfer.cli.needed import Needs, needed
 from transfer.cli.options import (
     Bases,
+    Deep,
     ExportRequest,
     Files,
     From,
+    Helm,
+    HelmValues,
     Jobs,
     Json,
     Level,
@@ -51,6 +54,9 @@ def export(
     names: Names = None,
     file: Files = None,
     profile: Profiles = None,
+    helm: Helm = None,
+    values: HelmValues = None,
+    deep: Deep = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle folder to create.")] = Path(
         "images.bundle"
     ),
@@ -90,7 +96,9 @@ def export(
     If an export is interrupted, run the same command again: it resumes.
     """
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store, site)
-    source, picked = needed(source, listed(patterns, names), file, profile)
+    source, picked = needed(
+        source, listed(patterns, names), Needs(file or (), profile or (), helm or (), values or (), deep)
+    )
     request = ExportRequest(
         picked,
         source,

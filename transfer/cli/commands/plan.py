@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
-from transfer.cli.needed import needed
+from transfer.cli.needed import Needs, needed
 from transfer.cli.options import (
     Bases,
+    Deep,
     ExportRequest,
     Files,
     From,
+    Helm,
+    HelmValues,
     Jobs,
     Json,
     Level,
@@ -46,6 +49,9 @@ def plan(
     names: Names = None,
     file: Files = None,
     profile: Profiles = None,
+    helm: Helm = None,
+    values: HelmValues = None,
+    deep: Deep = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the bundle would go.")] = Path("images.bundle"),
     source: From = "",
     via: Via = "auto",
@@ -69,7 +75,9 @@ def plan(
     """
     from transfer.cli.plan import plan as run
 
-    source, picked = needed(source, listed(patterns, names), file, profile)
+    source, picked = needed(
+        source, listed(patterns, names), Needs(file or (), profile or (), helm or (), values or (), deep)
+    )
     registry = RegistryOptions(plain_http, not no_tls_verify, mirrors=not no_mirrors)
     request = ExportRequest(picked, source, via, platform, level, False, registry, referrers)
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store)
