@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 from tests.support import engines
 from tests.support.run import run, says
 from tests.support.zoo import zoo
+from tests.unit.test_artifacts import everything
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -81,45 +83,107 @@ def test_what_skopeo_pushed_comes_with_its_digest(registry: str, tmp_path: Path)
     assert found == {f"{registry}/skopeo/plain:1": raw_digest(f"{registry}/skopeo/plain:1")}
 
 
-def test_docker_and_podman_pull_original_names_through_what_is_served(bundle: Path, tmp_path: Path) -> None:
-    """The configuration is what `transfer mirrors` writes; Docker keeps the digest, which a load never gives it."""
-    engines.promised("docker")
+@pytest.fixture(scope="module")
+def of_hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose images have names of Docker Hub."""
+    place = tmp_path_factory.mktemp("hub")
     layout = zoo()
     for entry in layout.entries:
         name = entry["annotations"]["org.opencontainers.image.ref.name"]
         entry["annotations"]["org.opencontainers.image.ref.name"] = name.removeprefix("zoo/")
-    layout.write(tmp_path / "oci")
-    run("export", "--from", f"oci:{tmp_path}/oci", "gzip:1", "plain:1", "-o", tmp_path / "b", "-q", "--no-store")
-    wanted = images_of(tmp_path / "b")
-    words = [sys.executable, "-m", "transfer", "serve", str(tmp_path / "b"), "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout
-        url = process.stdout.readline().split()[-1]
+    layout.write(place / "oci")
+    run("export", "--from", f"oci:{place}/oci", "gzip:1", "plain:1", "-o", place / "b", "-q", "--no-store")
+    return place / "b"
+
+
+def test_docker_pulls_original_names_through_what_is_served(of_hub: Path, tmp_path: Path) -> None:
+    """The configuration is what `transfer mirrors` writes; Docker keeps the digest, which a load never gives it."""
+    engines.promised("docker")
+    with serving(of_hub) as url:
         run("mirrors", "docker", "--url", url, "--root", tmp_path / "root", "--write")
         config = json.loads((tmp_path / "root/etc/docker/daemon.json").read_text(encoding="utf-8"))
         with engines.docker(tmp_path, more=config) as daemon:
             pull = ["docker", "pull", "-q", "gzip:1"]
             subprocess.run(pull, env=daemon.environment(), check=True, capture_output=True)
             told = daemon.get("/images/gzip:1/json")
-            assert told["RepoDigests"] == [f"gzip@{wanted['gzip:1']}"]
-        if shutil.which("podman"):
-            _podman_pulls(url, tmp_path, wanted["plain:1"])
+            assert told["RepoDigests"] == [f"gzip@{images_of(of_hub)['gzip:1']}"]
+
+
+def test_podman_pulls_original_names_through_what_is_served(of_hub: Path, tmp_path: Path) -> None:
+    engines.promised("podman")
+    digest = images_of(of_hub)["plain:1"]
+    with serving(of_hub) as url:
+        run("mirrors", "podman", "--url", url, "--root", tmp_path / "root", "--write")
+        file = tmp_path / "root/etc/containers/registries.conf.d/50-transfer.conf"
+        short = tempfile.mkdtemp(prefix="tp-")  # podman takes no longer path for it
+        own = ["--root", str(tmp_path / "storage"), "--runroot", short, "--storage-driver", "vfs"]
+        env = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(file)}
+        name = "docker.io/library/plain:1"
+        subprocess.run(["podman", *own, "pull", "-q", name], env=env, check=True, capture_output=True)
+        shown = subprocess.run(
+            ["podman", *own, "image", "inspect", name], env=env, check=True, capture_output=True, text=True
+        )
+        shutil.rmtree(short, ignore_errors=True)
+        assert f"docker.io/library/plain@{digest}" in json.loads(shown.stdout)[0]["RepoDigests"]
+
+
+def test_containerd_pulls_original_names_through_what_is_served(tmp_path: Path) -> None:
+    """With the hosts.toml that `transfer mirrors` writes, nothing else is asked: not for Docker Hub, and not for another registry."""
+    engines.promised("containerd")
+    layout = zoo()
+    for entry in layout.entries:
+        name = entry["annotations"]["org.opencontainers.image.ref.name"]
+        entry["annotations"]["org.opencontainers.image.ref.name"] = f"reg.invalid/{name}"
+    layout.write(tmp_path / "oci")
+    run("export", "--from", f"oci:{tmp_path}/oci", "*/gzip:1", "*/multi:1", "-o", tmp_path / "b", "-q", "--no-store")
+    wanted = images_of(tmp_path / "b")
+    with serving(tmp_path / "b") as url, engines.containerd(tmp_path) as ctr:
+        run("mirrors", "containerd", "--url", url, "--root", tmp_path / "root", "--write")
+        hosts = ["--hosts-dir", str(tmp_path / "root/etc/containerd/certs.d")]
+        for name, digest in wanted.items():
+            pull = [*ctr, "images", "pull", *hosts, "--snapshotter", "native", "--platform", "linux/amd64", name]
+            done = subprocess.run(pull, check=False, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            listed = subprocess.run([*ctr, "images", "ls"], check=True, capture_output=True, text=True).stdout
+            assert any(line.startswith(name) and digest in line for line in listed.splitlines()), listed
+        other = [*ctr, "images", "pull", *hosts, "docker.io/zoo/gzip:1"]  # held, but of another registry
+        assert subprocess.run(other, check=False, capture_output=True).returncode != 0
+
+
+def test_signatures_and_charts_from_registry_to_registry(registry: str, tmp_path: Path) -> None:
+    """Debian's registry has no list of referrers: the tag that stands for it is written, and read."""
+    layout, names, referring = everything()
+    for name, root in names.items():
+        layout.name(root, name)
+    for root in referring:
+        layout.name(root, f"app/web@{root['digest']}")
+    layout.write(tmp_path / "oci")
+    run("export", "--from", f"oci:{tmp_path}/oci", "-o", tmp_path / "a", "-q", "--no-store")
+    run("import", tmp_path / "a", "--to", f"docker://{registry}/hq", "-q", "--no-store")
+    wanted = [f"docker://{registry}/hq/{name}" for name in names if not name.endswith(".sig")]
+    words = ["--platform", "all", "--referrers", "--no-store", "-q"]
+    run("export", *wanted, "-o", tmp_path / "b", *words)
+    run("import", tmp_path / "b", "--to", f"docker://{registry}/plant", "--no-store", "-q")
+    for name, root in names.items():
+        assert raw_digest(f"{registry}/plant/hq/{name}") == root["digest"], name
+    for root in referring:
+        assert raw_digest(f"{registry}/plant/hq/app/web@{root['digest']}") == root["digest"]
+        subject = json.loads(layout.blobs[root["digest"]])["subject"]["digest"].replace(":", "-")
+        index = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{registry}/plant/hq/app/web:{subject}"]
+        kept = json.loads(subprocess.run(index, capture_output=True, check=True).stdout)
+        assert [each["digest"] for each in kept["manifests"]] == [root["digest"]]
+    said = run("import", tmp_path / "b", "--to", f"docker://{registry}/plant", "--no-store", "--json")
+    assert {each["status"] for each in json.loads(said)["images"]} == {"present"}
+
+
+@contextlib.contextmanager
+def serving(bundle: Path) -> Iterator[str]:
+    """The address at which a bundle is served."""
+    words = [sys.executable, "-m", "transfer", "serve", str(bundle), "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        yield process.stdout.readline().split()[-1]
     finally:
         process.terminate()
         process.communicate()
-
-
-def _podman_pulls(url: str, place: Path, digest: str) -> None:
-    run("mirrors", "podman", "--url", url, "--root", place / "root", "--write")
-    file = place / "root/etc/containers/registries.conf.d/50-transfer.conf"
-    short = tempfile.mkdtemp(prefix="tp-")  # podman takes no longer path for it
-    own = ["--root", str(place / "storage"), "--runroot", short, "--storage-driver", "vfs"]
-    env = {**os.environ, "CONTAINERS_REGISTRIES_CONF": str(file)}
-    name = "docker.io/library/plain:1"
-    subprocess.run(["podman", *own, "pull", "-q", name], env=env, check=True, capture_output=True)
-    shown = subprocess.run(
-        ["podman", *own, "image", "inspect", name], env=env, check=True, capture_output=True, text=True
-    )
-    shutil.rmtree(short, ignore_errors=True)
-    assert f"docker.io/library/plain@{digest}" in json.loads(shown.stdout)[0]["RepoDigests"]

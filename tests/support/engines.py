@@ -51,6 +51,7 @@ Answer = TypeVar("Answer")
 
 # Runs "$@" until it ends or until standard input is closed. In a PID namespace this shell is process 1: it reaps
 # orphans, and when it exits the kernel kills whatever is left in the namespace.
+_NOT_NEEDED = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.restart", "io.containerd.internal.v1.opt"]
 _GUARD = """
 set +eu
 exec 3<&0
@@ -237,6 +238,37 @@ def registry(folder: Path) -> Iterator[str]:
             yield _wait(engine, place / "log", lambda: _registry_address(place / "log"))
     finally:
         _remove(place)
+
+
+@contextlib.contextmanager
+def containerd(folder: Path) -> Iterator[list[str]]:
+    """A containerd of its own; the beginning of a `ctr` command that talks to it."""
+    place, run = _new_folder(folder, "containerd-"), Path(tempfile.mkdtemp(prefix="tc-"))  # a socket's path is short
+    socket = run / "c.sock"
+    config = {"version": 2, "root": str(place / "root"), "state": str(run / "state"), "disabled_plugins": _NOT_NEEDED}
+    config["grpc"] = {"address": str(socket)}
+    try:
+        (place / "config.toml").write_text(_toml(config), encoding="utf-8")
+        command = ["sh", "-c", _GUARD, "guard", "containerd", "--config", str(place / "config.toml")]
+        with _guarded(command, place / "log") as engine:
+            ctr = ["ctr", "--address", str(socket)]
+            _wait(engine, place / "log", lambda: _answers([*ctr, "version"]))
+            yield ctr
+    finally:
+        _remove(place)
+        _remove(run)
+
+
+def _answers(command: list[str]) -> bool | None:
+    """Whether a program ends well, for `_wait`."""
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0 or None
+
+
+def _toml(value: Mapping[str, Any]) -> str:
+    """A small file: JSON's strings and lists are TOML's as well."""
+    plain = [f"{key} = {json.dumps(each)}" for key, each in value.items() if not isinstance(each, dict)]
+    tables = [f"[{key}]\n{_toml(each)}" for key, each in value.items() if isinstance(each, dict)]
+    return "\n".join([*plain, *tables]) + "\n"
 
 
 def docker28_root(cache: Path = SID_ROOT_CACHE) -> Path:
@@ -523,6 +555,7 @@ def _retry(action: Callable[[], None], seconds: float = 5.0) -> None:
 def _missing(engine: str) -> str | None:
     """What the engine lacks on this machine; None if nothing."""
     checks = {"docker": _missing_docker, "docker28": _missing_docker28, "registry": _missing_registry}
+    checks |= {"containerd": _missing_containerd, "podman": partial(_missing_programs, "podman")}
     return checks[engine]()
 
 
@@ -534,6 +567,10 @@ def _missing_docker() -> str | None:
 def _missing_docker28() -> str | None:
     """What the Docker daemon of the sid root lacks."""
     return _missing_programs("docker", "unshare", "pivot_root") or _missing_rights() or _missing_root()
+
+
+def _missing_containerd() -> str | None:
+    return _missing_rights() or _missing_programs("containerd", "ctr")
 
 
 def _missing_registry() -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,15 +20,19 @@ import httpx
 import pytest
 
 from tests.support.run import run, says
-from tests.support.zoo import zoo
+from tests.support.zoo import Layout, layer, noise, zoo
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.cli.serve import make_certificate, read_users
 from transfer.errors import UsageError
+from transfer.flows.content import BundleContent
+from transfer.flows.page import page
 from transfer.flows.serve import BlobCache, BundleHoldings
+from transfer.model import Descriptor, Image
 from transfer.serve.app import App
 from transfer.serve.server import Background
 from transfer.store.store import Store
+from transfer.streams import sha256
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +72,12 @@ def test_every_blob_of_every_image_is_what_its_digest_says(client: httpx.Client,
         assert reply.status_code == 200, name
         assert reply.headers["docker-content-digest"] == image["digest"]
         assert "sha256:" + hashlib.sha256(reply.content).hexdigest() == image["digest"]
-        for layer in image["layers"]:
-            path = f"/v2/{repository}/blobs/{layer['digest']}"
+        for each in image["layers"]:
+            path = f"/v2/{repository}/blobs/{each['digest']}"
             got = client.get(path)
-            assert "sha256:" + hashlib.sha256(got.content).hexdigest() == layer["digest"]
+            assert "sha256:" + hashlib.sha256(got.content).hexdigest() == each["digest"]
             head = client.head(path)
-            assert (head.status_code, head.headers["content-length"], head.content) == (200, str(layer["size"]), b"")
+            assert (head.status_code, head.headers["content-length"], head.content) == (200, str(each["size"]), b"")
 
 
 @pytest.mark.parametrize(
@@ -151,11 +158,23 @@ def test_writes_are_refused_and_referrers_are_an_index(client: httpx.Client, bun
     assert reply.headers["oci-filters-applied"] == "artifactType"
 
 
-def test_the_page_for_people_names_every_image(client: httpx.Client) -> None:
+def test_the_page_for_people_names_every_image(client: httpx.Client, bundle: Path) -> None:
     reply = client.get("/")
     assert reply.headers["content-type"].startswith("text/html")
     assert "registry.hq:5000/team/plain:2" in reply.text
-    assert "<script" not in reply.text
+    for each in images(bundle).values():
+        assert each["digest"] in reply.text
+    assert "1 bundle" in reply.text and "read-only" in reply.text
+    policy = reply.headers["content-security-policy"]
+    script = reply.text.partition("<script>")[2].partition("</script>")[0]
+    assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
+    assert "default-src 'none'" in policy
+
+
+def test_a_name_is_text_on_the_page() -> None:
+    image = Image(("<script>alert(1)</script>",), Descriptor("", sha256(b"x"), 1), None, (), (), (), ())
+    shown = page([image], [], 0)
+    assert "<script>alert" not in shown and "&lt;script&gt;" in shown
 
 
 def test_a_damaged_layer_is_never_a_whole_answer(bundle: Path, tmp_path: Path) -> None:
@@ -220,8 +239,6 @@ def test_users_and_tls(bundle: Path, tmp_path: Path) -> None:
         app = App(BundleHoldings([opened], None, None), users=read_users(tmp_path / "users"))
         sock = listen("127.0.0.1:0")
         server = _server(app, Tls(certificate, key))
-        import threading
-
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()
         context = ssl.create_default_context(cafile=certificate)
@@ -268,3 +285,112 @@ def test_the_command_serves_until_it_is_stopped(bundle: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def asked_of(served: Background, path: str, **headers: str) -> httpx.Response:
+    return httpx.get(f"http://127.0.0.1:{served.port}{path}", headers=headers)
+
+
+def test_a_registry_that_is_meant_and_not_held_gets_no_other_ones_image(client: httpx.Client) -> None:
+    """A tag has no digest that would find it out."""
+    assert client.get("/v2/library/nginx/manifests/1").status_code == 200
+    assert client.get("/v2/library/nginx/manifests/1?ns=docker.io").status_code == 200
+    assert client.get("/v2/library/nginx/manifests/1?ns=ghcr.io").status_code == 404
+    assert client.get("/v2/team/plain/manifests/2?ns=registry.hq:5000").status_code == 200
+    assert client.get("/v2/team/plain/manifests/2?ns=docker.io").status_code == 404
+
+
+@pytest.mark.parametrize("hexed", ["a" * 63, "a" * 65, "a" * 128, "A" * 64, "g" * 64])
+def test_what_is_no_digest_is_said_to_be_none(client: httpx.Client, hexed: str) -> None:
+    for kind in ("blobs", "referrers"):
+        reply = client.get(f"/v2/zoo/big/{kind}/sha256:{hexed}")
+        assert (reply.status_code, reply.json()["errors"][0]["code"]) == (400, "DIGEST_INVALID")
+
+
+def test_a_query_without_end_is_refused(client: httpx.Client) -> None:
+    assert client.get("/v2/_catalog?" + "&".join(f"a{n}=1" for n in range(100))).status_code == 400
+
+
+def test_two_images_that_only_have_digests_are_both_held(tmp_path: Path) -> None:
+    layout = Layout()
+    roots = [layout.image([layer({"a": bytes([n])})]) for n in range(3)]
+    for root in roots[:2]:
+        layout.name(root, f"app@{root['digest']}")
+    layout.name(roots[2], "app:1")
+    layout.write(tmp_path / "l")
+    run("export", "--from", f"oci:{tmp_path}/l", "-o", tmp_path / "b", "-q", "--no-store")
+    with Bundle(tmp_path / "b") as opened, Background(App(BundleHoldings([opened], None, None))) as served:
+        for root in roots:
+            assert asked_of(served, f"/v2/app/manifests/{root['digest']}").status_code == 404  # docker.io/library/app
+            assert asked_of(served, f"/v2/library/app/manifests/{root['digest']}").status_code == 200
+        assert asked_of(served, "/v2/library/app/tags/list").json()["tags"] == ["1"]
+
+
+def test_clients_that_take_nothing_keep_nobody_waiting(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than layers are rebuilt at once; what was rebuilt for one that left is not rebuilt to its end."""
+    monkeypatch.setattr("transfer.serve.app.STALLED", 0.5)
+    layout = Layout()
+    layout.name(layout.image([layer({"large": noise(1, 40 << 20)})]), "large:1")
+    layout.write(tmp_path / "l")
+    run("export", "--from", f"oci:{tmp_path}/l", "-o", tmp_path / "b", "-q", "--no-store")
+    digest = images(tmp_path / "b")["large:1"]["layers"][0]["digest"]
+    with Bundle(tmp_path / "b") as opened, Background(App(BundleHoldings([opened], None, None))) as served:
+        path = f"/v2/library/large/blobs/{digest}"
+        idle = []
+        for _ in range(6):
+            one = socket.create_connection(("127.0.0.1", served.port))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            idle.append(one)
+        got = httpx.get(f"http://127.0.0.1:{served.port}{path}", timeout=60)
+        assert "sha256:" + hashlib.sha256(got.content).hexdigest() == digest
+        for each in idle:
+            each.close()
+
+
+def test_what_a_disk_did_to_a_kept_layer_is_found(bundle: Path, tmp_path: Path) -> None:
+    layer_ = images(bundle)["zoo/big:1"]["layers"][0]
+    cache = BlobCache(tmp_path / "cache", 1 << 30)
+    with Bundle(bundle) as opened, Background(App(BundleHoldings([opened], None, cache))) as served:
+        path = f"/v2/zoo/big/blobs/{layer_['digest']}"
+        whole = asked_of(served, path).content
+        kept = tmp_path / "cache" / layer_["digest"][7:]
+        data = bytearray(kept.read_bytes())
+        data[len(data) // 2] ^= 1
+        kept.write_bytes(data)
+        with pytest.raises(httpx.HTTPError):
+            asked_of(served, path)
+        assert not kept.exists()
+        reply = asked_of(served, path)  # for a minute clients are told not to ask again and again
+        assert (reply.status_code, reply.json()["errors"][0]["code"]) == (403, "DENIED")
+        served.app.allow_again()
+        assert asked_of(served, path).content == whole
+
+
+def test_many_clients_one_rebuild(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer_ = images(bundle)["zoo/big:1"]["layers"][0]
+    rebuilt: list[object] = []
+    whole = BundleContent.open
+
+    def counted(self: BundleContent, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        rebuilt.append(descriptor.digest)
+        return whole(self, descriptor, start)
+
+    monkeypatch.setattr(BundleContent, "open", counted)
+    cache = BlobCache(tmp_path / "cache", 1 << 30)
+    with Bundle(bundle) as opened, Background(App(BundleHoldings([opened], None, cache))) as served:
+        path, failed = f"/v2/zoo/big/blobs/{layer_['digest']}", []
+
+        def one() -> None:
+            got = asked_of(served, path).content
+            if "sha256:" + hashlib.sha256(got).hexdigest() != layer_["digest"]:
+                failed.append(len(got))
+
+        threads = [threading.Thread(target=one) for _ in range(50)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    assert (failed, len(rebuilt)) == ([], 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import os
 import re
 import threading
@@ -19,6 +18,7 @@ from transfer.engines.tree import referrer_entry, subject_of
 from transfer.errors import Damaged, FormatError, TransferError
 from transfer.events import silent
 from transfer.flows.content import BundleContent
+from transfer.flows.page import POLICY, HeldBundle, page
 from transfer.flows.select import name_matches
 from transfer.folders import own_folder
 from transfer.model import HUB, Descriptor, Digest, Image, Reference, is_name
@@ -79,6 +79,8 @@ class _Names:
 
 class BundleHoldings:
     """See serve/app.py, Holdings. A store is read anew when its entries change."""
+
+    policy = POLICY
 
     def __init__(
         self, bundles: Sequence[Bundle], store: Store | None, cache: BlobCache | None, only: Sequence[str] = ()
@@ -168,32 +170,19 @@ class BundleHoldings:
                         out.append(referrer_entry(data, each))
         return list({each["digest"]: each for each in out}.values())
 
-    def page(self) -> str:
-        """What is held, newest bundle first; made for reading, without a script."""
+    def page(self, under_way: int) -> str:
         names = self._now()
-        rows = []
-        for held in sorted(names.images, key=lambda each: each.image.names):
-            label = "<br>".join(html.escape(name) for name in held.image.names)
-            platforms = html.escape(", ".join(map(str, held.image.platforms)))
-            rows.append(
-                f"<tr><th scope=row>{label}</th><td>{held.image.size / 1e6:.1f} MB</td><td>{platforms}</td>"
-                f"<td><code>{held.image.root.digest}</code></td></tr>"
+        bundles = {held.bundle.manifest.digest: held.bundle for held in names.images}
+        held = [
+            HeldBundle(
+                str(digest),
+                each.header.created,
+                len(each.images),
+                sum(blob.size for blob in (*each.header.packs, *each.header.catalog)),
             )
-        return _PAGE.format(count=len(rows), rows="\n".join(rows))
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>transfer: images held here</title>
-<style>body{{font:16px/1.5 sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#111;background:#fff}}
-table{{border-collapse:collapse;width:100%}}th,td{{text-align:left;padding:.4rem .6rem;border-bottom:1px solid #bbb;vertical-align:top}}
-code{{font-size:.85em;overflow-wrap:anywhere}}</style></head>
-<body><h1>Images held here</h1><p>This registry is read-only. It holds {count} images.</p>
-<table><thead><tr><th scope="col">Name</th><th scope="col">Size</th><th scope="col">Platforms</th><th scope="col">Digest</th></tr></thead>
-<tbody>
-{rows}
-</tbody></table></body></html>
-"""
+            for digest, each in bundles.items()
+        ]
+        return page([each.image for each in names.images], held, under_way)
 
 
 def _tail(data: bytes, start: int) -> Iterator[bytes]:

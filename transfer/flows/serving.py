@@ -54,6 +54,8 @@ class Serving:
 class _Published:
     """See serve/app.py, Holdings: images by digest alone."""
 
+    policy = ""
+
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._manifests: dict[Digest, Descriptor] = {}
@@ -91,5 +93,5 @@ class _Published:
     def referrers(self, name: str, digest: Digest, host: str) -> list[dict[str, Any]]:
         return []
 
-    def page(self) -> str:
+    def page(self, under_way: int) -> str:
         return ""

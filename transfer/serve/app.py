@@ -73,8 +73,11 @@ class Holdings(Protocol):
 
     def referrers(self, name: str, digest: Digest, host: str) -> list[dict[str, Any]]: ...
 
-    def page(self) -> str:
-        """A page for people, as HTML."""
+    policy: str
+    """The Content-Security-Policy of the page."""
+
+    def page(self, under_way: int) -> str:
+        """A page for people, as HTML. `under_way`: how many answers are being sent."""
         ...
 
 
@@ -213,7 +216,8 @@ class App:
         if _NO_DIGEST.fullmatch(path):
             return _error(400, "DIGEST_INVALID", "what follows is not a sha256 or sha512 digest")
         if path == "/" and not self.prefix:
-            return _text(200, "text/html; charset=utf-8", self._holdings.page().encode())
+            policy = {"Content-Security-Policy": self._holdings.policy, "Referrer-Policy": "no-referrer"}
+            return _text(200, "text/html; charset=utf-8", self._holdings.page(self.under_way).encode(), policy)
         return _error(404, "NAME_UNKNOWN", "no such path")
 
     def _knows(self, given: str) -> bool:

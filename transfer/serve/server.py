@@ -89,7 +89,7 @@ class Background:
     """The application served by a thread, for as long as the `with` block takes."""
 
     def __init__(self, app: App, address: str = "127.0.0.1:0") -> None:
-        self._socket = listen(address)
+        self.app, self._socket = app, listen(address)
         self.port = int(self._socket.getsockname()[1])
         self._server = _server(app, None)
         self._thread = threading.Thread(
