@@ -25,9 +25,10 @@ from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.cli.serve import make_certificate, read_users
 from transfer.errors import UsageError
+from transfer.flows.blobcache import BlobCache
 from transfer.flows.content import BundleContent
 from transfer.flows.page import page
-from transfer.flows.serve import BlobCache, BundleHoldings
+from transfer.flows.serve import BundleHoldings
 from transfer.model import Descriptor, Image
 from transfer.serve.app import App
 from transfer.serve.server import Background

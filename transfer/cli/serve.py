@@ -13,7 +13,8 @@ from transfer.cli.render import parse_size, several
 from transfer.engines.http import is_loopback
 from transfer.errors import UsageError
 from transfer.flows import site as site_flow
-from transfer.flows.serve import BlobCache, BundleHoldings, opened_bundles
+from transfer.flows.blobcache import BlobCache
+from transfer.flows.serve import BundleHoldings, opened_bundles
 from transfer.serve.app import App
 from transfer.serve.server import Tls, listen, run
 from transfer.streams import read_small

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.engines.tree import referrer_entry, subject_of
-from transfer.errors import Damaged, FormatError, TransferError
+from transfer.errors import FormatError, TransferError
 from transfer.events import silent
+from transfer.flows.blobcache import BlobCache
 from transfer.flows.content import BundleContent
 from transfer.flows.page import POLICY, HeldBundle, page
 from transfer.flows.select import name_matches
-from transfer.folders import own_folder
 from transfer.model import HUB, Descriptor, Digest, Image, Reference, is_name
 from transfer.serve.app import Blob
 from transfer.store.store import Store
-from transfer.streams import blocks, open_plain, parse_object, publishing, verified
+from transfer.streams import parse_object
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ class BundleHoldings:
                 if layer.digest == digest:
                     content = BundleContent(held.bundle, silent)
                     if self._cache and self._cache.takes(layer):
-                        return self._cache.blob(layer, content.open)
+                        return Blob(layer.size, partial(self._cache.open, layer, content.open), at_hand=True)
                     return Blob(layer.size, partial(content.open, layer))
         return None
 
@@ -187,85 +186,6 @@ class BundleHoldings:
 
 def _tail(data: bytes, start: int) -> Iterator[bytes]:
     return iter([data[start:]] if start < len(data) else [])
-
-
-class Rebuild(Protocol):
-    """A layer's bytes out of a bundle, from an offset on."""
-
-    def __call__(self, layer: Descriptor, start: int = 0, /) -> Iterator[bytes]: ...
-
-
-class BlobCache:
-    """Rebuilt layers as files, up to so many bytes; the one used longest ago goes first."""
-
-    def __init__(self, folder: Path, most: int) -> None:
-        own_folder(folder, private=True)
-        self._folder, self._most = folder, most
-        self._lock = threading.Lock()
-
-    def takes(self, layer: Descriptor) -> bool:
-        return layer.size <= self._most
-
-    def _path(self, layer: Descriptor) -> Path:
-        return self._folder / layer.digest.hex
-
-    def _has(self, layer: Descriptor) -> bool:
-        with contextlib.suppress(OSError):
-            return self._path(layer).lstat().st_size == layer.size
-        return False
-
-    def blob(self, layer: Descriptor, rebuild: Rebuild) -> Blob:
-        """The layer out of its file, which is made first if need be."""
-        return Blob(
-            layer.size,
-            partial(self._open, layer, rebuild),
-            at_hand=self._has(layer),
-            prepare=partial(self._fill, layer, rebuild),
-        )
-
-    def _fill(self, layer: Descriptor, rebuild: Rebuild) -> None:
-        if self._has(layer):
-            return
-        self._make_room(layer.size)
-        with publishing(self._path(layer), 0o600) as write:
-            for block in rebuild(layer):
-                write(block)
-
-    def _open(self, layer: Descriptor, rebuild: Rebuild, start: int) -> Iterator[bytes]:
-        """From `start` on. What a disk did to the file since is found before the last block."""
-        path = self._path(layer)
-        try:
-            file = open_plain(path)
-        except TransferError:  # it had to make room meanwhile
-            yield from rebuild(layer, start)
-            return
-        with file:
-            with contextlib.suppress(OSError):
-                os.utime(path)
-            if start:
-                file.seek(start)
-                yield from blocks(file)
-                return
-            try:
-                yield from verified(file, layer.digest, layer.size, str(path))
-            except Damaged:
-                path.unlink(missing_ok=True)
-                raise
-
-    def _make_room(self, size: int) -> None:
-        with self._lock, contextlib.suppress(OSError):
-            found = []
-            for each in os.scandir(self._folder):
-                if re.fullmatch(r"[0-9a-f]{64}([0-9a-f]{64})?", each.name):
-                    with contextlib.suppress(OSError):
-                        state = each.stat(follow_symlinks=False)
-                        found.append((state.st_mtime_ns, state.st_size, each.path))
-            held = sum(each[1] for each in found)
-            for _, each_size, path in sorted(found):
-                if held + size <= self._most:
-                    return
-                Path(path).unlink(missing_ok=True)
-                held -= each_size
 
 
 def opened_bundles(folders: Sequence[Path], seeds: BundleList) -> list[Bundle]:

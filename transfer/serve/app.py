@@ -9,9 +9,11 @@ import hmac
 import json
 import logging
 import re
+import threading
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +21,7 @@ from typing import Any, Protocol
 
 from transfer.errors import TransferError
 from transfer.model import Descriptor, Digest
+from transfer.work import background
 
 LOG = logging.getLogger(__name__)
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -43,19 +46,20 @@ STALLED = 60.0
 MARKED = 60.0
 """Seconds for which a layer that turned out damaged is refused: clients ask again and again otherwise."""
 THREADS = 16
+BLOCKS_AHEAD = 4
+"""Blocks that wait for each client (256 KiB each)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
     """Something with a digest: how large, and how to read it from an offset on.
 
-    `at_hand`: reading costs no more than a file. `prepare`: makes it so; called once, however many ask at the same time.
+    `at_hand`: reading costs no more than a file, so as many may read at once as like.
     """
 
     size: int
     open: Callable[[int], Iterator[bytes]]
     at_hand: bool = False
-    prepare: Callable[[], None] | None = None
 
 
 class Holdings(Protocol):
@@ -101,8 +105,7 @@ class App:
         self, holdings: Holdings, *, users: Callable[[str, str], bool] | None = None, prefix: str = ""
     ) -> None:
         self._holdings, self._users, self.prefix = holdings, users, prefix
-        self._rebuilds = asyncio.Semaphore(REBUILDS)
-        self._preparing: dict[str, asyncio.Lock] = {}
+        self._rebuilds = threading.Semaphore(REBUILDS)
         self._threads = ThreadPoolExecutor(THREADS, "serve")
         self._marked: dict[str, float] = {}
         self.failure: TransferError | None = None
@@ -148,9 +151,9 @@ class App:
         raw = [(key.lower().encode(), value.encode("latin-1", "replace")) for key, value in answer.headers.items()]
         await send({"type": "http.response.start", "status": answer.status, "headers": raw})
         if body:
+            rebuilt = answer.blob is not None and not answer.blob.at_hand
             try:
-                async with self._ready(answer.blob, path):
-                    await self._stream(answer.body, send, gone)
+                await self._stream(_Ahead(answer.body, self._rebuilds if rebuilt else None), send, gone)
             except TransferError as error:
                 LOG.info("a body was broken off: %s", error.message)
                 self._failed(error)
@@ -158,34 +161,18 @@ class App:
                 raise ConnectionError(error.message) from None
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    @contextlib.asynccontextmanager
-    async def _ready(self, blob: Blob | None, path: str) -> AsyncIterator[None]:
-        """In here the blob may be read: at once, when it is prepared, or among those few that are rebuilt at the same time."""
-        if blob is None or blob.at_hand:
-            yield
-            return
-        if blob.prepare is None:
-            async with self._rebuilds:
-                yield
-            return
-        async with self._preparing.setdefault(path, asyncio.Lock()), self._rebuilds:
-            await self._threaded(blob.prepare)
-        self._preparing.pop(path, None)
-        yield
-
-    async def _stream(self, blocks: Iterator[bytes], send: Send, gone: asyncio.Future[None]) -> None:
+    @staticmethod
+    async def _stream(blocks: _Ahead, send: Send, gone: asyncio.Future[None]) -> None:
         """Block by block, for as long as somebody takes them."""
         try:
-            while not gone.done() and (block := await self._threaded(next, blocks, None)) is not None:
-                message = {"type": "http.response.body", "body": bytes(block), "more_body": True}
-                await asyncio.wait_for(send(message), STALLED)
+            while not gone.done() and (block := await blocks.next()) is not None:
+                async with asyncio.timeout(STALLED):
+                    await send({"type": "http.response.body", "body": block, "more_body": True})
         except TimeoutError:
             LOG.info("a client takes nothing; its connection is closed")
             raise ConnectionError("a client takes nothing") from None
         finally:
-            close = getattr(blocks, "close", None)
-            if close:
-                await self._threaded(close)
+            blocks.stop()
 
     def _answer(self, method: str, path: str, query: str, headers: Mapping[str, str]) -> Answer:
         if self._users and not self._knows(headers.get("authorization", "")):
@@ -291,6 +278,62 @@ class App:
             following = urllib.parse.urlencode({"n": count, "last": page[-1]})
             link = {"Link": f'<{path}?{following}>; rel="next"'}
         return _text(200, "application/json", json.dumps({**more, key: page}).encode(), link)
+
+
+class _Ahead:
+    """A body that a thread of its own reads, a few blocks ahead of whoever sends them. `turns`: it waits for one before it begins."""
+
+    def __init__(self, blocks: Iterator[bytes], turns: threading.Semaphore | None) -> None:
+        self._blocks, self._turns = blocks, turns
+        self._loop, self._arrived = asyncio.get_running_loop(), asyncio.Event()
+        self._items: deque[bytes | BaseException | None] = deque()
+        self._room, self._stopped = threading.Semaphore(BLOCKS_AHEAD), threading.Event()
+        background(self._run, "serve")
+
+    async def next(self) -> bytes | None:
+        """The next block; None after the last. What broke the reading is raised."""
+        while not self._items:
+            self._arrived.clear()
+            if not self._items:
+                await self._arrived.wait()
+        item = self._items.popleft()
+        self._room.release()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def stop(self) -> None:
+        """Nobody takes more."""
+        self._stopped.set()
+
+    def _put(self, item: bytes | BaseException | None) -> None:
+        self._items.append(item)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._arrived.set)
+
+    def _got(self, what: threading.Semaphore) -> bool:
+        while not self._stopped.is_set():
+            if what.acquire(timeout=0.2):
+                return True
+        return False
+
+    def _run(self) -> None:
+        if self._turns and not self._got(self._turns):
+            return
+        try:
+            for block in self._blocks:
+                if not self._got(self._room):
+                    return
+                self._put(bytes(block))
+            self._put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever sends
+            self._put(error)
+        finally:
+            close = getattr(self._blocks, "close", None)
+            if close:
+                close()
+            if self._turns:
+                self._turns.release()
 
 
 def _digest_headers(digest: Digest) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import threading
 import time
@@ -82,7 +83,12 @@ def _server(app: App, tls: Tls | None) -> uvicorn.Server:
 
 def run(app: App, sock: socket.socket, tls: Tls | None = None) -> None:
     """Serve until SIGINT or SIGTERM; what is under way is finished first."""
-    _server(app, tls).run(sockets=[sock])
+    before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:  # uvicorn raises the signal that ended it once more, for handlers that were there before
+        _server(app, tls).run(sockets=[sock])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Background:
