@@ -193,4 +193,5 @@ def opened_bundles(folders: Sequence[Path], seeds: BundleList) -> list[Bundle]:
     out = [Bundle(folder, library=seeds) for folder in folders]
     for each in out:
         seeds.put(each)
+        each.catalog()  # the first client does not wait for it
     return out
