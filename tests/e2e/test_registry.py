@@ -12,12 +12,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from tests.support import engines
+from tests.support.fakeregistry import PERSONALITIES, FakeRegistry
 from tests.support.run import run, says
-from tests.support.zoo import zoo
+from tests.support.wires import Proxy
+from tests.support.zoo import Layout, layer, noise, zoo
 from tests.unit.test_artifacts import everything
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -187,3 +190,34 @@ def serving(bundle: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.communicate()
+
+
+@pytest.mark.parametrize("kind", ["docker-registry 2.8", "keeps what came"])
+def test_a_push_that_is_cut_twenty_times_ends_right(kind: str, registry: str, tmp_path: Path) -> None:
+    """The bytes sent beyond the layers are printed: little where the registry keeps an upload that was cut, much where it forgets it."""
+    layout = Layout()
+    for number in range(4):
+        layout.name(layout.image([layer({"data": noise(number, 6_000_000)})]), f"cut/app:{number}")
+    layout.write(tmp_path / "oci")
+    run("export", "--from", f"oci:{tmp_path}/oci", "-o", tmp_path / "b", "-q", "--no-store")
+    wanted, size = images_of(tmp_path / "b"), sum(map(len, layout.blobs.values()))
+    random = Random(20)
+    keeps = FakeRegistry(PERSONALITIES["dist31"]())
+    with keeps.running(), contextlib.ExitStack() as stack:
+        host, port = (registry if kind.startswith("docker") else keeps.host).split(":")
+        proxy = stack.enter_context(Proxy((host, int(port))))
+        proxy.cut_after(*(random.randrange(200_000, 1_500_000) for _ in range(20)))
+        to = ["--to", f"docker://127.0.0.1:{proxy.port}/twenty", "--plain-http", "--no-store", "-q", "--jobs", "1"]
+        for _ in range(20):
+            code, said = says("import", tmp_path / "b", *to)
+            if code == 0:
+                break
+            assert code in (3, 21, 75), said
+        assert code == 0, said
+        print(f"{kind}: {proxy.sent} bytes sent for {size}: {proxy.sent - size} beyond")
+        if kind.startswith("docker"):
+            found = {name: raw_digest(f"{registry}/twenty/{name}") for name in wanted}
+        else:
+            found = {name.removeprefix("twenty/"): digest for name, digest in keeps.names().items()}
+            assert proxy.sent < size + 20 * 600_000  # what was on the line, and the requests
+    assert found == wanted

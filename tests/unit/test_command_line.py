@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import pty
 import re
 import select
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import transfer as package
 from tests.support.run import run, says, transfer
 from tests.support.zoo import Layout, layer, noise
 from transfer.cli.render import print_json
@@ -28,10 +31,9 @@ def all_kinds(kind: type[TransferError] = TransferError) -> list[type[TransferEr
 
 
 def test_every_failure_has_a_code_that_is_in_the_table() -> None:
-    import transfer.engines.docker
-    import transfer.flows.recovery
-    import transfer.flows.remote_import  # noqa: F401 - their kinds of failure too
-
+    for module in pkgutil.walk_packages(package.__path__, "transfer."):  # their kinds of failure too
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     assert {kind.exit_code for kind in all_kinds()} <= EXIT_CODES.keys()
     slugs = [kind.slug for kind in all_kinds() if "slug" in vars(kind)]
     assert len(set(slugs)) == len(slugs)

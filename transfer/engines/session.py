@@ -336,16 +336,17 @@ class Session:
 
     def joined(self, path: str, location: str) -> str:
         """An address that an answer gave, made whole. EngineError for one of another scheme."""
+        base = self._found()
         with failing(self.where, _REACH):
-            out = urllib.parse.urljoin(urllib.parse.urljoin(f"{self._base}/", path), location)
+            out = urllib.parse.urljoin(urllib.parse.urljoin(f"{base}/", path), location)
             scheme = urllib.parse.urlsplit(out).scheme
-        if scheme not in ("http", "https") or (self._base.startswith("https:") and scheme != "https"):
+        if scheme not in ("http", "https") or (base.startswith("https:") and scheme != "https"):
             raise EngineError(f"{self.where}: an upload that goes on at {scheme}: is refused")
         return out
 
     def is_own(self, url: str) -> bool:
         """Whether an address is on this host."""
-        return origin(url) == origin(self._base)
+        return origin(url) == origin(self._found())
 
     def reading(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         """The blocks; a cut comes out as TryAgain."""

@@ -19,7 +19,7 @@ from transfer.model import Descriptor
 from transfer.streams import IterReader, parse_object, publish, read_small, sha256
 
 AGAIN_MAX = 8
-"""So often the sending of one blob goes on after a cut."""
+"""So often one blob is begun again or gone on with, without a byte of progress."""
 PART, PART_MIN = 16 << 20, 16 << 10
 """Bytes sent at a time where a blob cannot be sent whole, and the least that is tried (nginx takes 1 MB where nobody says more)."""
 REMEMBERED_FROM = 4 << 20
@@ -101,10 +101,13 @@ class Upload:
         large = blob.size >= REMEMBERED_FROM
         place = self._resumed(key, blob) if large else None
         place = place or self._begin(mount, blob)
-        for attempt in range(AGAIN_MAX):
+        furthest, left = 0, AGAIN_MAX
+        while left:
             if place is None:
                 self._memory.drop(key)
                 return True
+            left = AGAIN_MAX if place.start > furthest else left - 1
+            furthest = max(furthest, place.start)
             if large:
                 self._memory.put(key, place.location)
             try:
@@ -114,7 +117,7 @@ class Upload:
                     return False
                 place = following
             except TryAgain as error:
-                if attempt == AGAIN_MAX - 1:
+                if not left:
                     raise
                 self._client.gate.busy(error.message)
                 if self._client.has_blob(self._repository, blob.digest, self._scope):

@@ -19,7 +19,7 @@ IMAGES = ("artifacthub.io/images", "helm.sh/images")
 class ChartFailed(TransferError):
     """Helm could not make the manifests of a chart."""
 
-    slug, exit_code = "usage", 2
+    slug, exit_code = "chart", 2
     advice = "run the same helm command by hand"
 
 
