@@ -57,10 +57,13 @@ def _name(part: ast.expr) -> str:
 
 def raised() -> Iterator[tuple[str, str, str]]:
     """Every failure that is raised with words of its own: its class, message and hint."""
-    errors = ast.parse((ROOT / "transfer" / "errors.py").read_text(encoding="utf-8"))
-    classes = {node.name for node in errors.body if isinstance(node, ast.ClassDef)}
-    for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES]
+    kinds = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    classes = {"TransferError"}
+    for _ in range(5):  # deeper than any is derived
+        classes |= {kind.name for kind in kinds if {ast.unparse(base) for base in kind.bases} & classes}
+    for tree in trees:
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or not node.args:
                 continue
             if node.func.id in classes or node.func.id == "Noted":

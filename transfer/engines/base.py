@@ -1,4 +1,4 @@
-"""The two contracts every engine keeps. `blobs.py` derives most of them for places whose blobs have digests."""
+"""The contracts of engines: source, sink, and keeper of names. `blobs.py` derives most of the first two for places whose blobs have digests."""
 
 from __future__ import annotations
 
