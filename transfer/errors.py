@@ -94,6 +94,12 @@ class EngineError(TransferError):
     advice = "the engine's own log may say more"
 
 
+class EngineAway(EngineError):
+    """An engine does not answer: it is not running, or not there."""
+
+    slug = "engine-away"
+
+
 class InUse(EngineError):
     """An image is used by a container, so its name stays."""
 
@@ -146,6 +152,13 @@ class TryAgain(TransferError):
 
     slug, exit_code = "try-again", 75
     advice = "run the same command again later"
+
+
+class NotNow(TryAgain):
+    """A site cannot be reached now: its window is shut, its medium is not there, its line is down. The next run tries again."""
+
+    slug = "not-now"
+    advice = "nothing: the next run tries again"
 
 
 class MediumError(TransferError):

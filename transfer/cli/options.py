@@ -310,6 +310,8 @@ class ReceiverRules:
     allow_move: bool = False
     site: str = ""
     most: int = 0
+    outbox: Path | None = None
+    keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)

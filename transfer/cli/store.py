@@ -107,16 +107,20 @@ def check(folder: Path | None, rebuild: bool, jobs: int | None, json: bool) -> N
         )
 
 
-def prune(keep_last: int, folder: Path | None, dry_run: bool, json: bool) -> None:
+def prune(keep_last: int, folder: Path | None, at_once: bool, dry_run: bool, json: bool) -> None:
     """Forget old bundles."""
+    from transfer.flows.retention import forget
+
     store = own_store(folder)
-    done = upkeep.prune(store, keep_last, site_flow.all_confirmed(store), dry_run=dry_run)
+    forgotten = forget(store, keep_last, dry_run=dry_run, at_once=at_once)
+    done = forgotten.pruned
     if json:
         print_json(
             {
                 "removed": [str(each) for each in done.removed],
                 "suppliers": [str(each) for each in done.suppliers],
                 "kept": [str(each) for each in done.kept],
+                "leaving": [str(each) for each in forgotten.leaving],
                 "bytes_freed": done.bytes_freed,
                 "dry_run": dry_run,
             }
@@ -124,6 +128,11 @@ def prune(keep_last: int, folder: Path | None, dry_run: bool, json: bool) -> Non
         return
     verb = "would be deleted" if dry_run else "deleted"
     print(f"{several(len(done.removed), 'bundle')} {verb}, {len(done.kept)} are kept, {amount(done.bytes_freed)} freed")
+    if forgotten.leaving:
+        print(
+            f"  {several(len(forgotten.leaving), 'bundle')} will be deleted by a later prune, when the sender has accepted"
+            " the next receipt; --now deletes them at once"
+        )
     if done.suppliers:
         print(
             f"  {len(done.suppliers)} stay because other bundles depend on them; `transfer store compact` makes them smaller"

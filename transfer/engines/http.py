@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer.errors import EngineError, LinkError, TryAgain, UsageError
+from transfer.errors import EngineAway, EngineError, LinkError, TryAgain, UsageError
 from transfer.events import Noted, Observer, silent
 
 LOG = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class TlsFailed(LinkError):
 
 @contextlib.contextmanager
 def failing(where: str, hint: str, *, engine: bool = False) -> Iterator[None]:
-    """Failures of httpx in here come out as ours. `hint`: what to do if nothing answers; `engine`: then it is EngineError, else LinkError."""
+    """Failures of httpx in here come out as ours. `hint`: what to do if nothing answers; `engine`: then it is EngineAway, else LinkError."""
     import httpx
 
     try:
@@ -46,7 +46,7 @@ def failing(where: str, hint: str, *, engine: bool = False) -> Iterator[None]:
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         if isinstance(_cause(error), ssl.SSLError):
             raise TlsFailed(f"{where}: {_cause(error) or error}") from error
-        kind = EngineError if engine else LinkError
+        kind = EngineAway if engine else LinkError
         raise kind(f"{where} does not answer: {error or type(error).__name__}", hint=hint) from error
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise EngineError(f"{where}: an answer that leads nowhere: {error}") from error

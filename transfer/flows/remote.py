@@ -16,7 +16,7 @@ from transfer.ship.base import WINDOW, Depot
 from transfer.ship.openssh import OpensshLine, SshProcess
 from transfer.ship.receiver import NoReceiver, ReceiverDepot
 from transfer.ship.retrying import Retrying
-from transfer.ship.throttled import Throttled, TokenBucket
+from transfer.ship.throttled import Pacer, Throttled, TokenBucket
 
 if TYPE_CHECKING:
     from transfer.ship.ssh import ParamikoLine
@@ -42,12 +42,13 @@ class RemoteOptions:
 class Connector:
     """Depots on one host, as many as are asked for: what the first one found out holds for all."""
 
-    def __init__(self, way: RemoteOptions, observer: Observer) -> None:
+    def __init__(self, way: RemoteOptions, observer: Observer, pacer: Pacer | None = None) -> None:
+        """`pacer`: instead of the rate in `way`."""
         self.way, self._observer = way, observer
         self._ssh = way.ssh or (OPENSSH if shutil.which("ssh") else PARAMIKO)
         if self._ssh not in (OPENSSH, PARAMIKO):
             raise UsageError(f"--ssh {way.ssh!r:.40}: openssh or paramiko")
-        self._bucket = TokenBucket(way.limit) if way.limit else None
+        self._pacer = pacer or (TokenBucket(way.limit) if way.limit else None)
         self._lock = threading.Lock()
         self._met = self._files_only = False
 
@@ -65,7 +66,7 @@ class Connector:
             return self.raw(WINDOW if next(opened) == 0 else WARY)
 
         depot: Depot = Retrying(connect, self._observer)
-        return Throttled(depot, self._bucket) if self._bucket else depot
+        return Throttled(depot, self._pacer) if self._pacer else depot
 
     def raw(self, window: int = WINDOW) -> Depot:
         """One over one line. LinkError, HostKeyError or CredentialsError if there is none."""

@@ -16,6 +16,7 @@ from transfer.errors import FormatError, MediumError, MissingPart, NotFound, Tra
 from transfer.events import Noted, Observer
 from transfer.folders import state_folder
 from transfer.model import SITE, Digest
+from transfer.sites.leaving import read_leaving
 from transfer.sites.receipt import Receipt, matching, parse_receipt, receipt_file, site_name
 from transfer.sites.states import Sites
 from transfer.store.adopt import Adopted, adopt
@@ -171,27 +172,39 @@ def sent(
         observer(Noted(f"this export could not be recorded in the store: {failed.message}"))
 
 
-def receipt(store: Store, site: str) -> Receipt:
-    """What this store holds. The number rises by one whenever that has changed since the last receipt."""
+def receipt(store: Store, site: str, *, keep_name: bool = False) -> Receipt:
+    """What this store holds and goes on holding. The number rises by one whenever that has changed since the last receipt.
+
+    `keep_name`: `site` is only for a store that has no name yet.
+    """
     with store.adding():
-        path = receipt_file(store.root)
-        last = parse_object(read_small(path), str(path)) if path.exists() else {}
-        name = site_name(site or str(last.get("site", "")) or _host())
-        held = [entry.digest for entry in store.entries() if entry.role is Role.HELD and entry.packs]
+        last = last_receipt(store)
+        name = site_name((last.site if keep_name and last.site else site) or last.site or _host())
+        leaving = read_leaving(store.root).bundles
+        entries = store.entries()
+        held = [each.digest for each in entries if each.role is Role.HELD and each.packs and each.digest not in leaving]
         bundles = tuple(sorted(each.hex for each in held))
         roots = tuple(
             sorted({str(image.root.digest) for each in held if (b := store.bundle(each)) for image in b.images})
         )
-        serial = last.get("serial", 0)
-        if type(serial) is not int:
-            raise FormatError(
-                f"{path}: malformed", hint="remove it; the next receipt starts a new count (accept it with --restarted)"
-            )
-        if last.get("site") != name or last.get("bundles") != list(bundles):
+        serial = last.serial
+        if last.site != name or last.bundles != bundles:
             serial += 1
             value = {"site": name, "serial": serial, "bundles": list(bundles)}
-            publish(path, json.dumps(value, indent=1).encode() + b"\n")
+            publish(receipt_file(store.root), json.dumps(value, indent=1).encode() + b"\n")
         return Receipt(name, serial, bundles, roots)
+
+
+def last_receipt(store: Store) -> Receipt:
+    """The last receipt that this store gave, without its roots; number 0 and no site if it gave none."""
+    path = receipt_file(store.root)
+    last = parse_object(read_small(path), str(path)) if path.exists() else {}
+    site, serial, bundles = last.get("site", ""), last.get("serial", 0), last.get("bundles", [])
+    if type(serial) is not int or not isinstance(site, str) or not isinstance(bundles, list):
+        raise FormatError(
+            f"{path}: malformed", hint="remove it; the next receipt starts a new count (accept it with --restarted)"
+        )
+    return Receipt(site, serial, tuple(map(str, bundles)))
 
 
 def _host() -> str:

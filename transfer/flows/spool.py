@@ -15,13 +15,16 @@ from transfer.flows import recovery
 from transfer.flows.reassemble import bundles_in
 from transfer.flows.ship import Shipment, Shipped, name_of
 from transfer.model import Digest
+from transfer.ship.arrival import mark_arrival
 from transfer.ship.base import Depot
 from transfer.ship.folder import FolderDepot
-from transfer.ship.throttled import Throttled, TokenBucket
+from transfer.ship.throttled import Pacer, Throttled, TokenBucket
 from transfer.streams import parse_object, read_small
 
 
-def fill(bundle: Bundle, place: Path, share: int, limit: int, observer: Observer) -> Shipped:
+def fill(
+    bundle: Bundle, place: Path, share: int, limit: int, observer: Observer, pacer: Pacer | None = None
+) -> Shipped:
     """All files, each under its name when it is whole: what tells of the bundle first, and once more at the end. NotFound for no folder.
 
     A file that was taken away meanwhile is written again by the next run: there is no answer that it arrived.
@@ -29,7 +32,7 @@ def fill(bundle: Bundle, place: Path, share: int, limit: int, observer: Observer
     if not place.is_dir():
         raise NotFound(f"{place} does not exist", hint="name the folder that the link takes files from")
     made = recovery.make(bundle, share, observer) if share else None
-    bucket = TokenBucket(limit) if limit else None
+    bucket = pacer or (TokenBucket(limit) if limit else None)
 
     def connect() -> Depot:
         depot: Depot = FolderDepot(place)
@@ -39,7 +42,9 @@ def fill(bundle: Bundle, place: Path, share: int, limit: int, observer: Observer
     once_more = [replace(file, name=f"{AGAIN}/{file.name}") for file in telling]
     files = [*telling, *shared, *once_more]
     shipment = Shipment(files, name_of(bundle), connect, observer, 1, str(place), one_way=True)
-    return shipment.run(bundle.manifest.digest)
+    done = shipment.run(bundle.manifest.digest)
+    mark_arrival(place)
+    return done
 
 
 def arrived(place: Path) -> list[Path]:

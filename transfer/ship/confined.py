@@ -7,9 +7,11 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from transfer.errors import FormatError, NoSpace, UsageError
 from transfer.model import Digest
+from transfer.ship.arrival import mark_arrival
 from transfer.ship.base import Depot, HeldFile, Traits, split_name
 
 INDEX = "index.json"
@@ -42,11 +44,11 @@ def bundle_file(name: str) -> tuple[str, str]:
 class Confined:
     """A depot of which only bundles' files can be seen and written, up to so many bytes in all (`most`; 0: no limit).
 
-    A bundle's finished `index.json` stays as it is, and so does every file that is what its name says.
+    A bundle's finished `index.json` stays as it is, and so does every file that is what its name says. With `only_read` nothing is changed at all.
     """
 
-    def __init__(self, inner: Depot, root: str, most: int = 0) -> None:
-        self._inner, self._root, self._most = inner, root, most
+    def __init__(self, inner: Depot, root: str, most: int = 0, *, only_read: bool = False) -> None:
+        self._inner, self._root, self._most, self._only_read = inner, root, most, only_read
         self._used: int | None = None
         self._since = 0
 
@@ -59,6 +61,7 @@ class Confined:
         return self._inner.traits
 
     def hold(self, folder: str, token: str) -> None:
+        self._may_write()
         if not self._inner.list(one_folder(folder)):
             self.count(LEAST)
         self._inner.hold(folder, token)
@@ -81,6 +84,7 @@ class Confined:
         return self._inner.parts(name)
 
     def append(self, name: str, data: bytes | memoryview, offset: int) -> None:
+        self._may_write()
         bundle_file(name)
         if offset == 0:
             self._used = None  # others may have sent meanwhile
@@ -88,6 +92,7 @@ class Confined:
         self._inner.append(name, data, offset)
 
     def finish(self, name: str, digest: Digest, size: int) -> None:
+        self._may_write()
         _, rest = bundle_file(name)
         content = _NAMED_BY_CONTENT.fullmatch(rest)
         if content and content[1] != digest.hex:
@@ -105,6 +110,7 @@ class Confined:
                     f"{self.where}/{name} belongs to another bundle", hint="ship the bundle under another name"
                 )
             self._inner.finish(name, digest, size)
+        mark_arrival(Path(self._root))
 
     @contextlib.contextmanager
     def _one_at_a_time(self) -> Iterator[None]:
@@ -122,6 +128,7 @@ class Confined:
 
     def discard(self, name: str) -> None:
         """Only what does not match its name, or is not finished: a sender cannot take away what another one brought."""
+        self._may_write()
         _, rest = bundle_file(name)
         content = _NAMED_BY_CONTENT.fullmatch(rest)
         held = self._inner.stat([name])[0]
@@ -148,10 +155,15 @@ class Confined:
         return left if found is None else min(found, left)
 
     def supply(self, folder: str, files: Sequence[tuple[str, Digest, int]]) -> int:
+        self._may_write()
         return self._inner.supply(one_folder(folder), files)
 
     def close(self) -> None:
         self._inner.close()
+
+    def _may_write(self) -> None:
+        if self._only_read:
+            raise UsageError(f"{self.where}: this key may only take bundles", hint="ship with the key of an inbox")
 
     def count(self, size: int) -> None:
         """NoSpace if so many bytes more would be too many. What other connections send is looked at now and then."""

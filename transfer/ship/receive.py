@@ -11,8 +11,9 @@ import select
 import stat
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transfer import __version__
 from transfer.errors import CutOff, FormatError, MediumError, TransferError, UsageError, from_os_error
@@ -27,6 +28,8 @@ Supply = Callable[[Path, Digest, int], bool]
 """Put the file with this digest and size at this path, out of what the site has; False if it has not."""
 Import = Callable[[Path, dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]]
 """Import a bundle folder; events go to the callable."""
+Answer = dict[str, Any]
+R = TypeVar("R")
 ACK_SECONDS = 1.0
 PIPE = 1 << 20
 """What sshd may write ahead, where standard input is a pipe (bytes)."""
@@ -61,22 +64,42 @@ class StdioChannel:
             os.write(self._waker, b".")
 
 
+@dataclass(frozen=True, slots=True)
+class Duties:
+    """What a receiver does beside taking files. Each that is there is announced as a feature of its name.
+
+    `receipt` (site, number of the receipt that the sender accepted last) gives this site's receipt, as JSON text. `prune` (how many bundles to
+    keep) makes the site's store smaller. `accept` takes the receipt of a site that pulls; `offers` lists the bundles for it: folder, digest, bytes.
+    """
+
+    supply: Supply | None = None
+    import_: Import | None = None
+    receipt: Callable[[str, int], str] | None = None
+    prune: Callable[[int], Answer] | None = None
+    accept: Callable[[str], Answer] | None = None
+    offers: Callable[[], list[Answer]] | None = None
+
+    @property
+    def features(self) -> list[str]:
+        return [each.name.rstrip("_") for each in fields(self) if getattr(self, each.name) is not None]
+
+
 class Receiver:
-    """Serves one sender until it ends. `inbox` confines it; without one it writes where its user may."""
+    """Serves one sender until it ends. `inbox` confines it; without one it writes where its user may. With `outbox` it only gives."""
 
     def __init__(
         self,
         channel: Channel,
         *,
         inbox: Path | None,
-        supply: Supply | None = None,
-        import_: Import | None = None,
+        duties: Duties = Duties(),
         patience: float = PATIENCE,
         most: int = 0,
+        outbox: bool = False,
     ) -> None:
-        """`most`: bytes that may lie in the inbox (0: no limit)."""
+        """`most`: bytes that may lie in the inbox (0: no limit). `outbox`: the inbox is one, of which nothing is changed."""
         self._channel, self._inbox, self._patience, self._most = channel, inbox, patience, most
-        self._supply, self._import = supply, import_
+        self._duties, self._outbox = duties, outbox
         self._talk = Talk(channel, "the sender")
         self._depot: Depot | None = None
         self._root = Path()
@@ -85,10 +108,9 @@ class Receiver:
 
     def run(self) -> None:
         """Until the sender is done, or gone: what it sent until then is kept."""
-        features = ["supply"] * (self._supply is not None) + ["import"] * (self._import is not None)
         self._channel.send(wire.MAGIC)
         self._talk.begin()
-        self._talk.tell(wire.HELLO, wire=wire.VERSION, mandatory=[], features=features, tool=__version__)
+        self._talk.tell(wire.HELLO, wire=wire.VERSION, mandatory=[], features=self._duties.features, tool=__version__)
         try:
             with contextlib.suppress(Ended, CutOff):
                 if self._meet():
@@ -108,7 +130,7 @@ class Receiver:
             wire.meet(hello, "the sender")
             self._root = choose_root(str(hello.get("folder", "")), self._inbox)
             depot = FolderDepot(self._root, patience=self._patience)
-            self._depot = Confined(depot, str(self._root), self._most) if self._inbox else depot
+            self._depot = Confined(depot, str(self._root), self._most, only_read=self._outbox) if self._inbox else depot
         except TransferError as error:
             self._fail(0, error)
             return False
@@ -228,15 +250,15 @@ class Receiver:
             split_name(f"{folder}/{name}")
             if name != blob_path(Digest.parse(digest)):
                 continue  # what is named by its content can be supplied, and nothing else
-            if self._supply and self._place.stat([f"{folder}/{name}"]) == [None]:
+            if self._duties.supply and self._place.stat([f"{folder}/{name}"]) == [None]:
                 if isinstance(self._depot, Confined):
                     self._depot.count(_whole(size) + LEAST)
-                count += self._supply(self._root / folder / name, Digest.parse(digest), _whole(size))
+                count += self._duties.supply(self._root / folder / name, Digest.parse(digest), _whole(size))
         return {"count": count}
 
     def _run_import(self, call: dict[str, Any]) -> dict[str, Any]:
         folder = self._one_folder(call)
-        if self._import is None:
+        if self._duties.import_ is None:
             raise UsageError(
                 "this receiver only accepts files",
                 hint="import on that host by hand, or allow it there: receive --allow-import",
@@ -244,10 +266,23 @@ class Receiver:
         options = call["options"]
         if not isinstance(options, dict):
             raise FormatError("protocol error: a malformed request")
-        return self._import(self._root / folder, options, lambda value: self._talk.tell(wire.EVENT, **value))
+        return self._duties.import_(self._root / folder, options, lambda value: self._talk.tell(wire.EVENT, **value))
+
+    def _receipt(self, call: dict[str, Any]) -> Answer:
+        return {"receipt": _asked(self._duties.receipt)(_text(call["site"]), _signed(call["seen"]))}
+
+    def _prune(self, call: dict[str, Any]) -> Answer:
+        return _asked(self._duties.prune)(_whole(call["keep"]))
+
+    def _accept(self, call: dict[str, Any]) -> Answer:
+        return _asked(self._duties.accept)(_text(call["receipt"]))
+
+    def _offers(self, call: dict[str, Any]) -> Answer:
+        return {"offers": _asked(self._duties.offers)()}
 
 
 _CALLS: dict[str, Callable[[Receiver, dict[str, Any]], dict[str, Any] | None]] = {
+    "accept": Receiver._accept,
     "append": Receiver._append,
     "check": Receiver._check,
     "discard": Receiver._discard,
@@ -256,8 +291,11 @@ _CALLS: dict[str, Callable[[Receiver, dict[str, Any]], dict[str, Any] | None]] =
     "hold": Receiver._hold,
     "import": Receiver._run_import,
     "list": Receiver._list,
+    "offers": Receiver._offers,
     "parts": Receiver._parts,
+    "prune": Receiver._prune,
     "read": Receiver._read,
+    "receipt": Receiver._receipt,
     "stat": Receiver._stat,
     "supply": Receiver._take_supply,
 }
@@ -316,6 +354,17 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise FormatError("protocol error: a malformed request")
     return value
+
+
+def _asked(duty: R | None) -> R:
+    """UsageError for what this receiver does not do."""
+    if duty is None:
+        raise UsageError("this receiver does not do that", hint="its administrator can allow it; see docs/sync.md")
+    return duty
+
+
+def _signed(value: object) -> int:
+    return -1 if value == -1 else _whole(value)
 
 
 def _token(value: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from transfer import __version__
-from transfer.errors import CredentialsError, CutOff, FormatError, Nonsense
+from transfer.errors import CredentialsError, CutOff, FormatError, Nonsense, Unsupported
 from transfer.model import Digest
 from transfer.ship import wire
 from transfer.ship.base import WINDOW, HeldFile, Traits
@@ -241,6 +241,39 @@ class ReceiverDepot:
             raise CredentialsError(f"{self.where}: {ONLY_RECEIVES}", hint=IMPORT_THERE)
         self._settle()
         return self._wait(self._call("import", folder=folder, options=options), event=event)
+
+    def receipt(self, site: str, seen: int) -> bytes:
+        """The receipt of the site over there. `seen`: the number of the one that was accepted last, and that nothing on its way contradicts."""
+        self._can("receipt")
+        found = self._ask("receipt", site=site, seen=seen).get("receipt")
+        if not isinstance(found, str):
+            raise Nonsense(f"{self.where}: protocol error: a malformed answer")
+        return found.encode()
+
+    def prune(self, keep: int) -> int:
+        """Let the store over there become smaller; how many bundles it forgot or will forget."""
+        self._can("prune")
+        found = self._ask("prune", keep=keep)
+        return self._sound(lambda: int(found["removed"]) + int(found["leaving"]))
+
+    def accept(self, receipt: bytes) -> int:
+        """Give this site's receipt; the number of the one that is accepted there now."""
+        self._can("accept")
+        found = self._ask("accept", receipt=receipt.decode())
+        return self._sound(lambda: int(found["serial"]))
+
+    def offers(self) -> Sequence[tuple[str, str, int]]:
+        """The bundles that are there to be taken: folder, digest, bytes. Their names are checked where they are used."""
+        self._can("offers")
+        found = self._ask("offers").get("offers")
+        return self._sound(lambda: [(str(each["folder"]), str(each["digest"]), int(each["bytes"])) for each in found])  # type: ignore[union-attr]
+
+    def _can(self, feature: str) -> None:
+        if feature not in self.features:
+            raise Unsupported(
+                f"{self.where}: the transfer program there does not offer `{feature}`",
+                hint="install a newer version there, or allow it for this key; see docs/sync.md",
+            )
 
     def close(self) -> None:
         self._talk.close()

@@ -5,9 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 from transfer.model import Digest
 from transfer.ship.base import Depot, HeldFile
+
+
+class Pacer(Protocol):
+    """Says when so many bytes more may go. `slice`: the most that is asked for at a time."""
+
+    @property
+    def slice(self) -> int: ...
+
+    def take(self, count: int) -> None:
+        """Wait until they may. It may raise: then they may not go at all."""
+        ...
 
 
 class TokenBucket:
@@ -38,7 +50,7 @@ class TokenBucket:
 class Throttled:
     """The same depot; what is appended and read counts, in both directions."""
 
-    def __init__(self, depot: Depot, bucket: TokenBucket) -> None:
+    def __init__(self, depot: Depot, bucket: Pacer) -> None:
         self._depot, self._bucket = depot, bucket
         self.where, self.traits = depot.where, depot.traits
 

@@ -36,8 +36,20 @@ def receive(
         ),
     ] = False,
     site: Annotated[
-        str, typer.Option("--site", help="With --inbox: the folder in it for the sender with this key.")
+        str, typer.Option("--site", help="With --inbox and --outbox: the folder in it for whoever has this key.")
     ] = "",
+    outbox: Annotated[
+        Path | None,
+        typer.Option("--outbox", help="Only give: let the site with this key take the bundles of this folder."),
+    ] = None,
+    allow_prune: Annotated[
+        int,
+        typer.Option(
+            "--allow-prune",
+            min=0,
+            help="With --inbox: allow the sender to delete old bundles of the store, but keep this many of the newest.",
+        ),
+    ] = 0,
     max_bytes: Annotated[
         str, typer.Option("--max-bytes", help="With --inbox: the most that may lie there, for example 50G.")
     ] = "",
@@ -51,5 +63,7 @@ def receive(
     from transfer.cli.receive import receive as run
     from transfer.cli.render import parse_size
 
-    rules = ReceiverRules(inbox, allow_import, import_to, allow_move, site, parse_size("--max-bytes", max_bytes))
+    rules = ReceiverRules(
+        inbox, allow_import, import_to, allow_move, site, parse_size("--max-bytes", max_bytes), outbox, allow_prune
+    )
     run(stdio, rules, store, no_store)

@@ -49,16 +49,23 @@ def store_check(
 def store_prune(
     keep_last: Annotated[int, typer.Option("--keep-last", min=1, help="Keep this many of the newest bundles.")],
     store: StoreOption = None,
+    now: Annotated[
+        bool,
+        typer.Option(
+            "--now", help="Also delete at once what the last receipt names, though the sender may still depend on it."
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     json: Json = False,
 ) -> None:
     """Delete old bundles.
 
-    What the remaining bundles depend on stays.
+    What the remaining bundles depend on stays. A bundle that the last receipt names is deleted by a later prune, when the
+    sender has accepted a receipt without it, or after 60 days.
     """
     from transfer.cli.store import prune as run
 
-    run(keep_last, store, dry_run, json)
+    run(keep_last, store, now, dry_run, json)
 
 
 @app.command("drop")
