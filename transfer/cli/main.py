@@ -31,7 +31,9 @@ from transfer.cli.commands import (
     receive,
     serve,
     ship,
+    site,
     store,
+    sync,
     verify,
 )
 from transfer.cli.exits import fail, printable
@@ -84,6 +86,10 @@ app.command("import", epilog=import_.EXAMPLES)(import_.import_)
 app.command(epilog=diff.EXAMPLES)(diff.diff)
 app.command(epilog=ship.EXAMPLES)(ship.ship)
 app.command(hidden=True, epilog=receive.EXAMPLES)(receive.receive)
+app.command(epilog=sync.SYNC_EXAMPLES)(sync.sync)
+app.command(epilog=sync.STATUS_EXAMPLES)(sync.status)
+app.command(epilog=sync.LOG_EXAMPLES)(sync.log)
+app.command(hidden=True)(sync.notify)
 app.command(epilog=inventory.EXAMPLES)(inventory.inventory)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.command(epilog=mirrors.EXAMPLES)(mirrors.mirrors)
@@ -92,6 +98,7 @@ app.command()(login.logout)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.add_typer(receipt.app, name="receipt")
+app.add_typer(site.app, name="site")
 app.add_typer(store.app, name="store")
 
 

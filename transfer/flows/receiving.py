@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transfer.bundle.reader import Bundle
-from transfer.errors import CredentialsError, TransferError
+from transfer.errors import CredentialsError
 from transfer.flows import remote_import
 from transfer.flows import site as site_flow
-from transfer.flows.reassemble import bundles_in
+from transfer.flows.offers import encoded, offers
 from transfer.flows.retention import acknowledge, forget
 from transfer.ship.receive import Answer, Duties
 from transfer.sites.receipt import parse_receipt
@@ -59,21 +58,4 @@ def giving(store: Store | None, outbox: Path, site: str) -> Duties:
             )
         return {"serial": site_flow.accept(store, text.encode(), "the receipt", anew=False).receipt.serial}
 
-    return Duties(accept=accept if store else None, offers=lambda: offers(outbox))
-
-
-def offers(outbox: Path) -> list[Answer]:
-    """The bundles of a folder that are whole, oldest first."""
-    out = []
-    for folder in bundles_in(outbox):
-        try:
-            with Bundle(folder) as bundle:
-                if bundle.missing_packs():
-                    continue
-                size = bundle.manifest.size + bundle.config.size + len(bundle.index)
-                size += sum(each.size for each in (*bundle.header.catalog, *bundle.header.packs))
-                out.append({"folder": folder.name, "digest": str(bundle.manifest.digest), "bytes": size})
-        except TransferError:
-            continue  # one that is damaged is not offered
-    return sorted(out, key=lambda each: str(each["folder"]))
-
+    return Duties(accept=accept if store else None, offers=lambda: encoded(offers(outbox)))

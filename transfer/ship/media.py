@@ -120,6 +120,24 @@ def _device(folder: Path) -> str:
     return ""
 
 
+def mounted() -> list[tuple[str, Path]]:
+    """The labels of filesystems on block devices, and where each is mounted (udev's /dev/disk/by-label, proc(5) mountinfo)."""
+    labels: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for entry in os.scandir("/dev/disk/by-label"):
+            labels[os.path.realpath(entry.path)] = entry.name.encode().decode("unicode_escape", "replace")
+    out = []
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+            fields, _, rest = line.partition(" - ")
+            source = rest.split(" ")[1] if rest.count(" ") else ""
+            label = labels.get(os.path.realpath(source)) if source.startswith("/dev/") else None
+            if label is not None:
+                point = fields.split(" ")[4].encode("latin-1", "replace").decode("unicode_escape", "replace")
+                out.append((label, Path(point)))
+    return sorted(out)
+
+
 def room(folder: Path) -> tuple[int, int, int]:
     """Bytes free, bytes a file's space is rounded up to, and a number that is the same for folders that share this space."""
     try:

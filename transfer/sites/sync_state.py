@@ -81,7 +81,9 @@ class SyncState:
     """`want`: what the site should have, as looked up last. `waiting`: why nothing could be done, in words ("" if all is well).
 
     `attempt`, `contact`, `confirmed`: when a run was last begun, the site last reached, a receipt last accepted. `serial`: the last that was used.
-    `fulls` and `bytes`: counters by reason and by road.
+    `fulls` and `bytes`: counters by reason and by road. `there`: names that the site has and what they mean there; `there_serial`: which bundle
+    brought each. `receipt`, `acked`: the receipt accepted last, and the one that the site may act on. `behind`: since when it lacks something (0: it
+    does not). `missing`: names that were wanted and are not in their engine.
     """
 
     site: str
@@ -101,6 +103,13 @@ class SyncState:
     fulls: Mapping[str, int] = field(default_factory=dict)
     bytes: Mapping[str, int] = field(default_factory=dict)
     history: tuple[Run, ...] = ()
+    there: Mapping[str, str] = field(default_factory=dict)
+    there_serial: Mapping[str, int] = field(default_factory=dict)
+    receipt: int = -1
+    acked: int = -1
+    behind: float = 0
+    missing: tuple[str, ...] = ()
+    medium_told: float = 0
 
     def ran(self, run: Run) -> SyncState:
         return replace(self, history=(*self.history, run)[-HISTORY_MAX:])
@@ -143,6 +152,13 @@ class SyncStates:
                 os.replace(path, path.with_suffix(".broken"))
             return SyncState(name), error.message
 
+    def get_or_empty(self, name: str) -> SyncState:
+        """For whoever only looks: the state, an empty one where it cannot be read."""
+        try:
+            return self.get(name)
+        except TransferError:
+            return SyncState(name)
+
     def put(self, state: SyncState) -> None:
         own_folder(self._store, "sync", private=True)
         value = {"format": "transfer.sync", "version": 1, **asdict(state)}
@@ -170,6 +186,13 @@ def _state(value: Mapping[str, Any]) -> SyncState:
         _counts(value["fulls"]),
         _counts(value["bytes"]),
         tuple(_run(each) for each in _is(list, value["history"])[-HISTORY_MAX:]),
+        _texts(value["there"]),
+        _counts(value["there_serial"]),
+        _is(int, value["receipt"]),
+        _is(int, value["acked"]),
+        _when(value["behind"]),
+        tuple(_is(str, each) for each in _is(list, value["missing"])),
+        _when(value["medium_told"]),
     )
 
 

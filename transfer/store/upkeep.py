@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from array import array
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -161,8 +162,19 @@ def _named_by(store: Store, bundle: Bundle) -> set[Digest]:
     return out
 
 
-def prune(store: Store, keep_last: int, confirmed: set[Digest], *, dry_run: bool = False) -> Pruned:
-    """Forget all but the newest `keep_last` held bundles, as many sent ones, and what those and the staged ones need.
+PRUNED = (Role.HELD, Role.SENT)
+"""Roles of bundles that a prune forgets when they are old."""
+
+
+def prune(
+    store: Store,
+    keep_last: int,
+    confirmed: set[Digest],
+    *,
+    dry_run: bool = False,
+    roles: Collection[Role] = PRUNED,
+) -> Pruned:
+    """Forget all but the newest `keep_last` held bundles, as many sent ones, and what those and the staged ones need. Of other `roles` all are kept.
 
     Sent bundles that a site has confirmed are kept: its deltas build on them. The index is not trusted, and where it cannot be told what a
     kept bundle needs, nothing is forgotten. Files go before anything is written: it works on a full disk.
@@ -171,8 +183,9 @@ def prune(store: Store, keep_last: int, confirmed: set[Digest], *, dry_run: bool
         entries = store.entries()
         store.named()
         kept = {each.digest for each in entries if each.role is Role.STAGED or each.digest in confirmed}
-        for role in (Role.HELD, Role.SENT):
-            kept |= {each.digest for each in [e for e in entries if e.role is role][-keep_last:] if keep_last}
+        for role in PRUNED:
+            of_it = [each.digest for each in entries if each.role is role]
+            kept |= set(of_it[-keep_last:] if keep_last and role in roles else () if role in roles else of_it)
         fresh = store.fresh()
         needed: set[Digest] = set()
         with one_search():

@@ -1,0 +1,219 @@
+"""The ways to a site: whether one is there now, a bundle sent by it, and what the other side says back."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transfer.bundle.reader import Bundle
+from transfer.errors import Locked, NotNow, TransferError, UsageError
+from transfer.events import Noted, Observer
+from transfer.flows import remote_import, spool
+from transfer.flows.offers import write_offers
+from transfer.flows.remote import Connector, RemoteOptions
+from transfer.flows.ship import Shipment, files_of, name_of
+from transfer.ship.address import Options, parse_address, parse_pin
+from transfer.ship.base import Depot
+from transfer.ship.folder import FolderDepot
+from transfer.ship.gate import Gate
+from transfer.ship.media import eject, mounted, removable
+from transfer.ship.throttled import Throttled
+from transfer.sites.site_file import CREDENTIAL, Road
+
+NO_CREDENTIAL = b"none"
+"""What a unit gives where a site has no key of its own (systemd's SetCredential=)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of sending a bundle (bytes). `left`: still to come, on further media. `media`: labels or folders that were written."""
+
+    sent: int
+    left: int = 0
+    media: tuple[str, ...] = ()
+
+
+def credential(name: str) -> Path | None:
+    """A credential of the service that runs this (systemd.exec(5), LoadCredential=); None if there is none."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    if not folder or "/" in name or name.startswith("."):
+        return None
+    path = Path(folder) / name
+    try:
+        return path if path.read_bytes().strip() not in (b"", NO_CREDENTIAL) else None
+    except OSError:
+        return None
+
+
+def connector(road: Road, gate: Gate, observer: Observer) -> Connector:
+    """For a road of the kind ssh. UsageError for a site file that names no host or no key."""
+    address = parse_address(road.to)
+    if address is None:
+        raise UsageError(f"{road.to!r:.200} has no host name", hint="write user@host:/folder into the site file")
+    identity = None
+    if road.identity.startswith(CREDENTIAL):
+        identity = credential(road.identity.removeprefix(CREDENTIAL))
+    elif road.identity:
+        identity = Path(road.identity).expanduser()
+    options = Options(
+        identity, parse_pin(road.host_key), config=Path(road.ssh_config).expanduser() if road.ssh_config else None
+    )
+    return Connector(RemoteOptions(address, options, program=road.remote), observer, gate)
+
+
+def media(road: Road) -> list[Path]:
+    """The media of this road that are mounted now: by the label of their filesystem, or the folder that is named."""
+    if road.to:
+        folder = Path(road.to)
+        return [folder] if folder.is_dir() and (folder.is_mount() or not road.label) else []
+    return [place for label, place in mounted() if fnmatch.fnmatchcase(label, road.label)]
+
+
+def away(road: Road, gate: Gate, observer: Observer) -> str:
+    """Why a road is not there now; "" if it is. A failure that waiting does not mend is raised."""
+    if road.kind == "medium":
+        return "" if media(road) else f"no medium {road.label or road.to} is inserted"
+    if road.kind in ("spool", "folder"):
+        return "" if Path(road.to).is_dir() else f"{road.to} does not exist"
+    if road.kind == "ssh":
+        try:
+            connector(road, gate, observer).raw().close()
+        except TransferError as error:
+            if is_not_now(error):
+                return error.message
+            raise
+    return ""
+
+
+def send(bundle: Bundle, road: Road, gate: Gate, observer: Observer, *, new_set: bool = False) -> Sent:
+    """The bundle by this road; what is there already is not sent again. NotNow when the window shuts."""
+    if road.kind == "ssh":
+        reach = connector(road, gate, observer)
+        files, name, place = files_of(bundle), name_of(bundle), reach.way.address.place
+        done = Shipment(files, name, reach.depot, observer, road.jobs, place=place).run(bundle.manifest.digest)
+        return Sent(done.sent)
+    if road.kind == "spool":
+        done = spool.fill(bundle, Path(road.to), road.survive_loss, 0, observer, gate)
+        return Sent(done.sent)
+    if road.kind == "folder":
+        folder = Path(road.to)
+
+        def connect() -> Depot:
+            return Throttled(FolderDepot(folder), gate)
+
+        done = Shipment(files_of(bundle), name_of(bundle), connect, observer, 1, place=road.to).run(
+            bundle.manifest.digest
+        )
+        write_offers(folder)
+        return Sent(done.sent)
+    return _onto_media(bundle, road, observer, new_set=new_set)
+
+
+def _onto_media(bundle: Bundle, road: Road, observer: Observer, *, new_set: bool) -> Sent:
+    from transfer.flows.media import ToMedia
+
+    folders = media(road)
+    if not folders:
+        raise NotNow(f"no medium {road.label or road.to} is inserted")
+    filling = ToMedia(bundle, road.survive_loss, new_set, observer, any_folder=bool(road.to) and not road.label)
+    done = filling.run(filling.plan(folders))
+    for folder, error in done.failed:
+        observer(Noted(f"{folder}: {error.message}: do not use this medium"))
+    if done.failed and not done.written:
+        raise done.failed[0][1]
+    for each in done.written:
+        _eject(each.folder, road, observer)
+    return Sent(
+        sum(each.sent for each in done.written), done.left_size, tuple(str(each.folder) for each in done.written)
+    )
+
+
+def _eject(folder: Path, road: Road, observer: Observer) -> None:
+    """A medium that was found by its label is unmounted, so that it can be pulled; one that cannot be is told."""
+    if not road.label:
+        return
+    try:
+        eject(removable(folder))
+        observer(Noted(f"{folder} is written and unmounted: safe to remove"))
+    except TransferError as error:
+        observer(Noted(error.message))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the other side said after a bundle came: whether it was imported, and its receipt (None if it gives none)."""
+
+    imported: bool
+    receipt: bytes | None
+
+
+def import_there(
+    folder: str,
+    road: Road,
+    gate: Gate,
+    observer: Observer,
+    heard: Callable[[dict[str, Any]], None] = lambda value: None,
+) -> None:
+    """Import over there what was sent. The failure is the import's own."""
+    depot = connector(road, gate, observer).receiver()
+    try:
+        answer = depot.run_import(folder, {"to": road.import_to, "retag": list(road.retag)}, heard)
+    finally:
+        depot.close()
+    failure = remote_import.import_failure(depot.where, answer)
+    if failure:
+        raise failure
+
+
+def receipt_there(site: str, seen: int, road: Road, gate: Gate, observer: Observer) -> bytes | None:
+    """The other side's receipt; None if the program there has no store, or is too old to give one, which is told."""
+    depot = connector(road, gate, observer).receiver()
+    try:
+        if "receipt" not in depot.features:
+            observer(Noted(f"{depot.where} gives no receipt: its transfer program is older, or has no store"))
+            return None
+        return depot.receipt(site, seen)
+    finally:
+        depot.close()
+
+
+def prune_there(keep: int, road: Road, gate: Gate, observer: Observer) -> int:
+    """Ask the other side to forget all but the newest `keep` bundles; how many go. 0 where that is not allowed."""
+    depot = connector(road, gate, observer).receiver()
+    try:
+        return depot.prune(keep) if "prune" in depot.features else 0
+    finally:
+        depot.close()
+
+
+def receipts_on(folders: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
+    """The receipts that media bring back, and where each lies."""
+    for folder in folders:
+        place = folder / "receipts"
+        try:
+            names = sorted(each.name for each in os.scandir(place) if each.is_file(follow_symlinks=False))[:1000]
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith(".json") and not name.startswith("."):
+                from transfer.sites.receipt import RECEIPT_MAX
+                from transfer.streams import read_small
+
+                try:
+                    yield str(place / name), read_small(place / name, RECEIPT_MAX)
+                except TransferError:
+                    continue
+
+
+def is_not_now(error: TransferError) -> bool:
+    """Whether waiting mends it: the line, another run, an engine that is not running, a busy registry. The rest is for people."""
+    from transfer.engines.http import TlsFailed
+    from transfer.errors import EngineAway, LinkError, Nonsense, TryAgain
+
+    if isinstance(error, TlsFailed | Nonsense):
+        return False
+    return isinstance(error, LinkError | Locked | TryAgain | EngineAway)
