@@ -57,6 +57,8 @@ e2e: $(VENV)/developer
 bench: $(VENV)/developer
 	$(BIN)/python -m benchmarks.run $(BENCH)
 
+# Everything is tried here; `make test` alone takes a sample of what can go wrong at every step.
+check: export TRANSFER_THOROUGH = 1
 check: lint types test e2e demo
 
 # The tests that take no engine, on every other Python of this machine from 3.11 on.

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 
+KEPT = {"TRANSFER_MUST_TEST", "TRANSFER_THOROUGH"}
 for _name in list(os.environ):
-    if _name.startswith(("TRANSFER_", "DOCKER_", "XDG_", "TQDM_")) and _name != "TRANSFER_MUST_TEST":
+    if _name.startswith(("TRANSFER_", "DOCKER_", "XDG_", "TQDM_")) and _name not in KEPT:
         del os.environ[_name]
 for _name in ("SOURCE_DATE_EPOCH", "SSH_AUTH_SOCK", "REGISTRY_AUTH_FILE", "COLUMNS"):
     os.environ.pop(_name, None)
 os.environ["TRANSFER_STORE"] = "none"
 os.environ["TRANSFER_CONFIG"] = "none"
+
+
+MORE = 48 << 20
+_START = [0]
 
 
 def pytest_report_header() -> list[str]:
@@ -35,3 +43,24 @@ def pytest_report_header() -> list[str]:
         f"engines and programs: {' '.join(have) or 'none'}" + (f"; not here: {' '.join(lacking)}" if lacking else ""),
         f"root: {'yes' if os.geteuid() == 0 else 'no'}; must test: {os.environ.get('TRANSFER_MUST_TEST', '') or 'nothing'}",
     ]
+
+
+def _resident() -> int:
+    """Memory of this process (bytes)."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays: it need not be looked through for garbage again and again, here and in every fork."""
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(OSError):
+        _START[0] = _resident()
+
+
+def pytest_runtest_teardown() -> None:
+    """What a test has let go of is given back: commands are run in forks of this process, and a large one is slow to fork."""
+    with contextlib.suppress(OSError, AttributeError):
+        if _resident() > _START[0] + MORE:
+            ctypes.CDLL(None).malloc_trim(0)

@@ -253,7 +253,9 @@ def test_a_receiver_takes_files_of_bundles_and_nothing_else(name: str) -> None:
             assert ((wire.BLOCK, b"x") in answers) == (writes and taken("read", name))
             for path in inbox.rglob("*"):
                 inside = str(path.relative_to(inbox))
-                there = path.is_dir() or path.name.endswith((".part", ".lock")) or inside.split("/")[0] in {*LYING, ARRIVED}
+                there = (
+                    path.is_dir() or path.name.endswith((".part", ".lock")) or inside.split("/")[0] in {*LYING, ARRIVED}
+                )
                 assert there or inside == name or path.read_bytes() == b"z"
 
 

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from tests.support.faulty import KILLED, Fault, run_with
 from tests.support.months import blobs_of, month, rebuilds
+from tests.support.thorough import THOROUGH
 from transfer.store.entry import Role
 from transfer.store.store import Store
 
@@ -131,6 +132,6 @@ class TwoSites(RuleBasedStateMachine):
 EMPTY: dict[str, object] = {"bundles": [], "roots": []}
 
 TwoSites.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=12 if THOROUGH else 6, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestTwoSites = TwoSites.TestCase

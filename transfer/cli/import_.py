@@ -4,42 +4,38 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transfer.bundle.library import BundleList
-from transfer.bundle.reader import Bundle
 from transfer.cli.exits import printable
 from transfer.cli.options import ImportOptions, Output, StoreOptions
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json, several
+from transfer.cli.service import Service
 from transfer.engines.transports import locate
-from transfer.errors import Damaged, MissingPart, NotFound, SomeImagesFailed, TransferError, UsageError, one_failure
-from transfer.events import Noted, Observer
+from transfer.errors import NotFound, SomeImagesFailed, UsageError
+from transfer.events import Observer
 from transfer.flows import import_bundle as importing
 from transfer.flows import site as site_flow
 from transfer.flows import spool
+from transfer.flows.arrive import (
+    Foreseen,
+    ImportRequest,
+    Staged,
+    arrive,
+    arrive_all,
+    failures,
+    foresee,
+    put_away,
+)
 from transfer.flows.import_bundle import Arrival
-from transfer.flows.naming import Named, Rename
-from transfer.flows.reassemble import Reassembly, bundles_in, reassembled
-from transfer.flows.select import by_digest, choose, retagging
-from transfer.model import Image, Platform
+from transfer.flows.reassemble import bundles_in
+from transfer.model import Platform
 from transfer.ship.address import SPOOL, spool_folder
 from transfer.work import keep_memory
 
-
-@dataclass(frozen=True, slots=True)
-class ImportRequest:
-    """What is to be imported, and how."""
-
-    patterns: tuple[str, ...]
-    retag: tuple[str, ...]
-    target: importing.Target
-    stage: bool
-    repair: tuple[Path, ...] = ()
-    name: str = ""
-    """What the one image is to be called, as --to says it."""
+DONE_WAYS = ("leave", "move", "remove")
 
 
 def requested(options: ImportOptions, jobs: int | None) -> ImportRequest:
@@ -49,27 +45,38 @@ def requested(options: ImportOptions, jobs: int | None) -> ImportRequest:
     if options.registry.index not in ("keep", "platform"):
         raise UsageError(f"--index {options.registry.index!r:.40} is unknown", hint="it accepts keep and platform")
     target = importing.Target(location, platform, options.via, jobs, options.keep_tags, options.registry)
-    return ImportRequest(options.patterns, options.retag, target, options.stage, options.repair, location.name)
+    return ImportRequest(target, options.patterns, options.retag, options.stage, options.repair, location.name)
 
 
-def import_(bundle: str, options: ImportOptions, store: StoreOptions, output: Output) -> None:
+def import_(bundle: str, options: ImportOptions, done: str, store: StoreOptions, output: Output) -> None:
     """Run the load flow on one bundle, on the media of a set, or on all that a spool holds; exit 3 if some images did not make it."""
     request = requested(options, output.jobs)
+    if done not in DONE_WAYS:
+        raise UsageError(f"--done {done!r:.40} is unknown", hint=f"it accepts {', '.join(DONE_WAYS)}")
+    if done != "leave" and not bundle.startswith(SPOOL):
+        raise UsageError("--done is for spool: only", hint="leave it out")
     keep_memory()
     observer = Progress(quiet=output.quiet)
+    service = Service()
+    service.ready("importing")
     choice = store.choice()
     try:
         if bundle.startswith(SPOOL):
-            place = spool_folder(bundle)
-            _import_all(spool.arrived(place), place, request, store, choice, observer, output)
+            _import_all(spool_folder(bundle), request, done, store, choice, service.heard(observer), output)
             return
         places, patterns = _places(Path(bundle), request.patterns)
-        done = _import_from(places, replace(request, patterns=patterns), store, choice, observer, output)
+        request = replace(request, patterns=patterns)
+        if output.dry_run:
+            _say_plan(foresee(places, request, store.shelf(choice), choice, observer), output.json)
+            return
+        arrival = arrive(places, request, store.shelf(choice), choice, observer)
     finally:
         observer.close()
-    if done:
-        _say_loaded(done, output)
-        _finish(done)
+    if isinstance(arrival, Staged):
+        _say_staged(arrival, output)
+        return
+    _say_loaded(arrival, output)
+    _finish(arrival)
 
 
 def _places(first: Path, patterns: Sequence[str]) -> tuple[list[Path], tuple[str, ...]]:
@@ -81,169 +88,66 @@ def _places(first: Path, patterns: Sequence[str]) -> tuple[list[Path], tuple[str
 
 
 def _import_all(
-    folders: Sequence[Path],
     place: Path,
     request: ImportRequest,
-    store: StoreOptions,
-    choice: site_flow.StoreChoice,
-    observer: Progress,
-    output: Output,
-) -> None:
-    """Whatever is complete in a spool; the first failure is raised when all have been tried."""
-    if not folders:
-        raise NotFound(
-            f"{place}: no bundle has arrived there yet", hint="run the same command again when more has arrived"
-        )
-    arrivals: list[Arrival] = []
-    failure: TransferError | None = None
-    for folder in folders:
-        try:
-            spool.has_come(folder)
-            done = _import_from([folder], request, store, choice, observer, output)
-            if done:
-                arrivals.append(done)
-                _check_store(done)
-        except Exception as unknown:  # noqa: BLE001 - whatever it is, it is this bundle's, and the others are tried
-            error = one_failure(unknown, str(folder))
-            observer(Noted(f"{folder.name}: {error.message}"))
-            failure = failure or error
-    observer.close()
-    if output.json:
-        print_json({"bundles": [_as_json(each) for each in arrivals], "failed": failure and failure.slug})
-    else:
-        for each in arrivals:
-            _say_loaded(each, output)
-    for each in arrivals:
-        _finish(each)
-    if failure:
-        raise failure
-
-
-def _import_from(
-    places: Sequence[Path],
-    request: ImportRequest,
+    done: str,
     store: StoreOptions,
     choice: site_flow.StoreChoice,
     observer: Observer,
     output: Output,
-) -> Arrival | None:
-    """One bundle, from wherever it lies. None if only a plan was asked for, or it is staged."""
-    shelf = store.shelf(choice)
-    with reassembled(places, shelf, choice, observer) as found:
-        found.repair(request.repair)
-        chosen = choose(found.bundle.images, request.patterns)
-        if output.dry_run:
-            named, rename = _naming(chosen, request)
-            _say_plan(
-                importing.foresee(found.bundle, named, rename, request.target, observer), found.bundle, output.json
-            )
-            return None
-        found.complete(chosen)
-        try:
-            arrival = _arrive(found, request, shelf, choice, observer)
-        except MissingPart:
-            if not request.stage or not found.bundle.is_delta:
-                raise
-            gone = found.bundle.missing_packs()
-            if gone:
-                path = found.bundle.path_of(gone[0])
-                raise MissingPart(
-                    f"{path} is missing or has the wrong size", hint="copy it from the original bundle"
-                ) from None
-            _stage(found.bundle, choice, observer, output)
-            return None
-        found.settle()
-        return arrival
-
-
-def _naming(chosen: Sequence[Image], request: ImportRequest) -> tuple[list[Image], Rename]:
-    """The images, those renamed that are meant by a digest or by --to, and what becomes of the others' names."""
-    if request.name:
-        if len(chosen) != 1:
-            raise UsageError(
-                f"--to names one image ({request.name!r:.100}), but {len(chosen)} images are chosen",
-                hint="name the image after the bundle; or leave the name out of --to and use --retag OLD=NEW",
-            )
-        return [replace(chosen[0], names=(request.name,))], retagging(())
-    images, rules = by_digest(request.retag, chosen)
-    return images, retagging(rules, images)
-
-
-def _arrive(
-    found: Reassembly, request: ImportRequest, shelf: BundleList, choice: site_flow.StoreChoice, observer: Observer
-) -> Arrival:
-    """Import; where damage was met and there are recovery files, make the packs anew and go on."""
-
-    def once() -> Arrival:
-        chosen, rename = _naming(choose(found.bundle.images, request.patterns), request)
-        return importing.import_bundle(
-            found.bundle, chosen, rename, request.target, shelf=shelf, choice=choice, observer=observer
+) -> None:
+    """Whatever is complete in a spool; the first failure is raised when all have been tried."""
+    folders = spool.arrived(place)
+    if not folders:
+        raise NotFound(
+            f"{place}: no bundle has arrived there yet", hint="run the same command again when more has arrived"
         )
-
-    def mended() -> bool:
-        """Whether what was met is not met again: a bundle in the store that gave false chunks gives none any more, or packs were made anew."""
-        false = choice.store.marks.disowned_now if choice.store else set()
-        for digest in sorted(false):
-            observer(
-                Noted(
-                    f"bundle {digest.short} in the store has chunks that do not match their names; that bundle is not used"
-                )
-            )
-        again = bool(false)
-        false.clear()
-        return again or found.mend()
-
-    try:
-        arrival = once()
-        spoiled = any(isinstance(each.error, Damaged) for each in arrival.loaded.failed)
-        return once() if spoiled and mended() else arrival
-    except Damaged:
-        if not mended():
-            raise
-        return once()
-
-
-def _check_store(arrival: Arrival) -> None:
-    if arrival.store_error:
-        raise type(arrival.store_error)(
-            f"the images are in place, but the store could not take the bundle: {arrival.store_error.message}",
-            hint=arrival.store_error.hint or "run the same command again, or go without: --no-store",
-        )
+    if output.dry_run:
+        for folder in folders:
+            spool.has_come(folder)
+            _say_plan(foresee([folder], request, store.shelf(choice), choice, observer), output.json)
+        return
+    came = arrive_all(folders, request, store.seeds, choice, observer)
+    put_away(place, came, done)
+    arrivals = [each.arrival for each in came if isinstance(each.arrival, Arrival)]
+    failure = next((each.error for each in came if each.error), None)
+    if output.json:
+        print_json({"bundles": [_as_json(each) for each in arrivals], "failed": failure and failure.slug})
+    else:
+        for each in came:
+            if isinstance(each.arrival, Arrival):
+                _say_loaded(each.arrival, output)
+            elif each.arrival:
+                _say_staged(each.arrival, output)
+    for arrival in arrivals:
+        _finish(arrival)
+    if failure:
+        raise failure
 
 
 def _finish(arrival: Arrival) -> None:
     """Raise what is to be raised when all has been said."""
-    _check_store(arrival)
-    done = arrival.loaded
-    failed = [each for loaded in (done, *arrival.completed) for each in loaded.failed]
-    if failed:
-        for each in failed:
+    failure = failures(arrival)
+    if isinstance(failure, SomeImagesFailed):
+        for each in (one for loaded in (arrival.loaded, *arrival.completed) for one in loaded.failed):
             print(f"transfer: {printable(each.image.label)}: {printable(each.error.message)}", file=sys.stderr)
             if each.error.hint:
                 print(f"  -> {printable(each.error.hint)}", file=sys.stderr)
-        landed = sum(len(loaded.landed) for loaded in (done, *arrival.completed))
-        raise SomeImagesFailed(
-            f"{len(failed)} of {len(failed) + landed} images could not be imported",
-            hint="the other images are in place; run the same command again for the rest",
-        )
+    if failure:
+        raise failure
 
 
-def _stage(opened: Bundle, choice: site_flow.StoreChoice, observer: Observer, output: Output) -> None:
-    site_flow.need_store(choice)
-    adopted, failed = importing.stage(opened, choice, observer)
-    if failed or adopted is None:
-        raise failed or UsageError("there is no store to keep it in", hint="name one with --store DIR")
-    waits = [str(each) for each in opened.header.prerequisites.bundles]
+def _say_staged(staged: Staged, output: Output) -> None:
     if output.json:
-        print_json({"staged": str(opened.manifest.digest), "waits_for": waits})
+        print_json({"staged": str(staged.digest), "waits_for": [str(each) for each in staged.waits]})
     elif not output.quiet:
         print(
-            f"{printable(str(opened.folder))} is staged. It will be imported automatically after the bundles it depends on"
+            f"{printable(str(staged.folder))} is staged. It will be imported automatically after the bundles it depends on"
         )
 
 
-def _say_plan(named: Sequence[Named], bundle: Bundle, json: bool) -> None:
-    gone = bundle.missing_packs()
+def _say_plan(found: Foreseen, json: bool) -> None:
+    named, (gone, packs, size) = found.named, found.missing
     if json:
         rows = [
             {
@@ -255,7 +159,7 @@ def _say_plan(named: Sequence[Named], bundle: Bundle, json: bool) -> None:
             }
             for each in named
         ]
-        print_json({"images": rows, "packs_missing": len(gone), "bytes_missing": sum(blob.size for blob in gone)})
+        print_json({"images": rows, "packs_missing": gone, "bytes_missing": size})
         return
     for each in named:
         image = each.image
@@ -266,9 +170,7 @@ def _say_plan(named: Sequence[Named], bundle: Bundle, json: bool) -> None:
         if each.error:
             print(printable(f"  this image would be refused: {each.error.message}"))
     if gone:
-        print(
-            f"{len(gone)} of {len(bundle.header.packs)} packs are not here: {amount(sum(blob.size for blob in gone))}"
-        )
+        print(f"{gone} of {packs} packs are not here: {amount(size)}")
 
 
 def _say_loaded(arrival: Arrival, output: Output) -> None:

@@ -16,8 +16,8 @@ from transfer.errors import SomeImagesFailed, UsageError
 from transfer.flows import history, hooks, metrics
 from transfer.flows import site as site_flow
 from transfer.flows.status import SiteStatus, moment, receiving, statuses
-from transfer.sites.site_file import duration
 from transfer.sites.states import Sites
+from transfer.sites.values import duration
 from transfer.store.store import Store
 
 

@@ -14,7 +14,8 @@ from transfer.cli.service import Service
 from transfer.errors import UsageError
 from transfer.flows import site as site_flow
 from transfer.flows.sync import Outcome, Sync, SyncOptions, lose
-from transfer.sites.site_file import SiteFile, duration, load
+from transfer.sites.site_file import SiteFile, load
+from transfer.sites.values import duration
 from transfer.store.store import Store
 from transfer.work import keep_memory
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -52,8 +53,21 @@ def arrived(place: Path) -> list[Path]:
     if not place.is_dir():
         raise NotFound(f"{place} does not exist", hint="name the folder in which the link leaves files")
     begun = {each for each in place.iterdir() if (each / "blobs").is_dir() or (each / AGAIN).is_dir()}
-    found = {folder: _opened(folder) for folder in sorted(begun | set(bundles_in(place)), key=_created)}
-    return _in_order(found)
+    folders = sorted(begun | set(bundles_in(place)))
+    plain = [each for each in folders if not each.name.startswith(".")]  # such as AppleDouble files and .done
+    made = {each: _created(each) for each in plain}
+    first: dict[str, int] = {}
+    for each in plain:
+        series = _series(each.name)[0]
+        first[series] = min(first.get(series, made[each]), made[each])
+    ordered = sorted(plain, key=lambda each: (first[_series(each.name)[0]], *_series(each.name), made[each]))
+    return _in_order({folder: _opened(folder) for folder in ordered})
+
+
+def _series(name: str) -> tuple[str, int]:
+    """The sync that made a bundle, and its number there; of others the name, and 0."""
+    found = re.fullmatch(r"(.+)-(\d{6,12})", name, re.ASCII)
+    return (found[1], int(found[2])) if found else (name, 0)
 
 
 def _in_order(found: Mapping[Path, Bundle | None]) -> list[Path]:
@@ -100,9 +114,9 @@ def _refused(folder: Path) -> None:
             continue
 
 
-def _created(folder: Path) -> tuple[int, str]:
+def _created(folder: Path) -> int:
     bundle = _opened(folder)
-    return bundle.header.created if bundle else 0, folder.name
+    return bundle.header.created if bundle else 0
 
 
 def _opened(folder: Path) -> Bundle | None:

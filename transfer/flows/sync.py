@@ -5,35 +5,30 @@ The steps are those of `sync_plan`; each ends with the state published, and each
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.errors import MissingPart, NotFound, NotNow, RolledBack, TransferError, one_failure
-from transfer.events import Advanced, Event, Noted, Observer
+from transfer.events import Advanced, Event, Observer
 from transfer.flows import export as exporting
 from transfer.flows import history, roads
 from transfer.flows import site as site_flow
-from transfer.flows.alarm import Alarms
+from transfer.flows.ledger import Ledger
 from transfer.flows.sync_plan import Facts, Step, plan
-from transfer.flows.want import Wanted, digests_of, look_up, satisfied
-from transfer.folders import open_own, own_folder
+from transfer.flows.want import Wanted, look_up, satisfied
+from transfer.folders import own_folder
 from transfer.model import Digest
 from transfer.ship.gate import Gate, opens
-from transfer.sites.receipt import parse_receipt
 from transfer.sites.site_file import Road, SiteFile
-from transfer.sites.states import Sites
 from transfer.sites.sync_state import Flight, SyncState, SyncStates
 from transfer.store.entry import Role
 from transfer.store.store import Store
 from transfer.store.upkeep import prune
-from transfer.streams import publish, read_small
+from transfer.streams import publish
 
 PROGRESS_SECONDS = 5.0
 """So often the bytes of a shipment are written down for `status`."""
@@ -85,97 +80,67 @@ class Sync:
     ) -> None:
         self._site, self._store, self._observer, self._options = site, store, observer, options
         self._clock, self._after = clock, after
-        self._states = SyncStates(store.root)
-        self._sites = Sites(store.root)
         self._out = store.root / "out" / site.name
-        self.state = SyncState(site.name)
-        self._alarms = Alarms(site, store.root, observer, clock)
+        self._ledger = Ledger(site, store, observer, clock)
+
+    @property
+    def state(self) -> SyncState:
+        return self._ledger.state
 
     def run(self) -> Outcome:
         """All steps that can be done now. Failures come in the outcome."""
-        with self._alone() as alone:
+        with self._ledger.alone() as alone:
             if not alone:
                 return Outcome(self._site.name, "busy", "another run for this site is under way")
-            self.state, broken = self._states.get_or_new(self._site.name)
-            if broken:
-                self._say(f"the state of this sync could not be read and is made again: {broken}")
-            self._put(attempt=self._clock())
+            self._ledger.open()
+            self._ledger.put(attempt=self._clock())
             try:
                 outcome = self._steps()
             except Exception as unknown:  # noqa: BLE001 - whatever it is, it is told to whoever watches this site
                 outcome = self._failed(one_failure(unknown, self._site.name))
-            self.state = self._alarms.ended(self.state, outcome.error, outcome.exit_code, outcome.what)
-            self._states.put(self.state)
+            self._ledger.write(self._ledger.alarms.ended(self.state, outcome.error, outcome.exit_code, outcome.what))
             return outcome
 
     def foresee(self) -> tuple[Step, Wanted, Facts]:
         """What a run would do first. Nothing is written, and no road is tried."""
-        self.state = self._states.get(self._site.name)
+        self._ledger.look()
         wanted = look_up(self._site.picks, self._observer)
         wanted.source.close()
-        facts = Facts(wanted.names, self._have(wanted.names), self._open(), self._answering())
+        facts = Facts(wanted.names, self._ledger.have(wanted.names), self._open(), self._answering())
         return plan(self.state, facts), wanted, facts
-
-    # keeping notes
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[bool]:
-        own_folder(self._store.root, "sync", private=True)
-        fd = open_own(self._states.lock_path(self._site.name), 0o600)
-        try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
-        finally:
-            os.close(fd)
-
-    def _put(self, **changes: object) -> None:
-        self.state = replace(self.state, **changes)  # type: ignore[arg-type]
-        self._states.put(self.state)
-
-    def _note(self, what: str, flight: Flight | None = None, **more: object) -> None:
-        bundle = {"bundle": flight.digest, "serial": flight.serial, "size": flight.size} if flight else {}
-        told = {"at": round(self._clock(), 3), "what": what, "site": self._site.name, **bundle, **more}
-        history.note(self._store.root, history.Event(**told))  # type: ignore[arg-type]
-
-    def _say(self, text: str) -> None:
-        self._observer(Noted(text))
 
     def _failed(self, error: TransferError) -> Outcome:
         if isinstance(error, MediumWanted):
-            self._put(waiting=error.message)
+            self._ledger.put(waiting=error.message)
             return Outcome(self._site.name, "medium-wanted", error.message, 14)
         if roads.is_not_now(error):
-            self._put(waiting=error.message, up_to_date=False)
+            self._ledger.put(waiting=error.message, up_to_date=False)
             later = error if isinstance(error, NotNow) else NotNow(error.message, hint=error.hint)
             return Outcome(self._site.name, "not-now", error.message, 75, later)
-        self._put(waiting="", up_to_date=False)
-        self._note("failed", slug=error.slug, message=error.message)
+        self._ledger.put(waiting="", up_to_date=False)
+        self._ledger.note("failed", slug=error.slug, message=error.message)
         return Outcome(self._site.name, "failed", error.message, error.exit_code, error)
 
     # the run
 
     def _steps(self) -> Outcome:
-        self._take_receipts()
-        self._settle()
+        self._ledger.take_receipts()
+        self._ledger.settle()
         self._after("receipts")
         wanted = look_up(self._site.picks, self._observer)
         try:
-            self._put(
+            self._ledger.put(
                 want=dict(wanted.names),
                 missing=tuple(each.label for each in wanted.missing),
                 waiting="",
                 failure=self.state.failure,
             )
             for _ in range(STEPS_MAX):
-                have = self._have(wanted.names)
+                have = self._ledger.have(wanted.names)
                 there = satisfied(wanted.names, have)
                 behind = 0.0 if there else self.state.behind or self._clock()
                 if (self.state.up_to_date, self.state.behind) != (there, behind):
-                    self._put(up_to_date=there, behind=behind)
+                    self._ledger.put(up_to_date=there, behind=behind)
                 step = plan(self.state, Facts(wanted.names, have, self._open(), self._answering()))
                 ended = self._do(step, wanted)
                 self._after(step)
@@ -190,7 +155,7 @@ class Sync:
             self._tidy()
             latest = max(self.state.flights, key=lambda each: each.serial, default=None)
             waits = f"bundle {latest.serial} is on its way by {latest.road}; its receipt has not come" if latest else ""
-            self._put(waiting=waits if step is Step.AWAIT else "")
+            self._ledger.put(waiting=waits if step is Step.AWAIT else "")
             what = "shipped" if step is Step.AWAIT else "up-to-date"
             return Outcome(self._site.name, what, waits or "up to date", serial=self.state.serial)
         if step is Step.SHUT:
@@ -201,7 +166,7 @@ class Sync:
             serial = self.state.serial + 1
             folder = f"{self._site.name}-{serial:06}"
             flight = Flight(serial, folder, want=dict(wanted.names), since=self._clock())
-            self._put(serial=serial, under_way=flight)
+            self._ledger.put(serial=serial, under_way=flight)
         elif step is Step.EXPORT:
             self._export(wanted)
         elif step is Step.SHIP:
@@ -216,97 +181,11 @@ class Sync:
     def _answering(self) -> frozenset[str]:
         return frozenset(road.kind for road in self._site.roads if road.answers)
 
-    # receipts
-
-    def _take_receipts(self) -> None:
-        """Those that somebody left in the store, and those that media bring. A refused one is set aside and does not end the run."""
-        place = self._store.root / "receipts" / "in"
-        for path in sorted(place.iterdir())[:RECEIPTS_MAX] if place.is_dir() else ():
-            if path.suffix in (".json", ".txt", ".slip") and not path.name.startswith("."):
-                try:
-                    data = read_small(path)
-                    if parse_receipt(data, str(path)).site != self._site.name:
-                        continue
-                    self._accept(data, str(path))
-                    path.unlink()
-                except TransferError as error:
-                    self._say(f"{path} is not accepted: {error.message}")
-                    self._note("refused", slug=error.slug, message=error.message, where=str(path))
-                    os.replace(path, path.with_name(f"{path.name}.refused"))
-        for road in self._site.roads:
-            if road.kind == "medium":
-                for where, data in roads.receipts_on(roads.media(road)):
-                    with contextlib.suppress(TransferError):
-                        if parse_receipt(data, where).site == self._site.name:
-                            self._accept(data, where)
-
-    def _accept(self, data: bytes, where: str) -> None:
-        given = parse_receipt(data, where)
-        if given.site != self._site.name:
-            raise NotFound(
-                f"{where} calls itself {given.site}, and its file here is named {self._site.name}",
-                hint=f"name the file {given.site}.toml, or run there: transfer receipt --site {self._site.name}",
-            )
-        if site_flow.accept(self._store, data, where, anew=False).new:
-            self._note("receipt", where=where, message=f"receipt {given.serial}, {len(given.bundles)} bundles")
-
-    def _settle(self) -> None:
-        """What the accepted receipts say of the bundles on their way."""
-        site = self._sites.known(self._site.name)
-        state, now = self.state, self._clock()
-        if site.serial < state.receipt:
-            self._say("the site has begun a new count of receipts: what it had before is sent again")
-            state = replace(state, there={}, there_serial={}, confirmed_serial=0, acked=-1)
-        confirmed = {str(each) for each in site.confirmed}
-        left = []
-        for flight in sorted(state.flights, key=lambda each: each.serial):
-            if flight.digest in confirmed:
-                state = self._arrived(state, flight)
-            elif flight.shipped and now - flight.shipped > self._site.keep.lost_after:
-                self._say(f"bundle {flight.serial} was shipped and never confirmed: its content is sent again")
-                self._note("lost", flight)
-            else:
-                left.append(flight)
-        made = [state.under_way] if state.under_way else []
-        safe = all(base in confirmed for flight in (*left, *made) for base in flight.base)
-        acked = site.serial if safe else state.acked
-        changed = replace(state, flights=tuple(left), receipt=site.serial, acked=acked)
-        if changed != self.state:
-            self.state = changed
-            self._states.put(changed)
-
-    def _arrived(self, state: SyncState, flight: Flight) -> SyncState:
-        """The state with what a bundle brought. What a later one brought before stays."""
-        newer = {name for name, serial in state.there_serial.items() if serial > flight.serial}
-        names = {name: digest for name, digest in flight.want.items() if name not in newer}
-        self._note("confirmed", flight, road=flight.road, images=len(flight.want))
-        self._alarms.event("confirmed", serial=flight.serial, bundle=flight.digest)
-        return replace(
-            state,
-            there={**state.there, **names},
-            there_serial={**state.there_serial, **dict.fromkeys(names, flight.serial)},
-            confirmed=self._clock(),
-            confirmed_serial=max(state.confirmed_serial, flight.serial),
-        )
-
-    def _have(self, want: Mapping[str, str]) -> dict[str, frozenset[str]]:
-        """What each name means at the site: by what this sync brought; else by the bundles that the site has confirmed."""
-        known = {name: frozenset({digest}) for name, digest in self.state.there.items()}
-        if satisfied(want, known):
-            return known
-        out: dict[str, frozenset[str]] = {}
-        confirmed = set(self._sites.known(self._site.name).confirmed)
-        for entry in self._store.entries() if confirmed else ():
-            if entry.digest in confirmed and (bundle := self._store.bundle(entry.digest)):
-                for image in bundle.images:
-                    out |= dict.fromkeys(image.names, digests_of(image))
-        return {**out, **known}
-
     # making a bundle
 
     def _drop(self) -> None:
         made = self.state.under_way
-        self._put(under_way=None)
+        self._ledger.put(under_way=None)
         if made:
             shutil.rmtree(self._out / made.folder, ignore_errors=True)
 
@@ -322,7 +201,7 @@ class Sync:
                 folder
             )  # finished by a run that was killed before it could note so, and since then not wanted
         made = replace(made, want=dict(wanted.names), base=digests, full_because=why)
-        self._put(under_way=made)
+        self._ledger.put(under_way=made)
         strict = not all(pick.skip for pick in self._site.picks)
         done = exporting.export(
             wanted.source,
@@ -343,8 +222,8 @@ class Sync:
             if why
             else {}
         )
-        self._put(under_way=made, **full)
-        self._note("exported", made, images=len(made.want), message=f"a full bundle: {why}" if why else "")
+        self._ledger.put(under_way=made, **full)
+        self._ledger.note("exported", made, images=len(made.want), message=f"a full bundle: {why}" if why else "")
 
     def _base(self) -> tuple[list[Bundle], str]:
         """The bundles to build on, and why there are none."""
@@ -354,7 +233,7 @@ class Sync:
         if every and self.state.full_at and self._clock() - self.state.full_at > every:
             return [], "age"
         shelf = BundleList((), [self._store])
-        wanted = set(self._sites.known(self._site.name).confirmed)
+        wanted = set(self._ledger.sites.known(self._site.name).confirmed)
         if self._site.delta.one_way:
             wanted |= {Digest(each.digest) for each in self.state.flights}
         if not wanted:
@@ -367,7 +246,7 @@ class Sync:
                     bundle.catalog()
                     found.append(bundle)
             except TransferError as error:
-                self._say(f"bundle {digest.short} is not built on: {error.message}")
+                self._ledger.say(f"bundle {digest.short} is not built on: {error.message}")
         return found, "" if found else "base-unknown"
 
     # sending it
@@ -378,29 +257,31 @@ class Sync:
         road = self._road()
         if made.stage != "shipping" or made.road != road.kind:
             made = replace(made, stage="shipping", road=road.kind, sent=0)
-            self._put(under_way=made, contact=self._clock())
+            self._ledger.put(under_way=made, contact=self._clock())
         gate = self._gate(road)
         with Bundle(self._out / made.folder, library=BundleList((), [self._store])) as bundle:
             sent = roads.send(bundle, road, gate, self._counting(made))
         counted = {**self.state.bytes, road.kind: self.state.bytes.get(road.kind, 0) + sent.sent}
         if sent.left:
-            self._put(bytes=counted)
-            self._note(
+            self._ledger.put(bytes=counted)
+            self._ledger.note(
                 "shipped",
                 made,
                 road=road.kind,
                 where=", ".join(sent.media),
                 message=f"{sent.left} bytes are still to come",
             )
-            self._alarms.event("medium-wanted", serial=made.serial)
+            self._ledger.alarms.event("medium-wanted", serial=made.serial)
             raise MediumWanted(f"{sent.left} bytes of bundle {made.serial} are still to come: insert the next medium")
         made = replace(made, stage="shipped", shipped=self._clock(), sent=made.size)
         with self._store.adding():
-            self._sites.note(self._site.name, Digest(made.digest), "shipped")
-        self._put(under_way=None, flights=(*self.state.flights, made), bytes=counted, contact=self._clock(), waiting="")
-        self._note("shipped", made, road=road.kind, where=", ".join(sent.media) or road.to)
+            self._ledger.sites.note(self._site.name, Digest(made.digest), "shipped")
+        self._ledger.put(
+            under_way=None, flights=(*self.state.flights, made), bytes=counted, contact=self._clock(), waiting=""
+        )
+        self._ledger.note("shipped", made, road=road.kind, where=", ".join(sent.media) or road.to)
         if sent.media:
-            self._alarms.event("medium-done", serial=made.serial, media=list(sent.media))
+            self._ledger.alarms.event("medium-done", serial=made.serial, media=list(sent.media))
 
     def _gate(self, road: Road) -> Gate:
         return Gate(self._site.window, road.limit, ignore=self._options.now, clock=self._clock)
@@ -419,7 +300,7 @@ class Sync:
         if self._site.roads[0].kind == "medium" or any(
             road.kind == "medium" and not road.after for road in self._site.roads
         ):
-            self._alarms.event("medium-wanted", serial=self.state.serial)
+            self._ledger.alarms.event("medium-wanted", serial=self.state.serial)
         raise NotNow("; ".join(reasons) or "no road is to be used yet")
 
     def _counting(self, made: Flight) -> Observer:
@@ -432,7 +313,7 @@ class Sync:
                 sent += event.count
                 if time.monotonic() - told > PROGRESS_SECONDS:
                     told = time.monotonic()
-                    self._put(under_way=replace(made, sent=min(sent, made.size)), contact=self._clock())
+                    self._ledger.put(under_way=replace(made, sent=min(sent, made.size)), contact=self._clock())
             self._observer(event)
 
         return hear
@@ -444,32 +325,32 @@ class Sync:
             road = answering[flight.road]
             roads.import_there(flight.folder, road, self._gate(road), self._observer)
             self._replace(flight, replace(flight, imported=True))
-            self._put(contact=self._clock())
-            self._note("imported", flight, road=road.kind, where=road.to)
+            self._ledger.put(contact=self._clock())
+            self._ledger.note("imported", flight, road=road.kind, where=road.to)
             self._take_receipt(road)
         for flight in [each for each in self.state.flights if each.imported]:
             # over there it is in place; only that it can be built on was not confirmed
-            self.state = self._arrived(replace(self.state, flights=self._without(flight)), flight)
-            self._states.put(self.state)
+            self._ledger.write(self._ledger.arrived(replace(self.state, flights=self._without(flight)), flight))
 
     def _take_receipt(self, road: Road) -> None:
         data = roads.receipt_there(self._site.name, self.state.acked, road, self._gate(road), self._observer)
         if data is None:
             return
         try:
-            self._accept(data, road.to)
+            self._ledger.accept(data, road.to)
         except RolledBack as error:
             place = self._store.root / "receipts" / "in"
             own_folder(self._store.root, "receipts", "receipts/in", private=True)
             path = place / f"{self._site.name}.json.refused"
             publish(path, data)
             raise RolledBack(
-                error.message, hint=f"if the store there was made anew: transfer receipt accept --restarted {path}"
+                error.message,
+                hint=f"if the store there was replaced by a new one: transfer receipt accept --restarted {path}",
             ) from error
-        self._settle()
+        self._ledger.settle()
 
     def _replace(self, flight: Flight, new: Flight) -> None:
-        self._put(flights=tuple(new if each == flight else each for each in self.state.flights))
+        self._ledger.put(flights=tuple(new if each == flight else each for each in self.state.flights))
 
     def _without(self, flight: Flight) -> tuple[Flight, ...]:
         return tuple(each for each in self.state.flights if each.serial != flight.serial)

@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from transfer.errors import NotFound, UsageError, from_os_error
 from transfer.model import Digest
 from transfer.sites.receipt import site_name
+from transfer.sites.values import DURATION, FLAG, LIMITS, RATE, SHARE, TEXT, TEXTS, Setting, number, one_of, word
 from transfer.sites.window import Window, parse_window
 from transfer.streams import read_small, sha256
 
@@ -24,7 +25,6 @@ FOLDER = Path("/etc/transfer")
 VARIABLE = "TRANSFER_SITES"
 FILE_MAX = 1 << 20
 DAY = 86400
-_UNITS = {"s": 1, "min": 60, "h": 3600, "d": DAY, "w": 7 * DAY}
 ROADS = ("ssh", "medium", "spool", "folder", "https")
 PULLED = ("ssh", "folder", "https")
 CREDENTIAL = "credential:"
@@ -173,131 +173,50 @@ def parse_site(data: bytes, name: str, path: Path) -> SiteFile:
     return _Reading(text, path).site(value, name, sha256(data))
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """What a key may be. `read` makes the value and raises ValueError or UsageError for one that it cannot be."""
-
-    read: Callable[[Any], Any]
-    what: str
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.isprintable():
-        raise ValueError
-    return value
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ValueError
-    return tuple(_text(each) for each in value)
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _number(least: int, most: int) -> _Key:
-    def read(value: Any) -> int:
-        if type(value) is not int or not least <= value <= most:
-            raise ValueError
-        return value
-
-    return _Key(read, f"a number from {least} to {most}")
-
-
-def _word(**words: Any) -> _Key:
-    def read(value: Any) -> Any:
-        if not isinstance(value, str) or value not in words:
-            raise ValueError
-        return words[value]
-
-    return _Key(read, " or ".join(words))
-
-
-def duration(value: Any) -> int:
-    """Seconds in `90s`, `15min`, `12h`, `7d`, `2w`. ValueError for anything else."""
-    found = re.fullmatch(r"(\d{1,6})\s*(s|min|h|d|w)", value) if isinstance(value, str) else None
-    if not found:
-        raise ValueError
-    return int(found[1]) * _UNITS[found[2]]
-
-
-def rate(value: Any) -> int:
-    """Bytes a second in `500K`, `2M`, `1.5G`; ValueError for anything else, or less than 1K."""
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([KMG]?)", value) if isinstance(value, str) else None
-    out = int(float(found[1]) * {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}[found[2]]) if found else 0
-    if out < 1000:
-        raise ValueError
-    return out
-
-
-def _share(value: Any) -> int:
-    found = re.fullmatch(r"(\d{1,2})%", value) if isinstance(value, str) else None
-    if not found:
-        raise ValueError
-    return int(found[1])
-
-
-def _limits(value: Any) -> tuple[tuple[str, int], ...]:
-    if not isinstance(value, list) or not all(isinstance(each, list) and len(each) == 2 for each in value):
-        raise ValueError
-    return tuple((_text(when), rate(most)) for when, most in value)
-
-
-_TEXT, _TEXTS, _FLAG = _Key(_text, "a text"), _Key(_texts, "a list of texts"), _Key(_flag, "true or false")
-_DURATION = _Key(duration, "a duration such as 12h, 7d or 2w")
-_RATE = _Key(rate, "bytes a second, at least 1K: 500K, 2M")
 _IMAGES = {
-    "from": _TEXT,
-    "select": _TEXTS,
-    "exclude": _TEXTS,
-    "files": _TEXTS,
-    "platform": _TEXT,
-    "newest": _number(1, 1000),
-    "missing": _word(refuse=False, skip=True),
-    "referrers": _FLAG,
-    "plain_http": _FLAG,
+    "from": TEXT,
+    "select": TEXTS,
+    "exclude": TEXTS,
+    "files": TEXTS,
+    "platform": TEXT,
+    "newest": number(1, 1000),
+    "missing": word(refuse=False, skip=True),
+    "referrers": FLAG,
+    "plain_http": FLAG,
 }
 _ROAD = {
-    "kind": _Key(lambda value: value if value in ROADS else _refuse(), " or ".join(ROADS)),
-    "to": _TEXT,
-    "identity": _TEXT,
-    "host_key": _TEXT,
-    "ssh_config": _TEXT,
-    "remote": _TEXT,
-    "import": _FLAG,
-    "import_to": _TEXT,
-    "retag": _TEXTS,
-    "limit": _RATE,
-    "jobs": _number(1, 64),
-    "label": _TEXT,
-    "survive_loss": _Key(_share, "a share such as 30%"),
-    "after": _DURATION,
+    "kind": one_of(*ROADS),
+    "to": TEXT,
+    "identity": TEXT,
+    "host_key": TEXT,
+    "ssh_config": TEXT,
+    "remote": TEXT,
+    "import": FLAG,
+    "import_to": TEXT,
+    "retag": TEXTS,
+    "limit": RATE,
+    "jobs": number(1, 64),
+    "label": TEXT,
+    "survive_loss": SHARE,
+    "after": DURATION,
 }
 _WINDOW = {
-    "open": _TEXTS,
-    "zone": _TEXT,
-    "limits": _Key(_limits, 'a list of pairs: [["Mon..Fri 08:00-18:00", "100K"]]'),
-    "at_end": _word(pause=False, finish=True),
+    "open": TEXTS,
+    "zone": TEXT,
+    "limits": LIMITS,
+    "at_end": word(pause=False, finish=True),
 }
 _DELTA = {
-    "base": _word(confirmed=True, none=False),
-    "one_way": _FLAG,
-    "full_every": _DURATION,
-    "level": _number(1, 19),
+    "base": word(confirmed=True, none=False),
+    "one_way": FLAG,
+    "full_every": DURATION,
+    "level": number(1, 19),
 }
-_KEEP = {"out": _number(0, 1000), "here": _number(1, 1000), "there": _number(1, 1000), "lost_after": _DURATION}
-_ALARM = {"stale": _DURATION, "repeat": _DURATION}
-_METRICS = {"textfile": _TEXT}
+_KEEP = {"out": number(0, 1000), "here": number(1, 1000), "there": number(1, 1000), "lost_after": DURATION}
+_ALARM = {"stale": DURATION, "repeat": DURATION}
+_METRICS = {"textfile": TEXT}
 _TOP = ("version", "about", "role", "images", "road", "window", "delta", "keep", "alarm", "metrics")
 _RENAMED = {"import": "import_", "base": "confirmed", "missing": "skip", "from": "source"}
-
-
-def _refuse() -> Any:
-    raise ValueError
 
 
 class _Reading:
@@ -391,13 +310,13 @@ class _Reading:
             raise UsageError(f"{self._path}: write each as [[{key}]]", hint="docs/sync.md has an example")
         return found
 
-    def _table(self, value: Mapping[str, Any], key: str, keys: Mapping[str, _Key]) -> dict[str, Any]:
+    def _table(self, value: Mapping[str, Any], key: str, keys: Mapping[str, Setting]) -> dict[str, Any]:
         found = value.get(key, {})
         if not isinstance(found, dict):
             raise UsageError(f"{self._path}: write it as [{key}]", hint="docs/sync.md has an example")
         return self._read(found, key, 0, keys)
 
-    def _read(self, table: Mapping[str, Any], section: str, number: int, keys: Mapping[str, _Key]) -> dict[str, Any]:
+    def _read(self, table: Mapping[str, Any], section: str, number: int, keys: Mapping[str, Setting]) -> dict[str, Any]:
         out = {}
         for key, value in table.items():
             if key not in keys:

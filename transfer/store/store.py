@@ -42,16 +42,8 @@ from transfer.streams import TEMPORARY, publish, read_small, sha256, sync_folder
 
 INNER = ("bundles", "blobs", "blobs/sha256", "incoming", "sites", "compacting", "sync", "out", "in", "receipts")
 FILES = (
-    "lock",
-    "in-use",
-    "index.sqlite",
-    "index.dirty",
-    "damaged",
-    "disowned",
-    "site.json",
-    "leaving.json",
-    "history.jsonl",
-    "lost+found",
+    *("lock", "in-use", "index.sqlite", "index.dirty", "damaged", "disowned", "lost+found"),
+    *("site.json", "leaving.json", "arrived.json", "history.jsonl"),
 )
 """What lies at the top of a store. A folder that holds other things, and no bundles of ours, is no store."""
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)

@@ -94,6 +94,12 @@ def import_(
             help="If a bundle this delta depends on is missing, keep the delta in the store and import it automatically once that bundle arrives.",
         ),
     ] = False,
+    done: Annotated[
+        str,
+        typer.Option(
+            "--done", help="With spool: what becomes of a bundle that is imported: leave, move (into .done) or remove."
+        ),
+    ] = "leave",
     store: StoreOption = None,
     no_store: NoStore = False,
     jobs: Jobs = None,
@@ -121,4 +127,4 @@ def import_(
         tuple(repair or ()),
         RegistryOptions(plain_http, not no_tls_verify, index=index),
     )
-    run(bundle, options, StoreOptions((), tuple(seed or ()), store, no_store), Output(json, quiet, jobs, dry_run))
+    run(bundle, options, done, StoreOptions((), tuple(seed or ()), store, no_store), Output(json, quiet, jobs, dry_run))

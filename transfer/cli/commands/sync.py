@@ -66,7 +66,10 @@ def status(
     store: StoreOption = None,
     json: Json = False,
 ) -> None:
-    """Show how every site stands: up to date, shipping, waiting, failing."""
+    """Show the state of every site.
+
+    Up to date, shipping, waiting for a medium, or failing: why, since when, and what to do now.
+    """
     from transfer.cli.status import status as run
 
     run(site, check, metrics, store, json)
@@ -78,7 +81,10 @@ def log(
     store: StoreOption = None,
     json: Json = False,
 ) -> None:
-    """Show what was exported, shipped, confirmed, imported and refused."""
+    """Show what was sent, received and refused.
+
+    Exports, shipments, confirmations, imports and refusals are kept in the store.
+    """
     from transfer.cli.status import log as run
 
     run(since, site, store, json)
