@@ -13,7 +13,8 @@ from transfer.cli.render import amount, print_json, several
 from transfer.cli.service import Service
 from transfer.errors import UsageError
 from transfer.flows import site as site_flow
-from transfer.flows.sync import Outcome, Sync, SyncOptions, lose
+from transfer.flows.ledger import lose
+from transfer.flows.sync import Outcome, Sync, SyncOptions
 from transfer.sites.site_file import SiteFile, load
 from transfer.sites.values import duration
 from transfer.store.store import Store

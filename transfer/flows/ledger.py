@@ -162,3 +162,16 @@ class Ledger:
                 for image in bundle.images:
                     out |= dict.fromkeys(image.names, digests_of(image))
         return {**out, **known}
+
+
+def lose(site: SiteFile, store: Store, serial: int) -> None:
+    """Somebody knows that a bundle is lost: its content is sent again. NotFound if no such bundle is on its way."""
+    states = SyncStates(store.root)
+    state = states.get(site.name)
+    left = tuple(each for each in state.flights if each.serial != serial)
+    if len(left) == len(state.flights):
+        known = ", ".join(str(each.serial) for each in state.flights) or "none"
+        raise NotFound(f"bundle {serial} is not on its way to {site.name}", hint=f"on their way: {known}")
+    [flight] = [each for each in state.flights if each.serial == serial]
+    states.put(replace(state, flights=left))
+    history.note(store.root, history.Event(history.now(), "lost", site.name, flight.digest, serial))

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
-from transfer.errors import MissingPart, NotFound, NotNow, RolledBack, TransferError, one_failure
+from transfer.errors import MissingPart, NotNow, RolledBack, TransferError, one_failure
 from transfer.events import Advanced, Event, Observer
 from transfer.flows import export as exporting
-from transfer.flows import history, roads
+from transfer.flows import roads
 from transfer.flows import site as site_flow
 from transfer.flows.ledger import Ledger
 from transfer.flows.sync_plan import Facts, Step, plan
@@ -24,7 +24,7 @@ from transfer.folders import own_folder
 from transfer.model import Digest
 from transfer.ship.gate import Gate, opens
 from transfer.sites.site_file import Road, SiteFile
-from transfer.sites.sync_state import Flight, SyncState, SyncStates
+from transfer.sites.sync_state import Flight, SyncState
 from transfer.store.entry import Role
 from transfer.store.store import Store
 from transfer.store.upkeep import prune
@@ -216,6 +216,10 @@ class Sync:
         fresh = not done.already and not done.bytes_reused
         choice = site_flow.StoreChoice(self._store, True)
         site_flow.sent(choice, folder, done.digest, base, [self._site.name], self._observer, fresh=fresh)
+        if made.digest and made.digest != str(done.digest) and made.road:
+            self._ledger.say(f"bundle {made.serial} was lost while it was sent, and cannot be made again as it was")
+            self._drop()  # its number is not used for other content
+            return
         made = replace(made, stage="exported", digest=str(done.digest), size=done.bytes_folder)
         full = (
             {"fulls": {**self.state.fulls, why: self.state.fulls.get(why, 0) + 1}, "full_at": self._clock()}
@@ -254,6 +258,10 @@ class Sync:
     def _ship(self) -> None:
         made = self.state.under_way
         assert made
+        if not (self._out / made.folder / "index.json").exists():
+            self._ledger.say(f"the folder of bundle {made.serial} is gone: the bundle is made again")
+            self._ledger.put(under_way=replace(made, stage="exporting"))
+            return
         road = self._road()
         if made.stage != "shipping" or made.road != road.kind:
             made = replace(made, stage="shipping", road=road.kind, sent=0)
@@ -379,16 +387,3 @@ class Sync:
             except TransferError as error:
                 if not roads.is_not_now(error):
                     raise
-
-
-def lose(site: SiteFile, store: Store, serial: int) -> None:
-    """Somebody knows that a bundle is lost: its content is sent again. NotFound if no such bundle is on its way."""
-    states = SyncStates(store.root)
-    state = states.get(site.name)
-    left = tuple(each for each in state.flights if each.serial != serial)
-    if len(left) == len(state.flights):
-        known = ", ".join(str(each.serial) for each in state.flights) or "none"
-        raise NotFound(f"bundle {serial} is not on its way to {site.name}", hint=f"on their way: {known}")
-    [flight] = [each for each in state.flights if each.serial == serial]
-    states.put(replace(state, flights=left))
-    history.note(store.root, history.Event(history.now(), "lost", site.name, flight.digest, serial))
