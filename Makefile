@@ -7,7 +7,7 @@ WORKERS ?= auto
 WHEELS ?= wheels
 ARCH ?= $(shell uname -m)
 
-.PHONY: help demo test fast fmt lint types e2e bench check pythons wheels dist man
+.PHONY: install-units help demo test fast fmt lint types e2e bench check pythons wheels dist man
 
 help:
 	@echo "make demo     sets up, then shows the whole road on images made here"
@@ -86,3 +86,18 @@ wheels: $(VENV)/developer
 	$(BIN)/python tools/wheels.py $(WHEELS) $(ARCH) 3.11 3.12 3.13 3.14
 	cp docs/install.md $(WHEELS)/INSTALL.md
 	@echo "$(WHEELS): carry it to the offline host; INSTALL.md in it says what to type there"
+
+# systemd units, users, folders, the udev rule and sshd's drop-in: make install-units PREFIX=/usr DESTDIR=
+PREFIX ?= /usr
+DESTDIR ?=
+UNITS = $(DESTDIR)$(PREFIX)/lib
+install-units:
+	install -d $(UNITS)/systemd/system $(UNITS)/sysusers.d $(UNITS)/tmpfiles.d $(UNITS)/udev/rules.d \
+		$(DESTDIR)/etc/ssh/sshd_config.d $(DESTDIR)$(PREFIX)/share/doc/transfer/examples
+	for unit in systemd/*.service systemd/*.timer systemd/*.path systemd/*.socket; do \
+		sed 's|@PREFIX@|$(PREFIX)|g' $$unit > $(UNITS)/systemd/system/$$(basename $$unit) || exit 1; done
+	install -m 644 systemd/sysusers.d/transfer.conf $(UNITS)/sysusers.d/
+	install -m 644 systemd/tmpfiles.d/transfer.conf $(UNITS)/tmpfiles.d/
+	install -m 644 systemd/udev/90-transfer.rules $(UNITS)/udev/rules.d/
+	sed 's|@PREFIX@|$(PREFIX)|g' systemd/sshd_config.d/transfer.conf > $(DESTDIR)/etc/ssh/sshd_config.d/transfer.conf
+	install -m 644 systemd/examples/plant-7.toml $(DESTDIR)$(PREFIX)/share/doc/transfer/examples/

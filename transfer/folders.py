@@ -49,6 +49,21 @@ def own_folder(path: Path, *inner: str, private: bool = False) -> None:
         raise from_os_error(error, f"making {path}") from error
 
 
+@contextlib.contextmanager
+def inner_folder(path: Path, name: str) -> Iterator[tuple[int, int]]:
+    """Descriptors of a folder, which may be anybody's, and of one of ours in it, which is made. UsageError if that is a link or another user's."""
+    try:
+        with _opened(path) as outer:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=outer)
+            with _below(outer, name, path, make=0o700) as inner:
+                if os.fstat(inner).st_uid != os.geteuid():
+                    raise UsageError(f"{path / name} belongs to another user", hint="remove it if nobody needs it")
+                yield outer, inner
+    except OSError as error:
+        raise from_os_error(error, f"making {path / name}") from error
+
+
 def no_links(path: Path, *inner: str) -> None:
     """UsageError if one of these below a folder is there and is a link, or no folder."""
     for name in inner:

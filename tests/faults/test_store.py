@@ -131,8 +131,9 @@ def test_a_disk_that_says_no_to_the_store(place: Path, tmp_path: Path, call: str
     for at in sorted({1, 2, total // 2, total - 1, total}):
         here = tmp_path / f"{at}"
         ended = run_with(Fault(call, at, error), log, *importing(place / "b1", here))
-        assert ended.code in (3, 13, 23), (at, ended.said)
-        assert "  -> " in ended.said
+        history = call in ("write", "fsync") and at == total  # all is in place, and only the line that says so is lost
+        assert ended.code in ((0,) if history else (3, 13, 23)), (at, ended.said)
+        assert history or "  -> " in ended.said
         whole(here / "store")
         ended = run_with(None, log, *importing(place / "b1", here))
         assert ended.code == 0, (at, ended.said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transfer.flows import import_bundle as importing
 from transfer.flows import site as site_flow
 from transfer.flows import spool
 from transfer.flows.arrive import (
+    Came,
     Foreseen,
     ImportRequest,
     Staged,
@@ -31,11 +32,22 @@ from transfer.flows.arrive import (
 )
 from transfer.flows.import_bundle import Arrival
 from transfer.flows.reassemble import bundles_in
+from transfer.flows.spool import in_order
 from transfer.model import Platform
 from transfer.ship.address import SPOOL, spool_folder
 from transfer.work import keep_memory
 
 DONE_WAYS = ("leave", "move", "remove")
+MEDIUM = "medium:"
+
+
+@dataclass(frozen=True, slots=True)
+class MediumRequest:
+    """How a device is imported. `to`: as it was typed; `types`: filesystems that may be mounted; `answer`: a word is left on it."""
+
+    to: str = ""
+    types: tuple[str, ...] = ()
+    answer: bool = False
 
 
 def requested(options: ImportOptions, jobs: int | None) -> ImportRequest:
@@ -48,7 +60,9 @@ def requested(options: ImportOptions, jobs: int | None) -> ImportRequest:
     return ImportRequest(target, options.patterns, options.retag, options.stage, options.repair, location.name)
 
 
-def import_(bundle: str, options: ImportOptions, done: str, store: StoreOptions, output: Output) -> None:
+def import_(
+    bundle: str, options: ImportOptions, done: str, medium: MediumRequest, store: StoreOptions, output: Output
+) -> None:
     """Run the load flow on one bundle, on the media of a set, or on all that a spool holds; exit 3 if some images did not make it."""
     request = requested(options, output.jobs)
     if done not in DONE_WAYS:
@@ -61,8 +75,16 @@ def import_(bundle: str, options: ImportOptions, done: str, store: StoreOptions,
     service.ready("importing")
     choice = store.choice()
     try:
+        if bundle.startswith(MEDIUM):
+            _import_medium(
+                Path(bundle.removeprefix(MEDIUM)), request, medium, store, choice, service.heard(observer), output
+            )
+            return
         if bundle.startswith(SPOOL):
-            _import_all(spool_folder(bundle), request, done, store, choice, service.heard(observer), output)
+            place = spool_folder(bundle)
+            came = _import_all(spool.arrived(place), place, request, store, choice, service.heard(observer), output)
+            put_away(place, came, done)
+            _end(came)
             return
         places, patterns = _places(Path(bundle), request.patterns)
         request = replace(request, patterns=patterns)
@@ -88,16 +110,15 @@ def _places(first: Path, patterns: Sequence[str]) -> tuple[list[Path], tuple[str
 
 
 def _import_all(
+    folders: Sequence[Path],
     place: Path,
     request: ImportRequest,
-    done: str,
     store: StoreOptions,
     choice: site_flow.StoreChoice,
     observer: Observer,
     output: Output,
-) -> None:
-    """Whatever is complete in a spool; the first failure is raised when all have been tried."""
-    folders = spool.arrived(place)
+) -> list[Came]:
+    """Whatever is complete in a spool or on a medium, and what came of it. Nothing if only a plan was asked for."""
     if not folders:
         raise NotFound(
             f"{place}: no bundle has arrived there yet", hint="run the same command again when more has arrived"
@@ -106,12 +127,11 @@ def _import_all(
         for folder in folders:
             spool.has_come(folder)
             _say_plan(foresee([folder], request, store.shelf(choice), choice, observer), output.json)
-        return
+        return []
     came = arrive_all(folders, request, store.seeds, choice, observer)
-    put_away(place, came, done)
-    arrivals = [each.arrival for each in came if isinstance(each.arrival, Arrival)]
     failure = next((each.error for each in came if each.error), None)
     if output.json:
+        arrivals = [each.arrival for each in came if isinstance(each.arrival, Arrival)]
         print_json({"bundles": [_as_json(each) for each in arrivals], "failed": failure and failure.slug})
     else:
         for each in came:
@@ -119,10 +139,57 @@ def _import_all(
                 _say_loaded(each.arrival, output)
             elif each.arrival:
                 _say_staged(each.arrival, output)
-    for arrival in arrivals:
-        _finish(arrival)
+    return came
+
+
+def _end(came: Sequence[Came]) -> None:
+    """The first failure is raised when all have been tried."""
+    for each in came:
+        if isinstance(each.arrival, Arrival):
+            _finish(each.arrival)
+    failure = next((each.error for each in came if each.error), None)
     if failure:
         raise failure
+
+
+def _import_medium(
+    place: Path,
+    request: ImportRequest,
+    medium: MediumRequest,
+    store: StoreOptions,
+    choice: site_flow.StoreChoice,
+    observer: Observer,
+    output: Output,
+) -> None:
+    """All that lies on a medium: on a device, which is mounted for this process alone, or below a folder."""
+    from transfer.flows.stick import bundles_on, import_stick
+
+    if place.is_dir():
+        folders = in_order(bundles_on(place))
+        _end(_import_all(folders, place, request, store, choice, observer, output))
+        return
+    if output.dry_run or request.patterns or request.retag or request.repair or store.seeds:
+        raise UsageError(
+            "a device takes no patterns, --dry-run, --retag, --repair or --seed",
+            hint=f"mount the medium, and name the folder: {MEDIUM}FOLDER",
+        )
+    words = [f"--to={medium.to}"] if medium.to else []
+    words += ["--stage"] if request.stage else []
+    words += ["--keep-tags"] if request.target.keep_tags else []
+    words += ["--no-store"] if store.no_store else [f"--store={store.store.absolute()}"] if store.store else []
+
+    def receipt() -> bytes | None:
+        return site_flow.receipt(choice.store, "").encode() if choice.store and choice.store.root.is_dir() else None
+
+    done = import_stick(
+        place, words, medium.types, observer, answer=medium.answer, site=site_flow.host_name, receipt=receipt
+    )
+    if output.json and done.report:
+        print_json(done.report)
+    if done.error:
+        raise done.error
+    if not output.quiet and not output.json:
+        print(f"{place} is imported" + (", and the answer is on it" if done.answered else ""))
 
 
 def _finish(arrival: Arrival) -> None:

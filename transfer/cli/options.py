@@ -327,3 +327,5 @@ class ServeOptions:
     htpasswd: Path | None = None
     cache: str = ""
     only: tuple[str, ...] = ()
+    activated: bool = False
+    idle: str = ""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transfer.cli.exits import printable
 from transfer.cli.options import ServeOptions
 from transfer.cli.render import parse_size, several
+from transfer.cli.service import Service, listening
 from transfer.engines.http import is_loopback
 from transfer.errors import UsageError
 from transfer.flows import site as site_flow
@@ -17,6 +20,7 @@ from transfer.flows.blobcache import BlobCache
 from transfer.flows.serve import BundleHoldings, opened_bundles
 from transfer.serve.app import App
 from transfer.serve.server import Tls, listen, run
+from transfer.sites.values import duration
 from transfer.streams import read_small
 from transfer.work import keep_memory
 
@@ -32,7 +36,8 @@ def serve(
     """Serve until it is stopped."""
     if bool(folders) == from_store:
         raise UsageError("name the bundles to serve, or --from-store", hint="transfer serve night.bundle")
-    _is_safe(options)
+    if not options.activated:
+        _is_safe(options)
     keep_memory()
     choice = site_flow.choose_store(store, False)
     held = site_flow.need_store(choice) if from_store else None
@@ -40,7 +45,7 @@ def serve(
     users = read_users(options.htpasswd) if options.htpasswd else None
     holdings = BundleHoldings(bundles, held, _cache(options.cache), options.only)
     with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(contextlib.closing(listen(options.listen)))
+        sock = stack.enter_context(contextlib.closing(_socket(options)))
         host, port = sock.getsockname()[:2]
         tls = _tls(options, stack, str(host), quiet)
         if not quiet:
@@ -50,7 +55,37 @@ def serve(
                 f"serving {several(len(holdings.repositories()), 'repository')} at {scheme}://{shown}:{port}",
                 flush=True,
             )
-        run(App(holdings, users=users), sock, tls)
+        service = Service()
+        run(
+            App(holdings, users=users),
+            sock,
+            tls,
+            idle=_idle(options.idle),
+            ready=lambda: service.ready(f"serving {several(len(holdings.repositories()), 'repository')}"),
+        )
+        service.stopping()
+
+
+def _socket(options: ServeOptions) -> socket.socket:
+    """The one that the service manager gives, or a new one. UsageError for one that strangers reach without TLS."""
+    if not options.activated:
+        return listen(options.listen)
+    given = listening()
+    if len(given) != 1:
+        raise UsageError(
+            f"the service manager gave {len(given)} sockets, and --activated needs one",
+            hint="start it by transfer-serve.socket, or leave out --activated",
+        )
+    host, port = given[0].getsockname()[:2]
+    _is_safe(replace(options, listen=f"{host}:{port}"))
+    return given[0]
+
+
+def _idle(text: str) -> float:
+    try:
+        return float(duration(text)) if text else 0.0
+    except ValueError:
+        raise UsageError(f"--idle {text!r:.40}", hint="write 90s, 15min or 2h") from None
 
 
 def _is_safe(options: ServeOptions) -> None:
@@ -128,7 +163,6 @@ def make_certificate(folder: Path, host: str) -> tuple[Path, Path]:
     import datetime
     import ipaddress
     import os
-    import socket
 
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization

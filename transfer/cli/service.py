@@ -12,6 +12,8 @@ from transfer.events import Advanced, Event, Noted, Observer
 
 FIRST_FD = 3
 STATUS_SECONDS = 2.0
+STUCK_SECONDS = 1800.0
+"""Without a sign of progress for so long, the watchdog hears nothing more, and ends the service."""
 
 
 class Service:
@@ -57,7 +59,8 @@ class Service:
 
     def _watch(self) -> None:
         while not self._over.wait(self._every):
-            self.say("WATCHDOG=1")
+            if time.monotonic() - self._alive < STUCK_SECONDS:
+                self.say("WATCHDOG=1")
 
     def say(self, text: str) -> None:
         if not self._address:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -11,7 +12,15 @@ from pathlib import Path
 
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
-from transfer.errors import Damaged, MissingPart, SomeImagesFailed, TransferError, UsageError, one_failure
+from transfer.errors import (
+    Damaged,
+    MissingPart,
+    SomeImagesFailed,
+    TransferError,
+    UsageError,
+    from_os_error,
+    one_failure,
+)
 from transfer.events import Noted, Observer
 from transfer.flows import history, spool
 from transfer.flows import import_bundle as importing
@@ -20,7 +29,7 @@ from transfer.flows.import_bundle import Arrival, Target
 from transfer.flows.naming import Named, Rename
 from transfer.flows.reassemble import Reassembly, reassembled
 from transfer.flows.select import by_digest, choose, retagging
-from transfer.folders import own_folder
+from transfer.folders import inner_folder
 from transfer.model import Digest, Image
 from transfer.store.store import Store
 from transfer.streams import parse_object, publish, read_small
@@ -267,15 +276,21 @@ def _remember(folder: Path, store: Store | None) -> None:
 
 
 def put_away(place: Path, came: Sequence[Came], how: str) -> None:
-    """What is done with folders of a spool that were imported: "leave" them, "move" them into .done, or "remove" them."""
-    for each in came:
-        if how == "leave" or each.error or (isinstance(each.arrival, Arrival) and failures(each.arrival)):
-            continue
-        own_folder(place, DONE, private=False)
-        target = place / DONE / each.folder.name
-        if target.is_symlink():
-            raise UsageError(f"{target} is a link", hint="remove it if nobody needs it")
-        shutil.rmtree(target, ignore_errors=True)
-        each.folder.rename(target)
-        if how == "remove":
-            shutil.rmtree(target)
+    """What is done with folders of a spool that were imported: "leave" them, "move" them into .done, or "remove" them.
+
+    The spool may belong to another user, who is not trusted with where folders go: no link of his is followed.
+    """
+    done = [each for each in came if not (each.error or (isinstance(each.arrival, Arrival) and failures(each.arrival)))]
+    if how == "leave" or not done:
+        return
+    with inner_folder(place, DONE) as (outer, inner):
+        for each in done:
+            name = each.folder.name
+            try:
+                if os.path.lexists(place / DONE / name):
+                    shutil.rmtree(name, dir_fd=inner)
+                os.rename(name, name, src_dir_fd=outer, dst_dir_fd=inner)
+                if how == "remove":
+                    shutil.rmtree(name, dir_fd=inner)
+            except OSError as error:
+                raise from_os_error(error, f"moving {each.folder} into {place / DONE}") from error

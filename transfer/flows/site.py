@@ -179,7 +179,7 @@ def receipt(store: Store, site: str, *, keep_name: bool = False) -> Receipt:
     """
     with store.adding():
         last = last_receipt(store)
-        name = site_name((last.site if keep_name and last.site else site) or last.site or _host())
+        name = site_name((last.site if keep_name and last.site else site) or last.site or host_name())
         leaving = read_leaving(store.root).bundles
         entries = store.entries()
         held = [each.digest for each in entries if each.role is Role.HELD and each.packs and each.digest not in leaving]
@@ -207,7 +207,8 @@ def last_receipt(store: Store) -> Receipt:
     return Receipt(site, serial, tuple(map(str, bundles)))
 
 
-def _host() -> str:
+def host_name() -> str:
+    """What a site is called where nobody named it: this host's name, as far as a site may have it."""
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in socket.gethostname())
     return name.strip(".-")[:64] or "site"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +53,11 @@ def arrived(place: Path) -> list[Path]:
     if not place.is_dir():
         raise NotFound(f"{place} does not exist", hint="name the folder in which the link leaves files")
     begun = {each for each in place.iterdir() if (each / "blobs").is_dir() or (each / AGAIN).is_dir()}
-    folders = sorted(begun | set(bundles_in(place)))
+    return in_order(sorted(begun | set(bundles_in(place))))
+
+
+def in_order(folders: Sequence[Path]) -> list[Path]:
+    """Bundle folders: what builds on another comes after it, and what a sync made comes in the order in which it was made."""
     plain = [each for each in folders if not each.name.startswith(".")]  # such as AppleDouble files and .done
     made = {each: _created(each) for each in plain}
     first: dict[str, int] = {}

@@ -7,13 +7,15 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transfer.errors import EngineError, UsageError, from_os_error
 from transfer.serve.app import App
+from transfer.work import background
 
 if TYPE_CHECKING:
     import uvicorn
@@ -48,7 +50,7 @@ def listen(address: str) -> socket.socket:
     return out
 
 
-def _server(app: App, tls: Tls | None) -> uvicorn.Server:
+def _server(app: Any, tls: Tls | None) -> uvicorn.Server:
     import ssl
 
     import uvicorn
@@ -81,12 +83,52 @@ def _server(app: App, tls: Tls | None) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def run(app: App, sock: socket.socket, tls: Tls | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; what is under way is finished first."""
+class _Watched:
+    """The application, and when it was asked last."""
+
+    def __init__(self, app: App) -> None:
+        self._app, self._active, self._last = app, 0, time.monotonic()
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        self._active += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._active -= 1
+            self._last = time.monotonic()
+
+    def idle(self) -> float:
+        """Seconds since the last request ended; 0 while one is under way."""
+        return 0.0 if self._active else time.monotonic() - self._last
+
+
+def run(
+    app: App,
+    sock: socket.socket,
+    tls: Tls | None = None,
+    *,
+    idle: float = 0,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, or until nobody asked for `idle` seconds (0: for ever); what is under way is finished first."""
     before = {each: signal.signal(each, signal.SIG_IGN) for each in (signal.SIGINT, signal.SIGTERM)}
+    watched = _Watched(app)
+    server = _server(watched, tls)
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(min(1.0, idle / 4)):
+            if watched.idle() > idle:
+                server.should_exit = True
+                return
+
+    if idle:
+        background(watch, "idle")
+    ready()
     try:  # uvicorn raises the signal that ended it once more, for handlers that were there before
-        _server(app, tls).run(sockets=[sock])
+        server.run(sockets=[sock])
     finally:
+        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 

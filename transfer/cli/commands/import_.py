@@ -100,6 +100,12 @@ def import_(
             "--done", help="With spool: what becomes of a bundle that is imported: leave, move (into .done) or remove."
         ),
     ] = "leave",
+    medium_types: Annotated[
+        str, typer.Option("--medium-types", help="With medium:DEVICE: the types of filesystems that may be mounted.")
+    ] = "vfat,exfat,iso9660,udf",
+    answer: Annotated[
+        bool, typer.Option("--answer", help="With medium:DEVICE: leave a receipt and a text for people on it.")
+    ] = False,
     store: StoreOption = None,
     no_store: NoStore = False,
     jobs: Jobs = None,
@@ -114,6 +120,7 @@ def import_(
     Layers that the engine has are not sent. Afterwards the engine is asked for each image, and IDs and digests are compared.
     If an import is interrupted, run the same command again.
     """
+    from transfer.cli.import_ import MediumRequest
     from transfer.cli.import_ import import_ as run
 
     options = ImportOptions(
@@ -127,4 +134,12 @@ def import_(
         tuple(repair or ()),
         RegistryOptions(plain_http, not no_tls_verify, index=index),
     )
-    run(bundle, options, done, StoreOptions((), tuple(seed or ()), store, no_store), Output(json, quiet, jobs, dry_run))
+    medium = MediumRequest(to, tuple(medium_types.split(",")), answer)
+    run(
+        bundle,
+        options,
+        done,
+        medium,
+        StoreOptions((), tuple(seed or ()), store, no_store),
+        Output(json, quiet, jobs, dry_run),
+    )

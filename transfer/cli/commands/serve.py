@@ -43,6 +43,12 @@ def serve(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Serve only images with these names or patterns.")
     ] = None,
+    activated: Annotated[
+        bool, typer.Option("--activated", help="Use the socket that systemd gives (transfer-serve.socket).")
+    ] = False,
+    idle: Annotated[
+        str, typer.Option("--idle", help="End when nobody asked for so long, for example 15min. Default: never.")
+    ] = "",
     seed: Seeds = None,
     store: StoreOption = None,
     quiet: Quiet = False,
@@ -55,6 +61,16 @@ def serve(
     from transfer.cli.serve import serve as run
 
     options = ServeOptions(
-        listen, tls_cert, tls_key, self_signed, plain_http, client_ca, htpasswd, cache, tuple(only or ())
+        listen,
+        tls_cert,
+        tls_key,
+        self_signed,
+        plain_http,
+        client_ca,
+        htpasswd,
+        cache,
+        tuple(only or ()),
+        activated,
+        idle,
     )
     run(bundles or [], from_store, options, tuple(seed or ()), store, quiet)
