@@ -53,13 +53,10 @@ def own_folder(path: Path, *inner: str, private: bool = False) -> None:
 def inner_folder(path: Path, name: str) -> Iterator[tuple[int, int]]:
     """Descriptors of a folder, which may be anybody's, and of one of ours in it, which is made. UsageError if that is a link or another user's."""
     try:
-        with _opened(path) as outer:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=outer)
-            with _below(outer, name, path, make=0o700) as inner:
-                if os.fstat(inner).st_uid != os.geteuid():
-                    raise UsageError(f"{path / name} belongs to another user", hint="remove it if nobody needs it")
-                yield outer, inner
+        with _opened(path) as outer, _below(outer, name, path, make=0o700) as inner:
+            if os.fstat(inner).st_uid != os.geteuid():
+                raise UsageError(f"{path / name} belongs to another user", hint="remove it if nobody needs it")
+            yield outer, inner
     except OSError as error:
         raise from_os_error(error, f"making {path / name}") from error
 

@@ -320,16 +320,18 @@ def _remove_unlocked(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def publishing(path: Path, mode: int = 0o666) -> Iterator[Callable[[bytes | memoryview], None]]:
+def publishing(path: Path, mode: int = 0o666, *, exact: bool = False) -> Iterator[Callable[[bytes | memoryview], None]]:
     """Write a file that appears whole or not at all: temporary neighbour, fsync, rename, folder fsync.
 
-    Gives the write function. On any failure the temporary file is removed.
+    Gives the write function. On any failure the temporary file is removed. `exact`: the mode holds whatever the umask is.
     """
     if not path.name or path.is_dir():
         raise UsageError(f"{path} is a folder", hint="name a file")
     try:
         fd, temporary = begin(path, mode)
         try:
+            if exact:
+                os.fchmod(fd, mode)
             yield lambda data: write_all(fd, data)
             os.fsync(fd)
             os.replace(temporary, path)
@@ -351,7 +353,7 @@ def copy_verified(source: Path, target: Path, digest: Digest, size: int) -> None
             write(block)
 
 
-def publish(path: Path, data: bytes, mode: int = 0o666) -> None:
+def publish(path: Path, data: bytes, mode: int = 0o666, *, exact: bool = False) -> None:
     """A small file, whole and durable or not at all."""
-    with publishing(path, mode) as write:
+    with publishing(path, mode, exact=exact) as write:
         write(data)

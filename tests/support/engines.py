@@ -556,6 +556,9 @@ def _missing(engine: str) -> str | None:
     """What the engine lacks on this machine; None if nothing."""
     checks = {"docker": _missing_docker, "docker28": _missing_docker28, "registry": _missing_registry}
     checks |= {"containerd": _missing_containerd, "podman": partial(_missing_programs, "podman")}
+    checks["systemd"] = lambda: (
+        _missing_rights() or _missing_programs("systemd-nspawn", "systemd-analyze", "mmdebstrap")
+    )
     return checks[engine]()
 
 

@@ -32,6 +32,7 @@ from transfer.flows.arrive import (
 )
 from transfer.flows.import_bundle import Arrival
 from transfer.flows.reassemble import bundles_in
+from transfer.flows.receiving import leave_receipt
 from transfer.flows.spool import in_order
 from transfer.model import Platform
 from transfer.ship.address import SPOOL, spool_folder
@@ -84,6 +85,8 @@ def import_(
             place = spool_folder(bundle)
             came = _import_all(spool.arrived(place), place, request, store, choice, service.heard(observer), output)
             put_away(place, came, done)
+            if came and done != "leave" and choice.store and choice.store.root.is_dir():
+                leave_receipt(choice.store, place)
             _end(came)
             return
         places, patterns = _places(Path(bundle), request.patterns)
@@ -176,14 +179,8 @@ def _import_medium(
     words = [f"--to={medium.to}"] if medium.to else []
     words += ["--stage"] if request.stage else []
     words += ["--keep-tags"] if request.target.keep_tags else []
-    words += ["--no-store"] if store.no_store else [f"--store={store.store.absolute()}"] if store.store else []
-
-    def receipt() -> bytes | None:
-        return site_flow.receipt(choice.store, "").encode() if choice.store and choice.store.root.is_dir() else None
-
-    done = import_stick(
-        place, words, medium.types, observer, answer=medium.answer, site=site_flow.host_name, receipt=receipt
-    )
+    chosen = ["--no-store"] if store.no_store else [f"--store={store.store.absolute()}"] if store.store else []
+    done = import_stick(place, words, medium.types, observer, store=chosen, answer=medium.answer)
     if output.json and done.report:
         print_json(done.report)
     if done.error:

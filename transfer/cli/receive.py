@@ -35,7 +35,7 @@ def receive(stdio: bool, rules: ReceiverRules, store: Path | None, no_store: boo
     else:
         landing = remote_import.Landing(rules.import_to, rules.allow_move, free=rules.inbox is None, store=same)
         may_import = rules.allow_import or rules.inbox is None
-        duties = taking(held, landing if may_import else None, keep=rules.keep)
+        duties = taking(held, landing if may_import else None, keep=rules.keep, inbox=place)
     Receiver(channel, inbox=place, duties=duties, most=rules.most, outbox=rules.outbox is not None).run()
 
 

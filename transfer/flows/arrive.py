@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,12 +29,10 @@ from transfer.flows.reassemble import Reassembly, reassembled
 from transfer.flows.select import by_digest, choose, retagging
 from transfer.folders import inner_folder
 from transfer.model import Digest, Image
+from transfer.sites import arrived
 from transfer.store.store import Store
-from transfer.streams import parse_object, publish, read_small
 
 DONE = ".done"
-ARRIVED_FILE = "arrived.json"
-_SERIAL = re.compile(r"(.+)-(\d{6,12})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +222,9 @@ def arrive_all(
             spool.has_come(folder)
             own = _in_turn(folder, request, choice.store, observer)
             arrival = arrive([folder], own, site_flow.library(seeds, choice.store), choice, observer)
-            if isinstance(arrival, Arrival) and not failures(arrival):
-                _remember(folder, choice.store)
+            whole = isinstance(arrival, Arrival) and not failures(arrival)
+            if whole and choice.store and choice.store.root.is_dir():
+                arrived.remember(choice.store.root, folder.name)
             error = store_failure(arrival) if isinstance(arrival, Arrival) else None
             out.append(Came(folder, arrival, error))
             if error:
@@ -241,11 +238,9 @@ def arrive_all(
 
 def _in_turn(folder: Path, request: ImportRequest, store: Store | None, observer: Observer) -> ImportRequest:
     """The request; names stay where they are for a bundle that comes after a newer one of the same sync."""
-    found = _SERIAL.fullmatch(folder.name)
-    if not found or store is None:
-        return request
-    newest = _serials(store).get(found[1], 0)
-    if int(found[2]) >= newest:
+    found = arrived.series(folder.name)
+    newest = arrived.newest(store.root).get(found[0], 0) if found and store else 0
+    if not found or found[1] >= newest:
         return request
     observer(
         Noted(
@@ -253,26 +248,6 @@ def _in_turn(folder: Path, request: ImportRequest, store: Store | None, observer
         )
     )
     return replace(request, target=replace(request.target, keep_tags=True))
-
-
-def _serials(store: Store) -> dict[str, int]:
-    """The newest bundle of each sync that was imported. A list that cannot be read is begun anew."""
-    path = store.root / ARRIVED_FILE
-    try:
-        value = parse_object(read_small(path), str(path)).get("serials") if path.exists() else None
-    except TransferError:
-        return {}
-    return {name: n for name, n in value.items() if type(n) is int} if isinstance(value, dict) else {}
-
-
-def _remember(folder: Path, store: Store | None) -> None:
-    found = _SERIAL.fullmatch(folder.name)
-    if not found or store is None or not store.root.is_dir():
-        return
-    known = _serials(store)
-    if int(found[2]) > known.get(found[1], 0):
-        value = {"format": "transfer.arrived", "version": 1, "serials": {**known, found[1]: int(found[2])}}
-        publish(store.root / ARRIVED_FILE, json.dumps(value, indent=1).encode() + b"\n")
 
 
 def put_away(place: Path, came: Sequence[Came], how: str) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer import __version__
-from transfer.errors import from_os_error
 from transfer.sites.sync_state import SyncState, SyncStates
+from transfer.streams import publish
 
 STATES = ("up-to-date", "behind", "shipping", "on-its-way", "failing")
 
@@ -114,16 +114,4 @@ def _head(name: str, kind: str, about: str) -> list[str]:
 
 def write(path: Path, store: Path, known: Mapping[str, SyncState]) -> None:
     """The whole file at once, readable for everybody: node_exporter has a user of its own."""
-    data = text(store, known).encode()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(fd, data)
-            os.fchmod(fd, 0o644)
-        finally:
-            os.close(fd)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise from_os_error(error, f"writing {path}") from error
+    publish(path, text(store, known).encode(), 0o644, exact=True)

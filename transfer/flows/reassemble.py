@@ -30,8 +30,11 @@ NAMED_MAX = 3
 
 
 def looks_like_bundle(folder: Path) -> bool:
-    """Whether a folder has a bundle's index, or the second copy a spool has of it, or is a medium that lacks it."""
-    return any((folder / name).is_file() for name in ("index.json", f"{AGAIN}/index.json", MEDIUM))
+    """Whether a folder has a bundle's index, or the second copy a spool has of it, or is a medium that lacks it. One that may not be read has not."""
+    try:
+        return any((folder / name).is_file() for name in ("index.json", f"{AGAIN}/index.json", MEDIUM))
+    except PermissionError:
+        return False
 
 
 def bundles_in(place: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.bundle.reader import Bundle
-from transfer.errors import Locked, NotNow, TransferError, UsageError
+from transfer.errors import Locked, NotFound, NotNow, TransferError, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows import remote_import, spool
 from transfer.flows.offers import write_offers
@@ -177,6 +177,9 @@ def receipt_there(site: str, seen: int, road: Road, gate: Gate, observer: Observ
             observer(Noted(f"{depot.where} gives no receipt: its transfer program is older, or has no store"))
             return None
         return depot.receipt(site, seen)
+    except NotFound as error:
+        observer(Noted(f"{depot.where} gives no receipt yet: {error.message}"))
+        return None
     finally:
         depot.close()
 

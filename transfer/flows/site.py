@@ -16,6 +16,7 @@ from transfer.errors import FormatError, MediumError, MissingPart, NotFound, Tra
 from transfer.events import Noted, Observer
 from transfer.folders import state_folder
 from transfer.model import SITE, Digest
+from transfer.sites.arrived import newest
 from transfer.sites.leaving import read_leaving
 from transfer.sites.receipt import Receipt, matching, parse_receipt, receipt_file, site_name
 from transfer.sites.states import Sites
@@ -179,7 +180,7 @@ def receipt(store: Store, site: str, *, keep_name: bool = False) -> Receipt:
     """
     with store.adding():
         last = last_receipt(store)
-        name = site_name((last.site if keep_name and last.site else site) or last.site or host_name())
+        name = site_name((last.site if keep_name and last.site else site) or last.site or _called(store))
         leaving = read_leaving(store.root).bundles
         entries = store.entries()
         held = [each.digest for each in entries if each.role is Role.HELD and each.packs and each.digest not in leaving]
@@ -205,6 +206,12 @@ def last_receipt(store: Store) -> Receipt:
             f"{path}: malformed", hint="remove it; the next receipt starts a new count (accept it with --restarted)"
         )
     return Receipt(site, serial, tuple(map(str, bundles)))
+
+
+def _called(store: Store) -> str:
+    """What the site is called by the one sync that bundles came from; else by this host's name."""
+    known = list(newest(store.root))
+    return known[0] if len(known) == 1 else host_name()
 
 
 def host_name() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from transfer.ship.arrival import mark_arrival
 from transfer.ship.base import Depot
 from transfer.ship.folder import FolderDepot
 from transfer.ship.throttled import Pacer, Throttled, TokenBucket
+from transfer.sites.arrived import series
 from transfer.streams import parse_object, read_small
 
 
@@ -70,8 +70,7 @@ def in_order(folders: Sequence[Path]) -> list[Path]:
 
 def _series(name: str) -> tuple[str, int]:
     """The sync that made a bundle, and its number there; of others the name, and 0."""
-    found = re.fullmatch(r"(.+)-(\d{6,12})", name, re.ASCII)
-    return (found[1], int(found[2])) if found else (name, 0)
+    return series(name) or (name, 0)
 
 
 def _in_order(found: Mapping[Path, Bundle | None]) -> list[Path]:

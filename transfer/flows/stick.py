@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import json
@@ -12,7 +13,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from transfer.errors import MediumError, MissingPart, NotFound, TransferError, UsageError, from_os_error
 from transfer.events import Noted, Observer
 from transfer.flows.reassemble import bundles_in
+from transfer.flows.site import host_name
 from transfer.folders import open_own, own_folder
 from transfer.sites.receipt import parse_receipt
 from transfer.streams import write_all
@@ -51,7 +53,8 @@ def bundles_on(place: Path) -> list[Path]:
         raise from_os_error(error, f"reading {place}") from error
     for name in sorted(names):
         if not name.startswith(".") and place / name not in out and place not in out:
-            out += [each for each in bundles_in(place / name)[:ENTRIES_MAX] if not each.name.startswith(".")]
+            with contextlib.suppress(TransferError, OSError):  # such as lost+found, which is root's
+                out += [each for each in bundles_in(place / name)[:ENTRIES_MAX] if not each.name.startswith(".")]
     return out
 
 
@@ -71,13 +74,13 @@ def import_stick(
     types: Sequence[str],
     observer: Observer,
     *,
+    store: Sequence[str],
     answer: bool,
-    site: Callable[[], str],
-    receipt: Callable[[], bytes | None],
 ) -> StickResult:
     """A device: mounted read-only where nobody else sees it, imported by the user `transfer`, unmounted.
 
-    `words`: further options for the import. With `answer`, a receipt and a text for people are written onto it afterwards.
+    `words`: further options for the import, `store`: those that say which store. With `answer`, a receipt and a text for people are written onto it
+    afterwards.
     """
     _is_medium(device)
     kind = _type_of(device)
@@ -90,9 +93,9 @@ def import_stick(
     place = _mount_point()
     _mount(device, place, kind)
     try:
-        code, report, said = _import(place, words)
+        code, report, said = _import(place, [*words, *store])
         error = _failure(code, said)
-        answered = answer and _answer(device, place, report, error, observer, site, receipt)
+        answered = answer and _answer(device, place, kind, result_text(report, error), _receipt(store), observer)
         return StickResult(code, report, answered, error)
     finally:
         subprocess.run(["umount", str(place)], check=False, capture_output=True)
@@ -157,7 +160,24 @@ def _mount(device: Path, place: Path, kind: str, *, writable: bool = False) -> N
 
 
 def _import(place: Path, words: Sequence[str]) -> tuple[int, dict[str, Any] | None, str]:
-    """The import, by a process without root's rights. Its exit code, what it printed, and its last words."""
+    """The import. Its exit code, what it printed, and its last words."""
+    code, out, said = _as_user(["import", f"{MEDIUM}{place}", "--json", *words])
+    sys.stderr.write(said)
+    try:
+        report = json.loads(out[:PRINTED_MAX]) if out.startswith(b"{") else None
+    except ValueError:
+        report = None
+    return code, report if isinstance(report, dict) else None, said
+
+
+def _receipt(store: Sequence[str]) -> bytes | None:
+    """What this site holds now; None where there is no store."""
+    code, out, _ = _as_user(["receipt", *store]) if "--no-store" not in store else (1, b"", "")
+    return out if code == 0 else None
+
+
+def _as_user(words: Sequence[str]) -> tuple[int, bytes, str]:
+    """A command of this program, by a process without root's rights: its exit code, and what it printed on both streams."""
     try:
         user = pwd.getpwnam(USER)
     except KeyError as error:
@@ -165,28 +185,20 @@ def _import(place: Path, words: Sequence[str]) -> tuple[int, dict[str, Any] | No
             f"the user {USER} does not exist",
             hint="make install-units, then systemd-sysusers; or import the mounted folder",
         ) from error
-    groups = os.getgrouplist(USER, user.pw_gid)
-    command = [sys.executable, "-m", "transfer", "import", f"{MEDIUM}{place}", "--json", *words]
-    environment = {**os.environ, "HOME": user.pw_dir, "USER": USER, "LOGNAME": USER}
     with subprocess.Popen(
-        command,
+        [sys.executable, "-m", "transfer", *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         user=user.pw_uid,
         group=user.pw_gid,
-        extra_groups=groups,
-        env=environment,
+        extra_groups=os.getgrouplist(USER, user.pw_gid),
+        env={**os.environ, "HOME": user.pw_dir, "USER": USER, "LOGNAME": USER},
         cwd="/",
         umask=0o077,
     ) as process:
         out, said = process.communicate()
-    sys.stderr.write(said.decode(errors="replace"))
-    try:
-        report = json.loads(out[:PRINTED_MAX]) if out.startswith(b"{") else None
-    except ValueError:
-        report = None
-    return process.returncode, report if isinstance(report, dict) else None, said.decode(errors="replace")
+    return process.returncode, out, said.decode(errors="replace")
 
 
 def _failure(code: int, said: str) -> TransferError | None:
@@ -204,29 +216,20 @@ def _failure(code: int, said: str) -> TransferError | None:
     return error
 
 
-def _answer(
-    device: Path,
-    place: Path,
-    report: Mapping[str, Any] | None,
-    error: TransferError | None,
-    observer: Observer,
-    site: Callable[[], str],
-    receipt: Callable[[], bytes | None],
-) -> bool:
+def _answer(device: Path, place: Path, kind: str, text: str, given: bytes | None, observer: Observer) -> bool:
     """Leave the receipt and a text for people. A medium that cannot be written is no failure."""
     try:
-        given = receipt()
-        name = parse_receipt(given, "the receipt").site if given else site()
-        _mount(device, place, _type_of(device), writable=True)
+        receipt = parse_receipt(given, "the receipt") if given else None
+        name = receipt.site if receipt else host_name()
+        _mount(device, place, kind, writable=True)
         try:
-            own_folder(place, "receipts")
-            if given:
-                serial = parse_receipt(given, "the receipt").serial
-                _write(place / "receipts" / f"{name}-{serial:06}.json", given)
-            _write(place / f"RESULT-{name}.txt", result_text(report, error).encode())
+            if receipt and given:
+                own_folder(place, "receipts")
+                _write(place / "receipts" / f"{name}-{receipt.serial:06}.json", given)
+            _write(place / f"RESULT-{name}.txt", text.encode())
             os.sync()
         finally:
-            _mount(device, place, _type_of(device))
+            _mount(device, place, kind)
     except (TransferError, OSError) as failed:
         observer(Noted(f"no answer could be written onto {device}: {failed}"))
         return False

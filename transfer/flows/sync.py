@@ -23,6 +23,7 @@ from transfer.flows.want import Wanted, look_up, satisfied
 from transfer.folders import own_folder
 from transfer.model import Digest
 from transfer.ship.gate import Gate, opens
+from transfer.sites.arrived import folder_name
 from transfer.sites.site_file import Road, SiteFile
 from transfer.sites.sync_state import Flight, SyncState
 from transfer.store.entry import Role
@@ -81,6 +82,7 @@ class Sync:
         self._site, self._store, self._observer, self._options = site, store, observer, options
         self._clock, self._after = clock, after
         self._out = store.root / "out" / site.name
+        self._asked: set[int] = set()
         self._ledger = Ledger(site, store, observer, clock)
 
     @property
@@ -112,14 +114,14 @@ class Sync:
     def _failed(self, error: TransferError) -> Outcome:
         if isinstance(error, MediumWanted):
             self._ledger.put(waiting=error.message)
-            return Outcome(self._site.name, "medium-wanted", error.message, 14)
+            return Outcome(self._site.name, "medium-wanted", error.message, 14, None, self.state.serial)
         if roads.is_not_now(error):
             self._ledger.put(waiting=error.message, up_to_date=False)
             later = error if isinstance(error, NotNow) else NotNow(error.message, hint=error.hint)
-            return Outcome(self._site.name, "not-now", error.message, 75, later)
+            return Outcome(self._site.name, "not-now", error.message, 75, later, self.state.serial)
         self._ledger.put(waiting="", up_to_date=False)
         self._ledger.note("failed", slug=error.slug, message=error.message)
-        return Outcome(self._site.name, "failed", error.message, error.exit_code, error)
+        return Outcome(self._site.name, "failed", error.message, error.exit_code, error, self.state.serial)
 
     # the run
 
@@ -141,7 +143,9 @@ class Sync:
                 behind = 0.0 if there else self.state.behind or self._clock()
                 if (self.state.up_to_date, self.state.behind) != (there, behind):
                     self._ledger.put(up_to_date=there, behind=behind)
-                step = plan(self.state, Facts(wanted.names, have, self._open(), self._answering()))
+                step = plan(
+                    self.state, Facts(wanted.names, have, self._open(), self._answering(), frozenset(self._asked))
+                )
                 ended = self._do(step, wanted)
                 self._after(step)
                 if ended:
@@ -164,8 +168,7 @@ class Sync:
             self._drop()
         elif step is Step.BEGIN:
             serial = self.state.serial + 1
-            folder = f"{self._site.name}-{serial:06}"
-            flight = Flight(serial, folder, want=dict(wanted.names), since=self._clock())
+            flight = Flight(serial, folder_name(self._site.name, serial), want=dict(wanted.names), since=self._clock())
             self._ledger.put(serial=serial, under_way=flight)
         elif step is Step.EXPORT:
             self._export(wanted)
@@ -327,15 +330,19 @@ class Sync:
         return hear
 
     def _land(self) -> None:
-        """Import over there what has come, and take the receipt."""
+        """Import over there what has come, if that is done from here, and take the receipt."""
         answering = {road.kind: road for road in self._site.roads if road.answers}
-        for flight in [each for each in self.state.flights if each.road in answering and not each.imported]:
+        for flight in [
+            each for each in self.state.flights if each.road in answering and each.serial not in self._asked
+        ]:
             road = answering[flight.road]
-            roads.import_there(flight.folder, road, self._gate(road), self._observer)
-            self._replace(flight, replace(flight, imported=True))
-            self._ledger.put(contact=self._clock())
-            self._ledger.note("imported", flight, road=road.kind, where=road.to)
+            if road.import_ and not flight.imported:
+                roads.import_there(flight.folder, road, self._gate(road), self._observer)
+                self._replace(flight, replace(flight, imported=True))
+                self._ledger.note("imported", flight, road=road.kind, where=road.to)
             self._take_receipt(road)
+            self._asked.add(flight.serial)
+            self._ledger.put(contact=self._clock())
         for flight in [each for each in self.state.flights if each.imported]:
             # over there it is in place; only that it can be built on was not confirmed
             self._ledger.write(self._ledger.arrived(replace(self.state, flights=self._without(flight)), flight))

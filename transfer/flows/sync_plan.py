@@ -20,17 +20,21 @@ class Step(StrEnum):
     BEGIN = "begin a bundle"
     EXPORT = "export"
     SHIP = "ship"
-    LAND = "import there"
+    LAND = "import there, and take the receipt"
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a run has found. `have`: what each name means at the site; `answers`: roads of which the other side can be asked; `open`: the window."""
+    """What a run has found. `have`: what each name means at the site; `answers`: roads of which the other side can be asked; `open`: the window.
+
+    `asked`: bundles that this run has asked after.
+    """
 
     want: Mapping[str, str]
     have: Mapping[str, frozenset[str]]
     open: bool = True
     answers: frozenset[str] = frozenset()
+    asked: frozenset[int] = frozenset()
 
 
 def plan(state: SyncState, facts: Facts) -> Step:
@@ -43,8 +47,10 @@ def plan(state: SyncState, facts: Facts) -> Step:
         if made.stage == "exporting":
             return Step.DROP if obsolete and satisfied(facts.want, facts.have) else Step.EXPORT
         return Step.SHIP if facts.open else Step.SHUT
-    if any(flight.road in facts.answers and not flight.imported for flight in state.flights):
-        return Step.LAND if facts.open else Step.SHUT
+    if facts.open and any(
+        flight.road in facts.answers and flight.serial not in facts.asked for flight in state.flights
+    ):
+        return Step.LAND
     if satisfied(facts.want, facts.have):
         return Step.UP_TO_DATE
     if satisfied(facts.want, with_flights(facts.have, state.flights)) or len(state.flights) >= FLIGHTS_MAX:

@@ -66,8 +66,8 @@ class Road:
 
     @property
     def answers(self) -> bool:
-        """Whether what became of a bundle can be asked."""
-        return self.kind == "ssh" and self.import_
+        """Whether the other side can be asked for its receipt."""
+        return self.kind == "ssh"
 
 
 @dataclass(frozen=True, slots=True)
