@@ -21,7 +21,8 @@ from transfer.flows import site as site_flow
 from transfer.flows.arrive import ImportRequest, arrive_all, put_away
 from transfer.flows.import_bundle import Arrival, Target
 from transfer.flows.receiving import taking
-from transfer.flows.sync import Outcome, Sync, SyncOptions
+from transfer.flows.site_run import Outcome, SyncOptions
+from transfer.flows.sync import Sync
 from transfer.ship.address import Address
 from transfer.ship.base import Depot
 from transfer.ship.receive import Receiver

@@ -14,7 +14,9 @@ from transfer.cli.service import Service
 from transfer.errors import UsageError
 from transfer.flows import site as site_flow
 from transfer.flows.ledger import lose
-from transfer.flows.sync import Outcome, Sync, SyncOptions
+from transfer.flows.pull import Pull
+from transfer.flows.site_run import Outcome, SyncOptions
+from transfer.flows.sync import Sync
 from transfer.sites.site_file import SiteFile, load
 from transfer.sites.values import duration
 from transfer.store.store import Store
@@ -83,7 +85,8 @@ def _until_done(
     until = time.monotonic() + patience
     service.ready(f"{site.name}: begun")
     for attempt in range(1 << 30):
-        outcome = Sync(site, store, observer, SyncOptions(request.now, request.full, jobs)).run()
+        kind = Pull if site.pulls else Sync
+        outcome = kind(site, store, observer, SyncOptions(request.now, request.full, jobs)).run()
         pause = WAITS[min(attempt, len(WAITS) - 1)]
         if outcome.exit_code != 75 or time.monotonic() + pause > until:
             return outcome

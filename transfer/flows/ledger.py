@@ -96,7 +96,7 @@ class Ledger:
                     self.note("refused", slug=error.slug, message=error.message, where=str(path))
                     os.replace(path, path.with_name(f"{path.name}.refused"))
         for road in self.site.roads:
-            if road.kind == "medium":
+            if road.kind in ("medium", "folder"):
                 for where, data in roads.receipts_on(roads.media(road)):
                     with contextlib.suppress(TransferError):
                         if parse_receipt(data, where).site == self.site.name:

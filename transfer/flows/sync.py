@@ -8,24 +8,24 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
-from transfer.errors import MissingPart, NotNow, RolledBack, TransferError, one_failure
+from transfer.errors import MissingPart, NotNow, RolledBack, TransferError
 from transfer.events import Advanced, Event, Observer
 from transfer.flows import export as exporting
 from transfer.flows import roads
 from transfer.flows import site as site_flow
-from transfer.flows.ledger import Ledger
+from transfer.flows.site_run import MediumWanted, Outcome, SiteRun, SyncOptions
 from transfer.flows.sync_plan import Facts, Step, plan
 from transfer.flows.want import Wanted, look_up, satisfied
 from transfer.folders import own_folder
 from transfer.model import Digest
-from transfer.ship.gate import Gate, opens
+from transfer.ship.gate import opens
 from transfer.sites.arrived import folder_name
 from transfer.sites.site_file import Road, SiteFile
-from transfer.sites.sync_state import Flight, SyncState
+from transfer.sites.sync_state import Flight
 from transfer.store.entry import Role
 from transfer.store.store import Store
 from transfer.store.upkeep import prune
@@ -37,71 +37,22 @@ RECEIPTS_MAX = 1000
 STEPS_MAX = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended. `exit_code`: 0, 14 (a further medium is wanted), or that of `error`."""
-
-    site: str
-    what: str
-    message: str
-    exit_code: int = 0
-    error: TransferError | None = None
-    serial: int = 0
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SyncOptions:
-    """`now`: the window's times do not count. `full`: the next bundle builds on nothing."""
-
-    now: bool = False
-    full: bool = False
-    jobs: int | None = None
-
-
-class MediumWanted(TransferError):
-    """Part of a bundle is on media; the rest needs further ones."""
-
-    slug, exit_code = "medium-wanted", 14
-    advice = "insert the next medium"
-
-
-class Sync:
-    """One run. `after`: called when a step is done and noted, for tests that end a run there."""
+class Sync(SiteRun):
+    """One run for a site that is sent to."""
 
     def __init__(
         self,
         site: SiteFile,
         store: Store,
         observer: Observer,
-        options: SyncOptions = SyncOptions(),
+        options: SyncOptions = SyncOptions(),  # noqa: B008 - frozen
         *,
         clock: Callable[[], float] = time.time,
         after: Callable[[str], None] = lambda step: None,
     ) -> None:
-        self._site, self._store, self._observer, self._options = site, store, observer, options
-        self._clock, self._after = clock, after
+        super().__init__(site, store, observer, options, clock=clock, after=after)
         self._out = store.root / "out" / site.name
         self._asked: set[int] = set()
-        self._ledger = Ledger(site, store, observer, clock)
-
-    @property
-    def state(self) -> SyncState:
-        return self._ledger.state
-
-    def run(self) -> Outcome:
-        """All steps that can be done now. Failures come in the outcome."""
-        with self._ledger.alone() as alone:
-            if not alone:
-                return Outcome(self._site.name, "busy", "another run for this site is under way")
-            self._ledger.open()
-            self._ledger.put(attempt=self._clock())
-            try:
-                outcome = self._steps()
-            except Exception as unknown:  # noqa: BLE001 - whatever it is, it is told to whoever watches this site
-                outcome = self._failed(one_failure(unknown, self._site.name))
-            self._ledger.write(self._ledger.alarms.ended(self.state, outcome.error, outcome.exit_code, outcome.what))
-            return outcome
 
     def foresee(self) -> tuple[Step, Wanted, Facts]:
         """What a run would do first. Nothing is written, and no road is tried."""
@@ -110,18 +61,6 @@ class Sync:
         wanted.source.close()
         facts = Facts(wanted.names, self._ledger.have(wanted.names), self._open(), self._answering())
         return plan(self.state, facts), wanted, facts
-
-    def _failed(self, error: TransferError) -> Outcome:
-        if isinstance(error, MediumWanted):
-            self._ledger.put(waiting=error.message)
-            return Outcome(self._site.name, "medium-wanted", error.message, 14, None, self.state.serial)
-        if roads.is_not_now(error):
-            self._ledger.put(waiting=error.message, up_to_date=False)
-            later = error if isinstance(error, NotNow) else NotNow(error.message, hint=error.hint)
-            return Outcome(self._site.name, "not-now", error.message, 75, later, self.state.serial)
-        self._ledger.put(waiting="", up_to_date=False)
-        self._ledger.note("failed", slug=error.slug, message=error.message)
-        return Outcome(self._site.name, "failed", error.message, error.exit_code, error, self.state.serial)
 
     # the run
 
@@ -177,9 +116,6 @@ class Sync:
         else:
             self._land()
         return None
-
-    def _open(self) -> bool:
-        return self._options.now or self._site.window.at(self._clock()).open
 
     def _answering(self) -> frozenset[str]:
         return frozenset(road.kind for road in self._site.roads if road.answers)
@@ -293,9 +229,6 @@ class Sync:
         self._ledger.note("shipped", made, road=road.kind, where=", ".join(sent.media) or road.to)
         if sent.media:
             self._ledger.alarms.event("medium-done", serial=made.serial, media=list(sent.media))
-
-    def _gate(self, road: Road) -> Gate:
-        return Gate(self._site.window, road.limit, ignore=self._options.now, clock=self._clock)
 
     def _road(self) -> Road:
         """The first that is there. NotNow if none is."""
