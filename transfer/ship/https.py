@@ -11,7 +11,6 @@ from transfer import __version__
 from transfer.errors import CredentialsError, CutOff, EngineError, LinkError, NotFound, TryAgain, UsageError
 from transfer.ship.base import split_name
 
-BLOCK = 256 << 10
 SECONDS = 30.0
 
 
@@ -48,7 +47,7 @@ class WebFiles:
                 left = (
                     offset if reply.status_code == 200 else 0
                 )  # the server knows no ranges: what is here already is passed over
-                for block in reply.iter_raw(BLOCK):
+                for block in reply.iter_raw():
                     if left >= len(block):
                         left -= len(block)
                         continue
