@@ -75,6 +75,16 @@ def test_a_pull_that_is_cut_goes_on_where_it_stopped(
     assert registry.sent < whole + 60_000  # what was on its way, not what had come
 
 
+def test_a_line_that_breaks_every_few_bytes_brings_all_in_the_end(
+    registry: FakeRegistry, bundle: Path, tmp_path: Path
+) -> None:
+    registry.faults.append(Fault("GET", "/blobs/", "cut", 30, 5000))
+    pulled(registry, tmp_path / "b")
+    assert digests(tmp_path / "b") == digests(bundle)
+    sizes = {digest: len(data) for (_, digest), data in registry.blobs.items()}
+    assert registry.sent < sum(sizes.values()) + 30_000
+
+
 def test_a_registry_that_ignores_ranges_serves_as_well(registry: FakeRegistry, bundle: Path, tmp_path: Path) -> None:
     registry.faults += [Fault("GET", "/blobs/", "cut", 1, 20_000), Fault("GET", "/blobs/", "no range", 5)]
     pulled(registry, tmp_path / "b")
