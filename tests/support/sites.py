@@ -41,7 +41,8 @@ def images(names: dict[str, int], *, base: int = 0) -> Layout:
     shared = layer({f"lib/{n}": noise(base + n, 20_000) for n in range(6)})
     for name, version in names.items():
         own = layer(
-            {"app": noise(sum(name.encode()), 30_000) + b"%d" % version, "version": b"%d" % version}, stamp=version
+            {"app": noise(base + sum(name.encode()), 30_000) + b"%d" % version, "version": b"%d" % version},
+            stamp=version,
         )
         out.name(out.image([shared, own]), name)
     return out

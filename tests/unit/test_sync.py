@@ -18,6 +18,7 @@ from transfer.flows.sync_plan import Step
 from transfer.sites.receipt import parse_receipt
 from transfer.sites.states import Sites
 from transfer.sites.sync_state import SyncStates
+from transfer.store.store import Store
 
 HOUR, DAY = 3600, 86400
 
@@ -409,6 +410,37 @@ def test_old_bundles_go_when_both_sides_know(site: Callable[[str], Site]) -> Non
     given = set(parse_receipt(here.receipt(), "r").bundles)
     assert {each.hex for each in confirmed} <= {each.digest.hex for each in here.far.entries()}
     assert given
+
+
+def test_what_a_bundle_on_its_way_builds_on_stays(site: Callable[[str], Site]) -> None:
+    """The second bundle is late; meanwhile the third comes, and the site would like to forget the first."""
+    from transfer.flows import retention
+
+    here = site(SPOOL)
+    here.publish({"app:1": 1})
+    here.sync()
+    here.arrive()
+    here.bring(here.receipt())
+    here.publish({"app:1": 2})
+    assert here.sync().serial == 2
+    want = here.publish({"app:1": 3}, base=5000)
+    assert here.sync().serial == 3
+    assert here.arrive(only=["plant-000003"]) == ["plant-000003"]
+    assert retention.forget(here.far, 1).leaving
+    here.bring(here.receipt())
+    here.sync()
+    state = SyncStates(here.hq.root).get("plant")
+    assert (state.receipt, state.acked) == (2, 1)
+    retention.acknowledge(here.far, state.acked)
+    assert retention.forget(Store(here.far.root), 1).pruned.removed == ()
+    assert here.arrive() == ["plant-000002"]
+    assert here.there() == want
+    here.bring(here.receipt())
+    here.sync()
+    state = SyncStates(here.hq.root).get("plant")
+    assert (state.receipt, state.acked) == (3, 3)
+    retention.acknowledge(here.far, state.acked)
+    assert len(retention.forget(Store(here.far.root), 1).pruned.suppliers) == 1  # the second one still needs the first
 
 
 def test_a_full_bundle_now_and_then(site: Callable[[str], Site]) -> None:

@@ -57,7 +57,7 @@ def requested(options: ImportOptions, jobs: int | None) -> ImportRequest:
     platform = Platform.parse(options.platform) if options.platform else None
     if options.registry.index not in ("keep", "platform"):
         raise UsageError(f"--index {options.registry.index!r:.40} is unknown", hint="it accepts keep and platform")
-    target = importing.Target(location, platform, options.via, jobs, options.keep_tags, options.registry)
+    target = importing.Target(location, platform, options.via, jobs, options.keep_tags, registry=options.registry)
     return ImportRequest(target, options.patterns, options.retag, options.stage, options.repair, location.name)
 
 

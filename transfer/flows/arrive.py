@@ -247,7 +247,7 @@ def _in_turn(folder: Path, request: ImportRequest, store: Store | None, observer
             f"{folder.name} is older than bundle {newest}, which came before: names that other images have are not moved"
         )
     )
-    return replace(request, target=replace(request.target, keep_tags=True))
+    return replace(request, target=replace(request.target, late=True))
 
 
 def put_away(place: Path, came: Sequence[Came], how: str) -> None:

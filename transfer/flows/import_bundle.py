@@ -29,13 +29,14 @@ from transfer.work import Pool
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where images are to land, and how."""
+    """Where images are to land, and how. `late`: see LoadOptions."""
 
     location: Location
     platform: Platform | None = None
     via: str = "auto"
     jobs: int | None = None
     keep_tags: bool = False
+    late: bool = False
     registry: RegistryOptions = field(default_factory=RegistryOptions)
 
 
@@ -117,7 +118,7 @@ def load_into(
             images,
             rename,
             target.location.open_sink(options),
-            options=LoadOptions(target.jobs, target.keep_tags),
+            options=LoadOptions(target.jobs, target.keep_tags, target.late),
             observer=observer,
             serving=serving,
             find_base=find_base,

@@ -15,7 +15,7 @@ from transfer.errors import MissingPart, TransferError, one_failure
 from transfer.events import Done, Observer, Planned, Skipped
 from transfer.flows.content import BundleContent
 from transfer.flows.landing import Failed, Job, Landing, in_turns
-from transfer.flows.naming import Named, Rename, name_all
+from transfer.flows.naming import Named, NameKept, Rename, name_all
 from transfer.flows.serving import Serving
 from transfer.model import Descriptor, Digest, Image
 from transfer.work import Pool, default_jobs
@@ -46,10 +46,14 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How images are loaded. `jobs`: threads (None: one a processor; 0: this one). `keep_tags`: a name another image has stays with that one."""
+    """How images are loaded. `jobs`: threads (None: one a processor; 0: this one). `keep_tags`: a name another image has stays with that one.
+
+    `late`: the bundle comes after a newer one: names stay where they are, and an image all of whose names have moved on is left out.
+    """
 
     jobs: int | None = None
     keep_tags: bool = False
+    late: bool = False
 
     @property
     def threads(self) -> int:
@@ -126,7 +130,13 @@ def plan_load(
     ordered = [each for each in ordered if each not in unheld]
     for each in unheld:
         observer(Skipped(each.label, f"an artifact, which {sink.where} has no place for"))
-    named = name_all(ordered, rename, sink, content, keep_tags=options.keep_tags)
+    named = name_all(ordered, rename, sink, content, keep_tags=options.keep_tags or options.late)
+    if options.late:
+        passed = [each.image for each in named if isinstance(each.error, NameKept)]
+        named = [each for each in named if each.image not in passed]
+        for image in passed:
+            observer(Skipped(image.label, "newer images have all its names"))
+        unheld += passed
     jobs = [_job(each, sink, content, observer) for each in named]
     parallel = sink.traits.parallel if options.threads > 1 else 1
     turns = [job for job, error in jobs if not error]

@@ -12,6 +12,12 @@ from transfer.model import Digest, Image, Platform, familiar
 Rename = Callable[[Sequence[str]], tuple[str, ...]]
 
 
+class NameKept(UsageError):
+    """Other images have all the names of an image, and keep them."""
+
+    slug = "name-kept"
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """A name that another image has: which, and what that image is called there."""
@@ -93,7 +99,7 @@ def _one(
     if free:
         return Named(image, free)
     first = moves[0]
-    kept = UsageError(
+    kept = NameKept(
         f"{first.name} already belongs to image {first.holder.short}, and names may not move",
         hint="import without --keep-tags, or give the image another name with --retag",
     )
