@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -224,8 +225,6 @@ def test_wants_that_change_on_the_way(site: Callable[[str], Site], monkeypatch: 
 def test_the_folder_of_a_bundle_on_its_way_was_deleted(
     site: Callable[[str], Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     here = site(SSH)
     want = here.publish({"app:1": 1})
     here.line.up = False
@@ -237,29 +236,43 @@ def test_the_folder_of_a_bundle_on_its_way_was_deleted(
 
 
 def test_a_store_over_there_that_was_lost(site: Callable[[str], Site]) -> None:
-    import shutil
-
+    """Only a person can say that an older receipt is the right one; then all is sent again."""
     here = site(SSH)
     heard = hook(here)
-    here.publish({"app:1": 1})
-    here.sync()
-    here.publish({"app:1": 2})
-    here.sync()
+    for version in (1, 2):
+        here.publish({"app:1": version})
+        here.sync()
     for each in (here.far.root, here.target, here.inbox):
         shutil.rmtree(each)
     here.inbox.mkdir()
     here.publish({"app:1": 3})
-    here.sync()  # a delta on what is gone
-    state = SyncStates(here.hq.root).get("plant")
-    assert state.failure
-    assert state.failure.exit_code in (14, 15)
-    site_flow.accept(here.hq, here.receipt(), "r", anew=True)
+    outcome = here.sync()  # a delta on what is gone
+    assert outcome.exit_code == 15
+    assert outcome.error
+    path = outcome.error.hint.split()[-1]
+    assert Path(path).is_file()
+    assert here.sync().exit_code == 15
+    site_flow.accept(here.hq, Path(path).read_bytes(), "r", anew=True)
     want = here.publish({"app:1": 4, "web:1": 1})
-    for _ in range(3):
-        outcome = here.sync()
-    assert outcome.what == "up-to-date", here.heard
+    assert here.sync().what == "up-to-date", here.heard
     assert here.there() == want
+    assert SyncStates(here.hq.root).get("plant").fulls == {"first": 1, "base-unknown": 1}
     assert heard()[-1].startswith("recovered")
+
+
+def test_a_base_that_was_forgotten_over_there_against_all_rules(site: Callable[[str], Site]) -> None:
+    here = site(SSH)
+    for version in (1, 2):
+        here.publish({"app:1": version}, base=version * 1000)
+        here.sync()
+    from transfer.flows import retention
+
+    here.far = Store(here.far.root)
+    retention.forget(here.far, 1, at_once=True)
+    here.receipt()
+    want = here.publish({"app:1": 1}, base=1000)
+    assert here.sync().what == "up-to-date", here.heard
+    assert here.there() == want
 
 
 def test_a_receipt_of_another_site_or_an_older_one_is_set_aside(site: Callable[[str], Site]) -> None:
@@ -287,8 +300,6 @@ def test_a_lost_bundle_is_sent_again(site: Callable[[str], Site]) -> None:
     here = site(SPOOL + '[keep]\nlost_after = "10d"\n')
     want = here.publish({"app:1": 1})
     here.sync()
-    import shutil
-
     shutil.rmtree(here.folder / "spool" / "plant-000001")
     lose(here.file, here.hq, 1)
     assert here.sync().serial == 2

@@ -21,7 +21,9 @@ from transfer.model import Digest
 
 UNREACHED = 1 << 30
 DEPTH_MAX = 4
-"""Frames from a patched one to a plain one (FORMAT.md, section 3)."""
+"""Frames from a patched one to a plain one, as a writer makes them (FORMAT.md, section 3)."""
+READ_MAX = 16
+"""As a reader takes them: the store that a delta comes to may have other carriers of a chunk than the one that it was made in."""
 
 
 class BundleSet:
@@ -72,7 +74,7 @@ class BundleSet:
         return best
 
     def steps(self, frame: int) -> int:
-        """How many steps a frame is from plain ones; UNREACHED where that is more than four, a circle, or a gap."""
+        """How many steps a frame is from plain ones; UNREACHED where that is more than READ_MAX, a circle, or a gap."""
         if self._steps is None:
             self._steps = self._walk()
         return self._steps.get(frame, 0)
@@ -86,12 +88,14 @@ class BundleSet:
             if entry.prefix
         }
         steps = dict.fromkeys(patched, UNREACHED)
-        for depth in range(1, DEPTH_MAX + 1):
+        for depth in range(1, READ_MAX + 1):
             reached = [
                 frame
                 for frame, names in patched.items()
                 if steps[frame] == UNREACHED and all(self._within(name, depth, steps) for name in names)
             ]
+            if not reached:
+                break
             steps.update(dict.fromkeys(reached, depth))
         return steps
 
@@ -145,9 +149,9 @@ class BundleSet:
         return known
 
     def depth(self, frame: int) -> int:
-        """`steps`, from 0 to 4. FormatError for more, or a circle; MissingPart for a gap."""
+        """`steps`, from 0 to READ_MAX. FormatError for more, or a circle; MissingPart for a gap."""
         steps = self.steps(frame)
-        if steps > DEPTH_MAX:
+        if steps > READ_MAX:
             self.numbers(self.prefix_names(frame))
             raise FormatError(f"{self.owner(frame)[0].folder}: frames depend on each other without end")
         return steps
@@ -191,7 +195,7 @@ def supplied_by(bundle: Bundle, absent: Sequence[Digest]) -> str:
 def complete(out: BundleSet, names: set[bytes], library: BundleLookup) -> set[bytes]:
     """Bring in the bundles that carry these chunks and the prefixes of their frames; the names nobody carries."""
     absent = _close(out, names, library)
-    unreached = [n for n in range(out.frames) if out.steps(n) > DEPTH_MAX]
+    unreached = [n for n in range(out.frames) if out.steps(n) > READ_MAX]
     if unreached and not absent:
         # another carrier, plain or nearer to it, may lie in a bundle that was not asked, as something was found before it
         wanted = {name for frame in unreached for name in split_names(out.prefix_names(frame))}

@@ -11,11 +11,11 @@ from transfer.bundle import header as head
 from transfer.bundle.assembly import DEPTH_MAX, BundleSet, complete
 from transfer.bundle.catalog import PLAIN, chunk_names, recipe_records
 from transfer.bundle.files import payload_paths, skeleton_names
-from transfer.bundle.reader import Bundle
+from transfer.bundle.reader import Bundle, BundleLookup
 from transfer.chunks.name import ID_SIZE, chunk_id, split_names
 from transfer.chunks.patch import BaseFiles, DeltaMatcher
 from transfer.chunks.recall import ChunkCache, with_prefixes
-from transfer.errors import FormatError, MissingPart
+from transfer.errors import Damaged, FormatError, MissingPart
 from transfer.model import ChunkId, Digest, Recipe
 from transfer.work import Pool
 
@@ -36,6 +36,8 @@ class DeltaBase:
         self.assembly = BundleSet(bundles)
         names = {n for each in bundles if each.is_delta for n in recipe_names(each)}
         if names:
+            # what carries a chunk there: other bundles here may carry it nearer to plain, and were never sent there
+            complete(self.assembly, names, _Kin(bundles, bundles[0].library))
             complete(self.assembly, names, bundles[0].library)
         self._numbers = self._known(names)
         self._gone = {each.manifest.digest for each in self.assembly.bundles if each.missing_packs()}
@@ -193,6 +195,35 @@ class DeltaBase:
         """The bundles that carry these chunks."""
         frames = {self.assembly.frame_of[number] for number in numbers if number >= 0}
         return sorted({self.assembly.owner(frame)[0].manifest.digest for frame in frames})
+
+
+class _Kin:
+    """Of a library, the bundles that some build on, that those build on, and so on: what a site has that has the first ones."""
+
+    def __init__(self, bundles: Sequence[Bundle], library: BundleLookup) -> None:
+        self._found: dict[Digest, Bundle] = {each.manifest.digest: each for each in bundles}
+        waiting = list(bundles)
+        while waiting:
+            for digest in waiting.pop().header.prerequisites.bundles:
+                bundle = library.bundle(digest) if digest not in self._found else None
+                if bundle:
+                    self._found[digest] = bundle
+                    waiting.append(bundle)
+
+    def bundle(self, digest: Digest) -> Bundle | None:
+        return self._found.get(digest)
+
+    def bundles(self) -> Iterator[Bundle]:
+        yield from self._found.values()
+
+    def locate(self, names: Iterable[bytes]) -> dict[bytes, Bundle]:
+        wanted, out = set(names), dict[bytes, Bundle]()
+        for bundle in self._found.values():
+            with contextlib.suppress(MissingPart, Damaged):
+                hits = wanted & bundle.catalog().numbers_of.keys()
+                out.update(dict.fromkeys(hits, bundle))
+                wanted -= hits
+        return out
 
 
 def recipe_names(bundle: Bundle) -> Iterator[bytes]:

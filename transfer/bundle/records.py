@@ -12,7 +12,7 @@ from transfer.chunks.name import chunk_id
 from transfer.errors import Damaged, MissingPart
 from transfer.model import Descriptor, Digest
 
-STEPS_MAX = 4
+STEPS_MAX = 16
 """Catalogs from a patched one to a plain one (FORMAT.md, section 3)."""
 
 

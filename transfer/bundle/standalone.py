@@ -364,7 +364,7 @@ class Rebuilder:
             raise Broken("%s: the frame at byte %d is damaged" % (path, at))
         sizes, end = varints(header, FIXED.size, chunks)
         names = [header[end + 32 * n : end + 32 * n + 32] for n in range(min(prefixes, len(header) // 32))]
-        if names and steps >= 4:
+        if names and steps >= 16:
             raise Broken("%s: frames that build on each other without end" % path)
         if sum(self.where.get(name, (0, 0, 0))[2] for name in names) > RAW_MAX:
             raise Broken("%s: a prefix beyond the limits" % path)

@@ -58,7 +58,7 @@ def status(name: str, check: bool, textfile: Path | None, folder: Path | None, j
 
 
 def _say(each: SiteStatus) -> None:
-    stale = f"  STALE since {moment(each.state.behind)}" if each.stale else ""
+    stale = f"  STALE since {moment(max(each.state.behind, each.state.confirmed))}" if each.stale else ""
     print(printable(f"{each.name:<16}  {each.word:<16}  {each.detail}{stale}"))
     if each.hint:
         print(printable(f"{'':<16}  -> {each.hint}"))

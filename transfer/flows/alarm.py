@@ -71,10 +71,15 @@ class Alarms:
         return replace(state, failure=failure)
 
     def _stale(self, state: SyncState, now: float) -> SyncState:
-        if not state.behind or now - state.behind < self._site.alarm.stale:
+        if not is_stale(state, self._site, now):
             return replace(state, stale_told=0) if state.stale_told else state
         if not state.stale_told or now - state.stale_told >= self._site.alarm.repeat:
-            told = {"since": state.behind, "waiting": state.waiting, "serial": state.serial}
+            told = {"since": max(state.behind, state.confirmed), "waiting": state.waiting, "serial": state.serial}
             hooks.tell("stale", {"site": self._site.name, **told}, self._observer)
             return replace(state, stale_told=now)
         return state
+
+
+def is_stale(state: SyncState, site: SiteFile, now: float) -> bool:
+    """Whether a site lacks something, and has confirmed nothing, for too long."""
+    return bool(state.behind) and now - max(state.behind, state.confirmed) >= site.alarm.stale

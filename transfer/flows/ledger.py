@@ -119,6 +119,9 @@ class Ledger:
         if site.serial < state.receipt:
             self.say("the site has begun a new count of receipts: what it had before is sent again")
             state = replace(state, there={}, there_serial={}, confirmed_serial=0, acked=-1)
+            state = replace(state, flights=tuple(each for each in state.flights if not each.base))
+            if state.under_way and state.under_way.base:
+                state = replace(state, under_way=None)
         confirmed = {str(each) for each in site.confirmed}
         left = []
         for flight in sorted(state.flights, key=lambda each: each.serial):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from transfer.errors import TransferError
 from transfer.flows import history
+from transfer.flows.alarm import is_stale
 from transfer.flows.site import last_receipt
 from transfer.sites.site_file import SiteFile, listed, load
 from transfer.sites.sync_state import SyncState, SyncStates
@@ -62,7 +63,7 @@ def _status(name: str, states: SyncStates, now: float, *, known: bool) -> SiteSt
             raise
         word = "no site file" if error.slug == "not-found" else "unreadable"
         return SiteStatus(name, word, error.message, error.hint or error.advice, True, False, state, None, error)
-    stale = bool(state.behind) and now - state.behind >= site.alarm.stale
+    stale = is_stale(state, site, now)
     word, detail, hint = _words(state, site, now)
     return SiteStatus(name, word, detail, hint, stale or bool(state.failure), stale, state, site)
 

@@ -180,7 +180,7 @@ class Sync(SiteRun):
         if self._site.delta.one_way:
             wanted |= {Digest(each.digest) for each in self.state.flights}
         if not wanted:
-            return [], "first" if self.state.confirmed_serial == 0 else "base-unknown"
+            return [], "base-unknown" if self.state.fulls else "first"
         found = []
         for digest in [entry.digest for entry in self._store.entries() if entry.digest in wanted]:
             bundle = shelf.bundle(digest)
@@ -269,16 +269,33 @@ class Sync(SiteRun):
             each for each in self.state.flights if each.road in answering and each.serial not in self._asked
         ]:
             road = answering[flight.road]
-            if road.import_ and not flight.imported:
-                roads.import_there(flight.folder, road, self._gate(road), self._observer)
-                self._replace(flight, replace(flight, imported=True))
-                self._ledger.note("imported", flight, road=road.kind, where=road.to)
+            if road.import_ and not flight.imported and not self._import_there(flight, road):
+                continue
             self._take_receipt(road)
             self._asked.add(flight.serial)
             self._ledger.put(contact=self._clock())
         for flight in [each for each in self.state.flights if each.imported]:
             # over there it is in place; only that it can be built on was not confirmed
             self._ledger.write(self._ledger.arrived(replace(self.state, flights=self._without(flight)), flight))
+
+    def _import_there(self, flight: Flight, road: Road) -> bool:
+        """Whether it was imported. One that builds on what is not there any more is made again, from what the site says it has."""
+        try:
+            roads.import_there(flight.folder, road, self._gate(road), self._observer)
+        except TransferError as error:
+            if error.exit_code != MissingPart.exit_code:
+                raise
+            self._take_receipt(road)
+            confirmed = {str(each) for each in self._ledger.sites.known(self._site.name).confirmed}
+            if set(flight.base) <= confirmed:
+                raise
+            self._ledger.say(f"bundle {flight.serial} builds on what the site has lost: its content is sent again")
+            self._ledger.note("lost", flight)
+            self._ledger.put(flights=self._without(flight))
+            return False
+        self._replace(flight, replace(flight, imported=True))
+        self._ledger.note("imported", flight, road=road.kind, where=road.to)
+        return True
 
     def _take_receipt(self, road: Road) -> None:
         data = roads.receipt_there(self._site.name, self.state.acked, road, self._gate(road), self._observer)
