@@ -119,6 +119,7 @@ def test_a_sync_its_alarms_its_watchdog_and_its_timer(booted: Machine) -> None:
         systemctl show -P StatusText transfer-sync@fine.service
         ls /var/lib/transfer-spool
         journalctl -u transfer-sync@fine.service -o cat --no-pager | grep '"outcome": "shipped"'
+        echo found: $(journalctl TRANSFER_SITE=fine TRANSFER_OUTCOME=shipped -o cat --no-pager)
 
         mkfifo /etc/transfer/hooks.d/x 2>/dev/null || true
         ( sleep 1; systemctl kill --signal=STOP transfer-sync@stuck.service ) &
@@ -149,6 +150,7 @@ def test_a_sync_its_alarms_its_watchdog_and_its_timer(booted: Machine) -> None:
     assert "\nfailed away" not in done.said
     assert "fine-000001" in done.said
     assert '"outcome": "shipped"' in done.said
+    assert "\nfound: fine: bundle 1 is on its way by spool" in done.said
     assert "stuck watchdog" in done.said
     assert "\ncaught up" in done.said
 

@@ -92,6 +92,7 @@ def listening() -> list[socket.socket]:
 
 
 JOURNAL = "/run/systemd/journal/socket"
+LOG_ERR, LOG_INFO = 3, 6  # syslog(3)
 
 
 def to_journal(message: str, priority: int, fields: dict[str, str]) -> None:

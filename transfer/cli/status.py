@@ -52,7 +52,7 @@ def status(name: str, check: bool, textfile: Path | None, folder: Path | None, j
             _say_receiving(store, bool(found))
     if check and bad:
         raise SitesNeedHelp(
-            f"{several(len(bad), 'site')} of {len(found)} need attention: {', '.join(each.name for each in bad)}",
+            f"{several(len(bad), 'site')} of {len(found)} need attention: {_few([each.name for each in bad])}",
             hint="see transfer status",
         )
 
@@ -94,14 +94,18 @@ def _say_check(found: list[SiteStatus], bad: list[SiteStatus]) -> None:
     word = "CRITICAL" if any(each.state.failure or each.error for each in bad) else "WARNING" if bad else "OK"
     behind = sum(bool(each.state.behind) for each in found)
     failing = sum(bool(each.state.failure) for each in found)
-    named = (
-        ": " + ", ".join(f"{each.name} {each.word}{' (stale)' if each.stale else ''}" for each in bad) if bad else ""
-    )
+    words = [f"{each.name} {each.word}{' (stale)' if each.stale else ''}" for each in bad]
+    named = f": {_few(words)}" if bad else ""
     print(
         printable(
             f"TRANSFER {word} - {several(len(found), 'site')}{named} | sites={len(found)} behind={behind} failing={failing}"
         )
     )
+
+
+def _few(words: list[str]) -> str:
+    """The first ten, and how many more."""
+    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
 
 
 def _as_json(each: SiteStatus) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from transfer.cli.exits import printable
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json, several
-from transfer.cli.service import Service
+from transfer.cli.service import LOG_ERR, LOG_INFO, Service, to_journal
 from transfer.errors import UsageError
 from transfer.flows import site as site_flow
 from transfer.flows.ledger import lose
@@ -59,6 +59,10 @@ def sync(name: str, request: SyncRequest, folder: Path | None, jobs: int | None,
         observer.close()
         service.stopping()
     _say(outcome, json=json, quiet=quiet)
+    slug = outcome.error.slug if outcome.error else ""
+    told = {"TRANSFER_SITE": site.name, "TRANSFER_OUTCOME": outcome.what, "TRANSFER_SLUG": slug}
+    priority = LOG_INFO if outcome.exit_code in (0, 14, 75) else LOG_ERR
+    to_journal(f"{site.name}: {outcome.message}", priority, {**told, "TRANSFER_SERIAL": str(outcome.serial)})
     if outcome.error:
         raise outcome.error
     if outcome.exit_code:
