@@ -7,6 +7,8 @@ import ctypes
 import gc
 import os
 
+import pytest
+
 KEPT = {"TRANSFER_MUST_TEST", "TRANSFER_THOROUGH"}
 for _name in list(os.environ):
     if _name.startswith(("TRANSFER_", "DOCKER_", "XDG_", "TQDM_")) and _name not in KEPT:
@@ -43,6 +45,27 @@ def pytest_report_header() -> list[str]:
         f"engines and programs: {' '.join(have) or 'none'}" + (f"; not here: {' '.join(lacking)}" if lacking else ""),
         f"root: {'yes' if os.geteuid() == 0 else 'no'}; must test: {os.environ.get('TRANSFER_MUST_TEST', '') or 'nothing'}",
     ]
+
+
+FEW = {"faults": 4, "unit": 6}
+"""So many cases of each test in these folders are a sample, which `make test` runs; `make check` runs all (TRANSFER_THOROUGH=1)."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out cases of tests that have many, evenly, unless everything is to be tried or something was asked for by name."""
+    from tests.support.thorough import THOROUGH, sample
+
+    if THOROUGH or config.getoption("keyword") or any(".py" in each for each in config.args):
+        return
+    cases: dict[tuple[str, str], list[pytest.Item]] = {}
+    for item in items:
+        folder = item.path.parent.name
+        if folder in FEW:
+            cases.setdefault((folder, item.nodeid.partition("[")[0]), []).append(item)
+    left_out = {each for (folder, _), found in cases.items() for each in {*found} - {*sample(found, FEW[folder])}}
+    if left_out:
+        config.hook.pytest_deselected(items=[each for each in items if each in left_out])
+        items[:] = [each for each in items if each not in left_out]
 
 
 def _resident() -> int:

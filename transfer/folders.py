@@ -195,6 +195,16 @@ def _below(top: int, name: str, path: Path, *, make: int | None = None) -> Itera
         os.close(at)
 
 
+def _user(number: int) -> str:
+    """A user's name, for people."""
+    import pwd
+
+    try:
+        return f"the user {pwd.getpwuid(number).pw_name}"
+    except KeyError:
+        return f"the user {number}"
+
+
 def _is_ours(fd: int, path: Path) -> None:
     """UsageError unless a folder belongs to whom the files belong that this process makes in it (on FAT or NFS that is not always itself)."""
     owner = os.fstat(fd).st_uid
@@ -208,4 +218,4 @@ def _is_ours(fd: int, path: Path) -> None:
         os.close(probe)
         os.unlink(name, dir_fd=fd)
     if mine != owner:
-        raise UsageError(f"{path} belongs to another user", hint=_ELSEWHERE)
+        raise UsageError(f"{path} belongs to another user", hint=f"run this command as {_user(owner)}, or {_ELSEWHERE}")

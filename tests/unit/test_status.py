@@ -131,7 +131,7 @@ def test_the_command_syncs(tmp_path: Path, etc: Path) -> None:
     code, said = says("sync", "plant")
     assert code == 75
     assert "does not exist" in said
-    assert "the next run tries again" in said
+    assert "The next run tries again" in said
     (tmp_path / "images").mkdir()
     assert run(
         "import", f"spool:{tmp_path}/gone", "--done", "move", "--to", f"oci:{tmp_path}/i", "--store", tmp_path / "far"

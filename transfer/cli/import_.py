@@ -14,7 +14,7 @@ from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json, several
 from transfer.cli.service import Service
 from transfer.engines.transports import locate
-from transfer.errors import NotFound, SomeImagesFailed, UsageError
+from transfer.errors import EngineAway, NotFound, NotNow, SomeImagesFailed, UsageError
 from transfer.events import Observer
 from transfer.flows import import_bundle as importing
 from transfer.flows import site as site_flow
@@ -151,6 +151,8 @@ def _end(came: Sequence[Came]) -> None:
         if isinstance(each.arrival, Arrival):
             _finish(each.arrival)
     failure = next((each.error for each in came if each.error), None)
+    if isinstance(failure, EngineAway):  # who started this will start it again
+        raise NotNow(failure.message, hint=failure.hint)
     if failure:
         raise failure
 

@@ -15,6 +15,7 @@ from transfer.cli.render import amount, print_json, several
 from transfer.errors import SomeImagesFailed, UsageError
 from transfer.flows import history, hooks, metrics
 from transfer.flows import site as site_flow
+from transfer.flows.ledger import forget_site
 from transfer.flows.status import SiteStatus, moment, receiving, statuses
 from transfer.sites.states import Sites
 from transfer.sites.values import duration
@@ -190,13 +191,19 @@ def site_show(name: str, folder: Path | None, json: bool) -> None:
         _say_event(event)
 
 
+def site_rm(name: str, folder: Path | None) -> None:
+    """Forget the sync of a site."""
+    forget_site(_store(folder), name)
+    print(f"the sync of {name} is forgotten")
+
+
 def log(since: str, site: str, folder: Path | None, json: bool) -> None:
     """The events of the last days."""
     store = _store(folder)
     try:
         begin = time.time() - duration(since)
     except ValueError:
-        raise UsageError(f"--since {since!r:.40}", hint="write 12h, 7d or 4w") from None
+        raise UsageError(f"--since {since!r:.40} is not a duration", hint="write 12h, 7d or 4w") from None
     found = [each for each in history.read(store.root, begin) if not site or each.site == site]
     if json:
         print_json({"events": [asdict(each) for each in found]})

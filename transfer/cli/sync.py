@@ -11,7 +11,7 @@ from transfer.cli.exits import printable
 from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json, several
 from transfer.cli.service import LOG_ERR, LOG_INFO, Service, to_journal
-from transfer.errors import UsageError
+from transfer.errors import EngineAway, NotNow, UsageError
 from transfer.flows import site as site_flow
 from transfer.flows.ledger import lose
 from transfer.flows.pull import Pull
@@ -42,6 +42,8 @@ def sync(name: str, request: SyncRequest, folder: Path | None, jobs: int | None,
     site = load(name)
     store = site_flow.need_store(site_flow.choose_store(folder, False))
     patience = _patience(request.wait)
+    if request.lost is not None and request.dry_run:
+        raise UsageError("--lost and --dry-run cannot be used together", hint="leave out --dry-run")
     if request.lost is not None:
         lose(site, store, request.lost)
         if not quiet and not json:
@@ -73,7 +75,7 @@ def _patience(text: str) -> float:
     try:
         return float(duration(text)) if text else 0.0
     except ValueError:
-        raise UsageError(f"--wait {text!r:.40}", hint="write 90s, 30min, 2h or 1d") from None
+        raise UsageError(f"--wait {text!r:.40} is not a duration", hint="write 90s, 30min, 2h or 1d") from None
 
 
 def _until_done(
@@ -102,7 +104,10 @@ def _until_done(
 def _say_plan(site: SiteFile, store: Store, observer: Progress, json: bool) -> None:
     if site.pulls:
         raise UsageError("--dry-run is for sites that are sent to", hint=f"run: transfer sync {site.name}")
-    step, wanted, facts = Sync(site, store, observer).foresee()
+    try:
+        step, wanted, facts = Sync(site, store, observer).foresee()
+    except EngineAway as error:
+        raise NotNow(error.message, hint=error.hint) from error
     lacking = sorted(name for name, digest in wanted.names.items() if digest not in facts.have.get(name, frozenset()))
     if json:
         print_json(

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from transfer.errors import NotFound, TransferError
+from transfer.errors import NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows import history, roads
 from transfer.flows import site as site_flow
 from transfer.flows.alarm import Alarms
 from transfer.flows.want import digests_of, satisfied
-from transfer.folders import open_own, own_folder
-from transfer.sites.receipt import parse_receipt
-from transfer.sites.site_file import SiteFile
+from transfer.folders import no_links, open_own, own_folder
+from transfer.sites.receipt import parse_receipt, site_name
+from transfer.sites.site_file import SiteFile, folders, listed
 from transfer.sites.states import Sites
 from transfer.sites.sync_state import Flight, SyncState, SyncStates
 from transfer.store.store import Store
@@ -98,9 +99,14 @@ class Ledger:
         for road in self.site.roads:
             if road.kind in ("medium", "folder"):
                 for where, data in roads.receipts_on(roads.media(road)):
-                    with contextlib.suppress(TransferError):
-                        if parse_receipt(data, where).site == self.site.name:
+                    try:
+                        given = parse_receipt(data, where).site
+                        if given == self.site.name:
                             self.accept(data, where)
+                        elif road.kind == "folder":  # that is for this site alone
+                            self.say(f"{where} calls itself {given}: name its site file there {self.site.name}.toml")
+                    except TransferError as error:
+                        self.say(f"{where} is not accepted: {error.message}")
 
     def accept(self, data: bytes, where: str) -> None:
         given = parse_receipt(data, where)
@@ -143,7 +149,7 @@ class Ledger:
         """The state with what a bundle brought. What a later one brought before stays."""
         newer = {name for name, serial in state.there_serial.items() if serial > flight.serial}
         names = {name: digest for name, digest in flight.want.items() if name not in newer}
-        self.note("confirmed", flight, road=flight.road, images=len(flight.want))
+        self.note("confirmed", flight, images=len(flight.want))
         self.alarms.event("confirmed", serial=flight.serial, bundle=flight.digest)
         return replace(
             state,
@@ -176,5 +182,22 @@ def lose(site: SiteFile, store: Store, serial: int) -> None:
         known = ", ".join(str(each.serial) for each in state.flights) or "none"
         raise NotFound(f"bundle {serial} is not on its way to {site.name}", hint=f"on their way: {known}")
     [flight] = [each for each in state.flights if each.serial == serial]
-    states.put(replace(state, flights=left))
+    states.put(
+        replace(state, flights=left, waiting=f"bundle {serial} counts as lost: the next run sends its content again")
+    )
     history.note(store.root, history.Event(history.now(), "lost", site.name, flight.digest, serial))
+
+
+def forget_site(store: Store, name: str) -> None:
+    """Remove the state of a sync, and the bundles that it has here. UsageError while the site has a file; NotFound for one that was never synced."""
+    if name in listed():
+        raise UsageError(f"the site {name} has a site file", hint=f"remove {folders()[0]}/{name}.toml first")
+    states = SyncStates(store.root)
+    if name not in states.names():
+        raise NotFound(f"no sync of a site {name} is known", hint="`transfer site ls` lists all")
+    out = store.root / "out" / site_name(name)
+    no_links(store.root, "out", f"out/{name}")
+    if out.is_dir():
+        shutil.rmtree(out)
+    for path in (states.lock_path(name), states.folder / f"{name}.json"):
+        path.unlink(missing_ok=True)

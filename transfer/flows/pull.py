@@ -53,7 +53,7 @@ class Pull(SiteRun):
             if self._store.root.is_dir():
                 other.give(site_flow.receipt(self._store, self._site.name, keep_name=True).encode())
             wanted = self._wanted(other)
-            self._ledger.put(contact=self._clock(), waiting="", want={each.folder: str(each.digest) for each in wanted})
+            self._ledger.put(contact=self._clock(), waiting="")
             taken = 0
             for offer in wanted:
                 place = self._store.root / "in" / self._site.name
@@ -71,7 +71,7 @@ class Pull(SiteRun):
             bytes=counted, up_to_date=True, behind=0.0, confirmed=self._clock() if landed else self.state.confirmed
         )
         self._after("imported")
-        text = f"{landed} bundles taken and imported" if landed else "up to date"
+        text = f"{landed} bundle{'s' * (landed != 1)} taken and imported" if landed else "up to date"
         return Outcome(self._site.name, "up-to-date", text, size=taken)
 
     def _road(self) -> tuple[Road, contextlib.AbstractContextManager[Offering]]:

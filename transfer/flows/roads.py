@@ -11,7 +11,7 @@ from typing import Any
 
 from transfer.bundle.reader import Bundle
 from transfer.errors import Locked, NotFound, NotNow, TransferError, UsageError
-from transfer.events import Noted, Observer
+from transfer.events import Noted, Observer, silent
 from transfer.flows import remote_import, spool
 from transfer.flows.offers import write_offers
 from transfer.flows.remote import Connector, RemoteOptions
@@ -22,10 +22,20 @@ from transfer.ship.folder import FolderDepot
 from transfer.ship.gate import Gate
 from transfer.ship.media import eject, mounted, removable
 from transfer.ship.throttled import Throttled
-from transfer.sites.site_file import CREDENTIAL, Road
+from transfer.sites.site_file import CREDENTIAL, Road, SiteFile
 
 NO_CREDENTIAL = b"none"
 """What a unit gives where a site has no key of its own (systemd's SetCredential=)."""
+
+
+CURES = {
+    "ssh": "check the network and the host",
+    "medium": "insert and mount a medium with that label",
+    "spool": "create or mount the folder, or correct `to` in the site file",
+    "folder": "create or mount the folder, or correct `to` in the site file",
+    "https": "check the address and the network",
+}
+"""What to do where a road is not there, and should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,15 @@ def connector(road: Road, gate: Gate, observer: Observer) -> Connector:
         identity, parse_pin(road.host_key), config=Path(road.ssh_config).expanduser() if road.ssh_config else None
     )
     return Connector(RemoteOptions(address, options, program=road.remote), observer, gate)
+
+
+def sound(site: SiteFile) -> None:
+    """UsageError for a road that leads nowhere, whatever is reachable now."""
+    for road in site.roads:
+        if road.kind == "ssh":
+            connector(road, Gate(site.window), silent)
+        elif road.kind != "https" and road.to and not Path(road.to).is_absolute():
+            raise UsageError(f"{site.path}: {road.to!r:.100} is not an absolute path", hint="write the path from / on")
 
 
 def media(road: Road) -> list[Path]:

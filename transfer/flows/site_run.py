@@ -74,6 +74,7 @@ class SiteRun:
             self._ledger.open()
             self._ledger.put(attempt=self._clock())
             try:
+                roads.sound(self._site)
                 outcome = self._steps()
             except Exception as unknown:  # noqa: BLE001 - whatever it is, it is told to whoever watches this site
                 outcome = self._failed(one_failure(unknown, self._site.name))
@@ -89,7 +90,7 @@ class SiteRun:
             return Outcome(self._site.name, "medium-wanted", error.message, 14, None, self.state.serial)
         if roads.is_not_now(error):
             self._ledger.put(waiting=error.message, up_to_date=False)
-            later = error if isinstance(error, NotNow) else NotNow(error.message, hint=error.hint)
+            later = error if isinstance(error, NotNow) else NotNow(error.message)
             return Outcome(self._site.name, "not-now", error.message, 75, later, self.state.serial)
         self._ledger.put(waiting="", up_to_date=False)
         self._ledger.note("failed", slug=error.slug, message=error.message)

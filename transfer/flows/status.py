@@ -62,7 +62,12 @@ def _status(name: str, states: SyncStates, now: float, *, known: bool) -> SiteSt
         if known and error.slug == "not-found" and state == SyncState(name):
             raise
         word = "no site file" if error.slug == "not-found" else "unreadable"
-        return SiteStatus(name, word, error.message, error.hint or error.advice, True, False, state, None, error)
+        hint = (
+            f"write it, or forget the site: transfer site rm {name}"
+            if word == "no site file"
+            else error.hint or error.advice
+        )
+        return SiteStatus(name, word, error.message, hint, True, False, state, None, error)
     stale = is_stale(state, site, now)
     word, detail, hint = _words(state, site, now)
     return SiteStatus(name, word, detail, hint, stale or bool(state.failure), stale, state, site)
@@ -76,7 +81,8 @@ def _words(state: SyncState, site: SiteFile, now: float) -> tuple[str, str, str]
             if state.failure.count > 1
             else moment(state.failure.since)
         )
-        return "failing", f"{state.failure.slug}, {often}: {state.failure.message}", state.failure.hint
+        what = "a setting is wrong" if state.failure.slug == "usage" else state.failure.slug
+        return "failing", f"{what}, {often}: {state.failure.message}", state.failure.hint
     if not state.attempt:
         return "never run", "no run was begun yet", f"run: transfer sync {site.name}"
     if made and made.stage == "shipping":
@@ -89,6 +95,8 @@ def _words(state: SyncState, site: SiteFile, now: float) -> tuple[str, str, str]
             f"{amount(made.sent)} of {amount(made.size)}{share}{pace}, since {moment(made.since)}{where}",
             "",
         )
+    if state.up_to_date and site.pulls:
+        return "up to date", f"nothing new is offered; last import {moment(state.confirmed)}", ""
     if state.up_to_date:
         when = f", confirmed {moment(state.confirmed)}" if state.confirmed else ""
         return "up to date", f"bundle {state.confirmed_serial}{when}, {len(state.want)} images", ""

@@ -56,6 +56,7 @@ class Sync(SiteRun):
 
     def foresee(self) -> tuple[Step, Wanted, Facts]:
         """What a run would do first. Nothing is written, and no road is tried."""
+        roads.sound(self._site)
         self._ledger.look()
         wanted = look_up(self._site.picks, self._observer)
         wanted.source.close()
@@ -96,6 +97,9 @@ class Sync(SiteRun):
     def _do(self, step: Step, wanted: Wanted) -> Outcome | None:
         if step in (Step.UP_TO_DATE, Step.AWAIT):
             self._tidy()
+            if self._options.full:
+                why = "nothing is lacking" if step is Step.UP_TO_DATE else "all that is lacking is on its way"
+                self._ledger.say(f"--full has no effect: {why}")
             latest = max(self.state.flights, key=lambda each: each.serial, default=None)
             waits = f"bundle {latest.serial} is on its way by {latest.road}; its receipt has not come" if latest else ""
             self._ledger.put(waiting=waits if step is Step.AWAIT else "")
@@ -232,7 +236,7 @@ class Sync(SiteRun):
 
     def _road(self) -> Road:
         """The first that is there. NotNow if none is."""
-        reasons = []
+        reasons: dict[str, str] = {}
         since = max(self.state.confirmed, self.state.behind)
         for road in self._site.roads:
             if road.after and self._clock() - since < road.after:
@@ -240,12 +244,15 @@ class Sync(SiteRun):
             why = roads.away(road, self._gate(road), self._observer)
             if not why:
                 return road
-            reasons.append(why)
+            reasons[why] = roads.CURES[road.kind]
         if self._site.roads[0].kind == "medium" or any(
             road.kind == "medium" and not road.after for road in self._site.roads
         ):
             self._ledger.alarms.event("medium-wanted", serial=self.state.serial)
-        raise NotNow("; ".join(reasons) or "no road is to be used yet")
+        hint = "; ".join(dict.fromkeys(reasons.values()))
+        raise NotNow(
+            "; ".join(reasons) or "no road is to be used yet", hint=hint and f"{hint}. The next run tries again"
+        )
 
     def _counting(self, made: Flight) -> Observer:
         """Writes down how far a shipment is, for `status`."""

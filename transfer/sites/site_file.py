@@ -293,7 +293,10 @@ class _Reading:
         elif not found.get("to"):
             raise UsageError(f"{where} has no `to`", hint="say where it leads")
         if kind != "ssh" and (found.get("import_") or found.get("import_to")) and not pulls:
-            raise UsageError(f"{where}: import is for ssh only", hint="the site imports what arrives by itself")
+            raise UsageError(
+                f"{where}: import is for ssh only",
+                hint="remove `import`: what arrives there is imported by the site itself",
+            )
         return Road(**found)
 
     def _window(self, found: dict[str, Any]) -> Window:

@@ -73,7 +73,7 @@ def rate(value: Any) -> int:
 
 def _share(value: Any) -> int:
     found = re.fullmatch(r"(\d{1,2})%", value) if isinstance(value, str) else None
-    if not found:
+    if not found or not 1 <= int(found[1]) <= 50:
         raise ValueError
     return int(found[1])
 
@@ -87,7 +87,7 @@ def _limits(value: Any) -> tuple[tuple[str, int], ...]:
 TEXT, TEXTS, FLAG = Setting(_text, "a text"), Setting(_texts, "a list of texts"), Setting(_flag, "true or false")
 DURATION = Setting(duration, "a duration such as 12h, 7d or 2w")
 RATE = Setting(rate, "bytes a second, at least 1K: 500K, 2M")
-SHARE = Setting(_share, "a share such as 30%")
+SHARE = Setting(_share, "a share from 1% to 50%")
 LIMITS = Setting(_limits, 'a list of pairs: [["Mon..Fri 08:00-18:00", "100K"]]')
 
 
