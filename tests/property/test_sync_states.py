@@ -43,7 +43,7 @@ class OneSite(RuleBasedStateMachine):
         """After all that: what is lost is known to be lost, and then two rounds without mishaps."""
         state = SyncStates(self.site.hq.root).get_or_empty("plant")
         for flight in state.flights:
-            lose(self.site.file, self.site.hq, flight.serial)
+            lose(self.site.file, self.site.hq, flight.serial, self.site.hear)
         self.want = self.site.publish({**self.versions, "last:1": 1})
         for _ in range(3):
             self.sync()

@@ -301,7 +301,7 @@ def test_a_lost_bundle_is_sent_again(site: Callable[[str], Site]) -> None:
     want = here.publish({"app:1": 1})
     here.sync()
     shutil.rmtree(here.folder / "spool" / "plant-000001")
-    lose(here.file, here.hq, 1)
+    lose(here.file, here.hq, 1, here.hear)
     assert here.sync().serial == 2
     shutil.rmtree(here.folder / "spool" / "plant-000002")
     here.now += 11 * DAY
@@ -312,7 +312,7 @@ def test_a_lost_bundle_is_sent_again(site: Callable[[str], Site]) -> None:
     assert here.there() == want
     assert events(here).count("lost") == 2
     with pytest.raises(TransferError, match="not on its way"):
-        lose(here.file, here.hq, 1)
+        lose(here.file, here.hq, 1, here.hear)
 
 
 def test_the_window_is_waited_for(site: Callable[[str], Site]) -> None:
@@ -466,3 +466,116 @@ def test_a_full_bundle_now_and_then(site: Callable[[str], Site]) -> None:
     here.publish({"app:1": 99})
     here.sync(full=True)
     assert SyncStates(here.hq.root).get("plant").fulls == {"first": 1, "age": 1, "asked": 1}
+
+
+def test_an_image_that_cannot_be_exported_is_left_out_and_told(site: Callable[[str], Site]) -> None:
+    here = site(SSH.replace('select = ["*"]', 'select = ["*"]\nmissing = "skip"'))
+    want = here.publish({"app:1": 1, "bad:1": 1})
+    manifest = json.loads((here.folder / "oci" / "blobs" / "sha256" / want["bad:1"][7:]).read_bytes())
+    layer = here.folder / "oci" / "blobs" / "sha256" / manifest["layers"][1]["digest"][7:]
+    layer.write_bytes(bytes(layer.stat().st_size))
+    for serial in (1, 1):
+        outcome = here.sync()
+        assert outcome.what == "up-to-date", (outcome, here.heard)
+        state = SyncStates(here.hq.root).get("plant")
+        assert (state.confirmed_serial, state.missing) == (serial, ("bad:1",))
+        assert state.there == {"app:1": want["app:1"]}
+    here.publish({"app:1": 1, "bad:1": 1})
+    assert here.sync().what == "up-to-date"
+    assert here.there() == want
+
+
+def test_a_number_is_never_used_twice(site: Callable[[str], Site]) -> None:
+    here = site(SPOOL)
+    here.publish({"app:1": 1})
+    assert here.sync().serial == 1
+    (here.hq.root / "sync" / "plant.json").unlink()
+    shutil.rmtree(here.hq.root / "out")
+    here.publish({"app:1": 2})
+    assert here.sync().serial == 2
+
+
+def test_a_bundle_that_is_refused_over_there_does_not_hold_up_the_next(
+    site: Callable[[str], Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transfer.flows import remote_import
+
+    here = site(SSH)
+    here.publish({"app:1": 1})
+    refused = {"code": 3, "said": ["transfer: 1 of 1 images could not be imported"], "result": None}
+    with monkeypatch.context() as patched:
+        patched.setattr(remote_import, "run_import", lambda *words: refused)
+        assert here.sync().exit_code == 3
+        here.publish({"app:1": 2})
+        assert here.sync().exit_code == 3
+        assert (here.inbox / "plant-000002" / "index.json").exists()
+        busy = {"code": 75, "said": ["transfer: the engine does not answer"], "result": None}
+        patched.setattr(remote_import, "run_import", lambda *words: busy)
+        assert here.sync().exit_code == 75
+    want = here.publish({"app:1": 3})
+    outcome = here.sync()
+    assert outcome.what == "up-to-date", (outcome, here.heard)
+    assert here.there() == want
+
+
+def test_a_bundle_of_which_an_image_failed_is_not_confirmed(site: Callable[[str], Site]) -> None:
+    here = site(SPOOL)
+    want = here.publish({"app:1": 1, "web:1": 1})
+    here.sync()
+    folder = here.folder / "spool" / "plant-000001"
+    real = here.target
+    here.target = here.folder / "file"
+    here.target.write_text("no layout")
+    here.arrive()
+    assert parse_receipt(here.receipt(), "r").bundles == ()
+    here.target = real
+    assert folder.exists()
+    assert here.arrive() == ["plant-000001"]
+    assert len(parse_receipt(here.receipt(), "r").bundles) == 1
+    assert here.there() == want
+
+
+def test_a_bundle_that_is_damaged_here_is_made_again(site: Callable[[str], Site]) -> None:
+    here = site(SSH)
+    want = here.publish({"app:1": 1})
+    here.line.up = False
+    assert here.sync().exit_code == 75
+    for path in (here.hq.root / "out" / "plant" / "plant-000001" / "blobs" / "sha256").iterdir():
+        if path.stat().st_size > 20_000:
+            data = path.read_bytes()
+            path.unlink()
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    here.line.up = True
+    outcome = here.sync()
+    assert outcome.what == "up-to-date", (outcome, here.heard)
+    assert here.there() == want
+
+
+def test_a_receipt_is_understood_though_the_bundle_left_the_store(site: Callable[[str], Site]) -> None:
+    here = site(SPOOL)
+    here.publish({"app:1": 1})
+    here.sync()
+    for path in (here.hq.root / "bundles").iterdir():
+        path.unlink()
+    here.arrive()
+    here.bring(here.receipt())
+    assert here.sync().what == "up-to-date", here.heard
+
+
+@pytest.mark.parametrize("to", ["spool", "./spool", "../spool"])
+def test_a_road_is_an_absolute_path(to: str, site: Callable[[str], Site]) -> None:
+    here = site(SPOOL.replace("DIR/spool", to))
+    here.publish({"app:1": 1})
+    assert here.sync().exit_code == 2
+
+
+def test_a_one_way_link_is_not_stale(site: Callable[[str], Site]) -> None:
+    here = site(SPOOL + "[delta]\none_way = true\n")
+    heard = hook(here)
+    for day in range(0, 90, 5):
+        here.now = MONDAY + day * DAY
+        want = here.publish({"app:1": day})
+        assert here.sync().exit_code == 0
+        here.arrive()
+    assert here.there() == want
+    assert [line for line in heard() if not line.startswith("confirmed")] == []

@@ -14,8 +14,8 @@ from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json, several
 from transfer.cli.service import Service
 from transfer.engines.transports import locate
-from transfer.errors import EngineAway, NotFound, NotNow, SomeImagesFailed, UsageError
-from transfer.events import Observer
+from transfer.errors import EngineAway, NotFound, NotNow, SomeImagesFailed, TransferError, UsageError
+from transfer.events import Noted, Observer
 from transfer.flows import import_bundle as importing
 from transfer.flows import site as site_flow
 from transfer.flows import spool
@@ -58,7 +58,9 @@ def requested(options: ImportOptions, jobs: int | None) -> ImportRequest:
     if options.registry.index not in ("keep", "platform"):
         raise UsageError(f"--index {options.registry.index!r:.40} is unknown", hint="it accepts keep and platform")
     target = importing.Target(location, platform, options.via, jobs, options.keep_tags, registry=options.registry)
-    return ImportRequest(target, options.patterns, options.retag, options.stage, options.repair, location.name)
+    return ImportRequest(
+        target, options.patterns, options.retag, options.stage, options.repair, location.name, options.in_turn
+    )
 
 
 def import_(
@@ -84,7 +86,10 @@ def import_(
         if bundle.startswith(SPOOL):
             place = spool_folder(bundle)
             came = _import_all(spool.arrived(place), place, request, store, choice, service.heard(observer), output)
-            put_away(place, came, done)
+            try:
+                put_away(place, came, done)
+            except TransferError as error:
+                observer(Noted(f"{error.message}: this bundle is imported again by the next run"))
             if came and done != "leave" and choice.store and choice.store.root.is_dir():
                 leave_receipt(choice.store, place)
             _end(came)
@@ -94,7 +99,12 @@ def import_(
         if output.dry_run:
             _say_plan(foresee(places, request, store.shelf(choice), choice, observer), output.json)
             return
-        arrival = arrive(places, request, store.shelf(choice), choice, observer)
+        try:
+            arrival = arrive(places, request, store.shelf(choice), choice, observer)
+        except EngineAway as error:
+            if request.in_turn:
+                raise NotNow(error.message, hint=error.hint) from error  # whoever started this will start it again
+            raise
     finally:
         observer.close()
     if isinstance(arrival, Staged):
@@ -135,7 +145,9 @@ def _import_all(
     failure = next((each.error for each in came if each.error), None)
     if output.json:
         arrivals = [each.arrival for each in came if isinstance(each.arrival, Arrival)]
-        print_json({"bundles": [_as_json(each) for each in arrivals], "failed": failure and failure.slug})
+        waiting = [each.folder.name for each in came if isinstance(each.arrival, Staged)]
+        rows = [_as_json(each) for each in arrivals]
+        print_json({"bundles": rows, "staged": waiting, "failed": failure and failure.slug})
     else:
         for each in came:
             if isinstance(each.arrival, Arrival):

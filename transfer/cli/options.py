@@ -298,6 +298,7 @@ class ImportOptions:
     keep_tags: bool = False
     repair: tuple[Path, ...] = ()
     registry: RegistryOptions = field(default_factory=RegistryOptions)
+    in_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +313,7 @@ class ReceiverRules:
     most: int = 0
     outbox: Path | None = None
     keep: int = 0
+    discard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

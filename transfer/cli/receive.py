@@ -33,7 +33,8 @@ def receive(stdio: bool, rules: ReceiverRules, store: Path | None, no_store: boo
         assert place
         duties = giving(held, place, rules.site)
     else:
-        landing = remote_import.Landing(rules.import_to, rules.allow_move, free=rules.inbox is None, store=same)
+        free = rules.inbox is None
+        landing = remote_import.Landing(rules.import_to, rules.allow_move, free, rules.discard, same)
         may_import = rules.allow_import or rules.inbox is None
         duties = taking(held, landing if may_import else None, keep=rules.keep, inbox=place)
     Receiver(channel, inbox=place, duties=duties, most=rules.most, outbox=rules.outbox is not None).run()
@@ -49,5 +50,7 @@ def _sound(rules: ReceiverRules) -> None:
         raise UsageError("these options need --inbox", hint="add --inbox DIR")
     if rules.inbox is None and rules.outbox is None and rules.site:
         raise UsageError("--site needs --inbox or --outbox", hint="add --inbox DIR")
-    if (rules.import_to or rules.allow_move) and not rules.allow_import:
-        raise UsageError("--import-to and --allow-move need --allow-import", hint="add --allow-import")
+    if (rules.import_to or rules.allow_move or rules.discard) and not rules.allow_import:
+        raise UsageError(
+            "--import-to, --allow-move and --discard-imported need --allow-import", hint="add --allow-import"
+        )

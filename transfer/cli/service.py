@@ -35,6 +35,7 @@ class Service:
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def status(self, text: str) -> None:
+        self._alive = time.monotonic()
         self.say(f"STATUS={_line(text)}")
 
     def stopping(self) -> None:

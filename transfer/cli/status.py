@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -12,14 +13,19 @@ from typing import Any
 
 from transfer.cli.exits import printable
 from transfer.cli.render import amount, print_json, several
-from transfer.errors import SomeImagesFailed, UsageError
+from transfer.errors import SomeImagesFailed, TransferError, UsageError
 from transfer.flows import history, hooks, metrics
 from transfer.flows import site as site_flow
 from transfer.flows.ledger import forget_site
 from transfer.flows.status import SiteStatus, moment, receiving, statuses
+from transfer.folders import own_folder
 from transfer.sites.states import Sites
+from transfer.sites.sync_state import SyncStates
 from transfer.sites.values import duration
 from transfer.store.store import Store
+from transfer.streams import publish
+
+TOLD_SECONDS = 86400
 
 
 class SitesNeedHelp(SomeImagesFailed):
@@ -238,8 +244,32 @@ def notify(unit: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         told["Result"] = f"unknown: {error}"
     site = re.fullmatch(r"transfer-sync@(.+)\.service", unit)
+    if told.get("Result") == "exit-code" and _was_told(unit, site[1] if site else ""):
+        print(f"{unit}: {told['Result']}, exit code {told.get('ExecMainStatus', 'unknown')}; the hooks know")
+        return
     hooks.tell("failed", {"site": site[1] if site else "", "slug": "unit", **told}, lambda event: _print(event))
     print(f"{unit}: {told.get('Result', 'unknown')}, exit code {told.get('ExecMainStatus', 'unknown')}")
+
+
+def _was_told(unit: str, site: str) -> bool:
+    """Whether the hooks have heard of this: from the sync itself, or from this unit within a day. It is noted that they hear it now."""
+    choice = site_flow.choose_store(None, False)
+    if choice.store is None:
+        return False
+    states = SyncStates(choice.store.root)
+    failure = states.get_or_empty(site).failure if site else None
+    if failure and failure.told:
+        return True
+    path = states.folder / f"told-{unit}"
+    try:
+        if time.time() - path.stat().st_mtime < TOLD_SECONDS:
+            return True
+    except OSError:
+        pass
+    with contextlib.suppress(TransferError):
+        own_folder(choice.store.root, "sync", private=True)
+        publish(path, b"")
+    return False
 
 
 def _print(event: object) -> None:

@@ -45,7 +45,7 @@ def sync(name: str, request: SyncRequest, folder: Path | None, jobs: int | None,
     if request.lost is not None and request.dry_run:
         raise UsageError("--lost and --dry-run cannot be used together", hint="leave out --dry-run")
     if request.lost is not None:
-        lose(site, store, request.lost)
+        lose(site, store, request.lost, Progress(quiet=quiet))
         if not quiet and not json:
             print(f"bundle {request.lost} counts as lost: its content is sent again by the next run")
         return

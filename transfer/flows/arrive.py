@@ -37,7 +37,10 @@ DONE = ".done"
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """What is to be imported, and how. `name`: what the one image is to be called, as --to says it."""
+    """What is to be imported, and how. `name`: what the one image is to be called, as --to says it.
+
+    `in_turn`: nobody looks: a bundle of a sync that comes after a newer one moves no names back.
+    """
 
     target: Target
     patterns: tuple[str, ...] = ()
@@ -45,6 +48,7 @@ class ImportRequest:
     stage: bool = False
     repair: tuple[Path, ...] = ()
     name: str = ""
+    in_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ def arrive(
 ) -> Arrival | Staged:
     """One bundle, from wherever it lies. What came of it is noted in the store's history; so is a refusal."""
     try:
+        if request.in_turn:
+            request = _in_turn(places[0], request, choice.store, observer)
         with reassembled(places, shelf, choice, observer) as found:
             found.repair(request.repair)
             chosen = choose(found.bundle.images, request.patterns)
@@ -88,6 +94,8 @@ def arrive(
                 return _stage(found.bundle, choice, observer)
             found.settle()
             _note(choice, places[0], found.bundle, arrival)
+            if choice.store and choice.store.root.is_dir() and not failures(arrival):
+                arrived.remember(choice.store.root, places[0].absolute().name)
             return arrival
     except TransferError as error:
         if not isinstance(error, MissingPart | UsageError) and choice.store and choice.store.root.is_dir():
@@ -220,11 +228,8 @@ def arrive_all(
     for folder in folders:
         try:
             spool.has_come(folder)
-            own = _in_turn(folder, request, choice.store, observer)
+            own = replace(request, in_turn=True)
             arrival = arrive([folder], own, site_flow.library(seeds, choice.store), choice, observer)
-            whole = isinstance(arrival, Arrival) and not failures(arrival)
-            if whole and choice.store and choice.store.root.is_dir():
-                arrived.remember(choice.store.root, folder.name)
             error = store_failure(arrival) if isinstance(arrival, Arrival) else None
             out.append(Came(folder, arrival, error))
             if error:
@@ -238,7 +243,7 @@ def arrive_all(
 
 def _in_turn(folder: Path, request: ImportRequest, store: Store | None, observer: Observer) -> ImportRequest:
     """The request; names stay where they are for a bundle that comes after a newer one of the same sync."""
-    found = arrived.series(folder.name)
+    found = arrived.series(folder.absolute().name)
     newest = arrived.newest(store.root).get(found[0], 0) if found and store else 0
     if not found or found[1] >= newest:
         return request
@@ -258,6 +263,7 @@ def put_away(place: Path, came: Sequence[Came], how: str) -> None:
     done = [each for each in came if not (each.error or (isinstance(each.arrival, Arrival) and failures(each.arrival)))]
     if how == "leave" or not done:
         return
+    failed: TransferError | None = None
     with inner_folder(place, DONE) as (outer, inner):
         for each in done:
             name = each.folder.name
@@ -268,4 +274,6 @@ def put_away(place: Path, came: Sequence[Came], how: str) -> None:
                 if how == "remove":
                     shutil.rmtree(name, dir_fd=inner)
             except OSError as error:
-                raise from_os_error(error, f"moving {each.folder} into {place / DONE}") from error
+                failed = from_os_error(error, f"moving {each.folder} into {place / DONE}")
+    if failed:
+        raise failed

@@ -73,7 +73,11 @@ class _Fetch:
         self._document(config)
         bundle = Bundle(self._folder, index=index)
         files = [*bundle.header.catalog, *bundle.header.packs]
-        needed = sum(each.size for each in files)
+        names = [f"{name}/{blob_path(each.digest)}" for each in files]
+        held = sum(
+            min(found.size, each.size) for found, each in zip(self._sink.stat(names), files, strict=True) if found
+        )
+        needed = sum(each.size for each in files) - held
         if needed > free:
             raise NoSpace(f"{self._into}: {needed} bytes are needed and {free} are free", hint="free some space there")
         for each in files:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from transfer.bundle.assembly import assemble
 from transfer.bundle.library import BundleList
@@ -21,6 +22,7 @@ from transfer.flows.naming import Named, Rename, name_all
 from transfer.flows.serving import Serving
 from transfer.flows.site import StoreChoice, reading, remember, spacious
 from transfer.model import Digest, Image, Platform
+from transfer.sites.arrived import remember as remember_arrival
 from transfer.store.adopt import Adopted, adopt_part
 from transfer.store.entry import Role
 from transfer.store.store import Store
@@ -69,13 +71,33 @@ def import_bundle(
         def ready() -> None:
             taking.append(side.submit(lambda: _take(bundle, choice, observer)))
 
-        loaded = load_into(bundle, images, rename, target, shelf=shelf, choice=choice, observer=observer, ready=ready)
+        try:
+            loaded = load_into(
+                bundle, images, rename, target, shelf=shelf, choice=choice, observer=observer, ready=ready
+            )
+        except BaseException:
+            for future in taking:
+                future.result()
+            if taking:
+                _not_held(bundle, choice)
+            raise
         arrival = Arrival(loaded)
         for future in taking:
             arrival.adopted, arrival.store_error = future.result()
+        if loaded.failed and taking and not arrival.store_error:
+            _not_held(bundle, choice)
         if choice.store and not arrival.store_error:
             arrival.completed = _complete(rename, target, choice, observer)
         return arrival
+
+
+def _not_held(bundle: Bundle, choice: StoreChoice) -> None:
+    """Not all images of a bundle are in place: the store keeps it, and no receipt names it before they are."""
+    store = choice.store
+    entry = store.entry(bundle.manifest.digest) if store else None
+    if store and entry and entry.role is Role.HELD:
+        with store.adding():
+            store.change(entry.digest, role=Role.STAGED)
 
 
 def load_into(
@@ -206,8 +228,10 @@ def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Obs
             continue
         out.append(done)
         if not done.failed:
+            entry = store.entry(bundle.manifest.digest)
             with store.adding():
                 store.change(bundle.manifest.digest, role=Role.HELD)
+                remember_arrival(store.root, Path(entry.place).name if entry else "")
     return out
 
 

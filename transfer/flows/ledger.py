@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from transfer.errors import NotFound, TransferError, UsageError
+from transfer.errors import Locked, NotFound, TransferError, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows import history, roads
 from transfer.flows import site as site_flow
 from transfer.flows.alarm import Alarms
 from transfer.flows.want import digests_of, satisfied
 from transfer.folders import no_links, open_own, own_folder
+from transfer.model import Digest
+from transfer.sites.arrived import series
 from transfer.sites.receipt import parse_receipt, site_name
 from transfer.sites.site_file import SiteFile, folders, listed
 from transfer.sites.states import Sites
@@ -49,6 +51,15 @@ class Ledger:
         self.state, broken = self._states.get_or_new(self.site.name)
         if broken:
             self.say(f"the state of this sync could not be read and is made again: {broken}")
+        if not self.state.serial:
+            self.state = replace(self.state, serial=self._used())
+
+    def _used(self) -> int:
+        """The highest number that a bundle of this sync was given: none is used for other content, whatever became of the state."""
+        name, out = self.site.name, self.store.root / "out" / self.site.name
+        numbers = [event.serial for event in history.read(self.store.root) if event.site == name]
+        folders = [series(each.name) for each in out.iterdir()] if out.is_dir() else []
+        return max([0, *numbers, *(found[1] for found in folders if found and found[0] == name)])
 
     def write(self, state: SyncState) -> None:
         self.state = state
@@ -133,6 +144,8 @@ class Ledger:
         for flight in sorted(state.flights, key=lambda each: each.serial):
             if flight.digest in confirmed:
                 state = self.arrived(state, flight)
+            elif flight.shipped and now - flight.shipped > self.site.keep.lost_after and self.site.delta.one_way:
+                state = self.arrived(state, flight)  # nobody will ever say so
             elif flight.shipped and now - flight.shipped > self.site.keep.lost_after:
                 self.say(f"bundle {flight.serial} was shipped and never confirmed: its content is sent again")
                 self.note("lost", flight)
@@ -173,19 +186,33 @@ class Ledger:
         return {**out, **known}
 
 
-def lose(site: SiteFile, store: Store, serial: int) -> None:
-    """Somebody knows that a bundle is lost: its content is sent again. NotFound if no such bundle is on its way."""
+def lose(site: SiteFile, store: Store, serial: int, observer: Observer) -> None:
+    """Somebody knows that a bundle is lost: its content is sent again. NotFound if no such bundle is on its way; Locked while a run is under way."""
+    ledger = Ledger(site, store, observer)
+    with ledger.alone() as alone:
+        if not alone:
+            raise Locked(f"a run for {site.name} is under way", hint="wait for it to end, then run again")
+        ledger.open()
+        state = ledger.state
+        lost = [each for each in state.flights if each.serial == serial]
+        if not lost:
+            known = ", ".join(str(each.serial) for each in state.flights) or "none"
+            raise NotFound(f"bundle {serial} is not on its way to {site.name}", hint=f"on their way: {known}")
+        left = tuple(each for each in state.flights if each.serial != serial)
+        ledger.put(flights=left, waiting=f"bundle {serial} counts as lost: the next run sends its content again")
+        ledger.note("lost", lost[0])
+
+
+def flights_of_all(store: Store) -> set[Digest]:
+    """The bundles that are on their way to any site: what comes back about them must be understood."""
     states = SyncStates(store.root)
-    state = states.get(site.name)
-    left = tuple(each for each in state.flights if each.serial != serial)
-    if len(left) == len(state.flights):
-        known = ", ".join(str(each.serial) for each in state.flights) or "none"
-        raise NotFound(f"bundle {serial} is not on its way to {site.name}", hint=f"on their way: {known}")
-    [flight] = [each for each in state.flights if each.serial == serial]
-    states.put(
-        replace(state, flights=left, waiting=f"bundle {serial} counts as lost: the next run sends its content again")
-    )
-    history.note(store.root, history.Event(history.now(), "lost", site.name, flight.digest, serial))
+    found = [states.get_or_empty(name) for name in states.names()]
+    return {
+        Digest(each.digest)
+        for state in found
+        for each in (*state.flights, *([state.under_way] if state.under_way else ()))
+        if each.digest
+    }
 
 
 def forget_site(store: Store, name: str) -> None:

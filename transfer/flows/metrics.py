@@ -52,7 +52,11 @@ FAMILIES = (
     _when("last_attempt", "When a run was last begun.", lambda s: s.attempt),
     _when("last_contact", "When the site was last reached.", lambda s: s.contact),
     _when("last_confirmed", "When the site last confirmed a bundle.", lambda s: s.confirmed),
-    _when("behind_since", "Since when the site lacks something; 0 if it lacks nothing.", lambda s: s.behind),
+    _when(
+        "waiting_since",
+        "Since when the site lacks something and has confirmed nothing; 0 if it lacks nothing.",
+        lambda s: max(s.behind, s.confirmed) if s.behind else 0,
+    ),
     _Family(
         "last_exit_code",
         "The exit code of the failure that is going on; 0 if there is none.",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
+from transfer.bundle.reader import Bundle
 from transfer.errors import CredentialsError, NotFound, TransferError
 from transfer.flows import remote_import
 from transfer.flows import site as site_flow
@@ -32,7 +34,14 @@ def taking(
 
     def run_import(folder: Path, options: dict[str, Any], tell: Any) -> Answer:
         assert imports
-        return remote_import.run_import(folder, options, tell, imports)
+        answer = remote_import.run_import(folder, options, tell, imports)
+        if answer.get("code") == 0 and imports.discard and store:
+            with contextlib.suppress(TransferError, OSError):
+                with Bundle(folder) as bundle:
+                    held = store.holds(bundle)
+                if held:
+                    shutil.rmtree(folder)
+        return answer
 
     def receipt(site: str, seen: int) -> str:
         if inbox and left and left.is_file():

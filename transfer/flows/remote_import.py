@@ -47,6 +47,8 @@ class Landing:
     to: str = ""
     allow_move: bool = False
     free: bool = False
+    discard: bool = False
+    """A bundle that is imported, and in the store, is removed from the inbox."""
     store: tuple[str, ...] = ()
     """`--store DIR` or `--no-store`, as the receiver itself was started."""
 
@@ -55,7 +57,7 @@ def run_import(
     folder: Path, options: dict[str, Any], event: Callable[[dict[str, Any]], None], landing: Landing
 ) -> dict[str, Any]:
     """Import in a process of its own, which is waited for. The answer has its exit code, what it printed, and what it said was wrong."""
-    words = [sys.executable, "-m", "transfer", "import", str(folder.absolute()), "--json", *landing.store]
+    words = [sys.executable, "-m", "transfer", "import", str(folder.absolute()), "--json", "--in-turn", *landing.store]
     words += _options(options, landing)
     with tempfile.TemporaryFile() as printed:
         process = subprocess.Popen(

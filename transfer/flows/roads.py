@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transfer.bundle.reader import Bundle
 from transfer.errors import Locked, NotFound, NotNow, TransferError, UsageError
-from transfer.events import Noted, Observer, silent
+from transfer.events import Advanced, Noted, Observer, silent
 from transfer.flows import remote_import, spool
 from transfer.flows.offers import write_offers
 from transfer.flows.remote import Connector, RemoteOptions
@@ -175,12 +174,12 @@ def import_there(
     road: Road,
     gate: Gate,
     observer: Observer,
-    heard: Callable[[dict[str, Any]], None] = lambda value: None,
 ) -> None:
     """Import over there what was sent. The failure is the import's own."""
     depot = connector(road, gate, observer).receiver()
     try:
-        answer = depot.run_import(folder, {"to": road.import_to, "retag": list(road.retag)}, heard)
+        said = {"to": road.import_to, "retag": list(road.retag)}
+        answer = depot.run_import(folder, said, lambda value: observer(Advanced("there", 0)))
     finally:
         depot.close()
     failure = remote_import.import_failure(depot.where, answer)
@@ -238,4 +237,6 @@ def is_not_now(error: TransferError) -> bool:
 
     if isinstance(error, TlsFailed | Nonsense):
         return False
+    if isinstance(error, remote_import.ImportFailed):
+        return error.exit_code in (Locked.exit_code, TryAgain.exit_code)
     return isinstance(error, LinkError | Locked | TryAgain | EngineAway)

@@ -233,10 +233,10 @@ class Accepted:
 def accept(store: Store, data: bytes, where: str, *, anew: bool) -> Accepted:
     """Take a site's receipt. RolledBack for an older one, unless the site began `anew`."""
     given = parse_receipt(data, where)
-    known = [entry.digest for entry in store.entries()]
-    found, unknown = matching(given, known)
+    sites = Sites(store.root)
+    known = {entry.digest for entry in store.entries()} | {Digest(each) for each in sites.known(given.site).states}
+    found, unknown = matching(given, sorted(known))
     with store.adding():
-        sites = Sites(store.root)
         if anew:
             site = sites.known(given.site)
             if given.serial <= site.serial:

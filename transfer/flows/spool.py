@@ -65,7 +65,7 @@ def in_order(folders: Sequence[Path]) -> list[Path]:
         series = _series(each.name)[0]
         first[series] = min(first.get(series, made[each]), made[each])
     ordered = sorted(plain, key=lambda each: (first[_series(each.name)[0]], *_series(each.name), made[each]))
-    return _in_order({folder: _opened(folder) for folder in ordered})
+    return _in_order({folder: _says(folder) for folder in ordered})
 
 
 def _series(name: str) -> tuple[str, int]:
@@ -73,22 +73,26 @@ def _series(name: str) -> tuple[str, int]:
     return series(name) or (name, 0)
 
 
-def _in_order(found: Mapping[Path, Bundle | None]) -> list[Path]:
+def _in_order(found: Mapping[Path, tuple[Digest, frozenset[Digest]] | None]) -> list[Path]:
     """What builds on nothing that is to come, first; of several that do so, in the order given."""
     left = dict(found)
     out: list[Path] = []
     while left:
-        coming = {bundle.manifest.digest for bundle in left.values() if bundle}
-        ready = [folder for folder, bundle in left.items() if not (_named(bundle) & coming)] or [next(iter(left))]
+        coming = {said[0] for said in left.values() if said}
+        ready = [folder for folder, said in left.items() if not (said and said[1] & coming)] or [next(iter(left))]
         out += ready
         for folder in ready:
             del left[folder]
     return out
 
 
-def _named(bundle: Bundle | None) -> set[Digest]:
-    """The bundles that a bundle says it builds on."""
-    return set(bundle.header.prerequisites.bundles) - {bundle.manifest.digest} if bundle else set()
+def _says(folder: Path) -> tuple[Digest, frozenset[Digest]] | None:
+    """A bundle's digest, and the bundles it says it builds on; None if what tells of it has not come whole. Nothing else of it is kept."""
+    bundle = _opened(folder)
+    if bundle is None:
+        return None
+    digest = bundle.manifest.digest
+    return digest, frozenset(bundle.header.prerequisites.bundles) - {digest}
 
 
 def has_come(folder: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.errors import MediumError, MissingPart, NotFound, TransferError, UsageError, from_os_error
-from transfer.events import Noted, Observer
+from transfer.events import Advanced, Noted, Observer, silent
 from transfer.flows.reassemble import bundles_in
 from transfer.flows.site import host_name
 from transfer.folders import open_own, own_folder
@@ -33,6 +33,7 @@ USER = "transfer"
 ENTRIES_MAX = 2000
 """Folders that are looked into at most, on each of two levels."""
 PRINTED_MAX = 16 << 20
+ALIVE_SECONDS = 60.0
 _CLONE_NEWNS, _MS_PRIVATE_REC = 0x20000, 0x44000  # linux/sched.h, linux/mount.h
 _OPTIONS = "ro,nosuid,nodev,noexec"
 
@@ -93,9 +94,9 @@ def import_stick(
     place = _mount_point()
     _mount(device, place, kind)
     try:
-        code, report, said = _import(place, [*words, *store])
+        code, report, said = _import(place, [*words, *store], observer)
         error = _failure(code, said)
-        answered = answer and _answer(device, place, kind, result_text(report, error), _receipt(store), observer)
+        answered = answer and _answer(device, place, kind, report, error, _receipt(store), observer)
         return StickResult(code, report, answered, error)
     finally:
         subprocess.run(["umount", str(place)], check=False, capture_output=True)
@@ -159,9 +160,9 @@ def _mount(device: Path, place: Path, kind: str, *, writable: bool = False) -> N
     )
 
 
-def _import(place: Path, words: Sequence[str]) -> tuple[int, dict[str, Any] | None, str]:
+def _import(place: Path, words: Sequence[str], alive: Observer) -> tuple[int, dict[str, Any] | None, str]:
     """The import. Its exit code, what it printed, and its last words."""
-    code, out, said = _as_user(["import", f"{MEDIUM}{place}", "--json", *words])
+    code, out, said = _as_user(["import", f"{MEDIUM}{place}", "--json", *words], alive)
     sys.stderr.write(said)
     try:
         report = json.loads(out[:PRINTED_MAX]) if out.startswith(b"{") else None
@@ -176,7 +177,7 @@ def _receipt(store: Sequence[str]) -> bytes | None:
     return out if code == 0 else None
 
 
-def _as_user(words: Sequence[str]) -> tuple[int, bytes, str]:
+def _as_user(words: Sequence[str], alive: Observer = silent) -> tuple[int, bytes, str]:
     """A command of this program, by a process without root's rights: its exit code, and what it printed on both streams."""
     try:
         user = pwd.getpwnam(USER)
@@ -197,7 +198,12 @@ def _as_user(words: Sequence[str]) -> tuple[int, bytes, str]:
         cwd="/",
         umask=0o077,
     ) as process:
-        out, said = process.communicate()
+        while True:
+            try:
+                out, said = process.communicate(timeout=ALIVE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                alive(Advanced("import", 0))
     return process.returncode, out, said.decode(errors="replace")
 
 
@@ -216,7 +222,15 @@ def _failure(code: int, said: str) -> TransferError | None:
     return error
 
 
-def _answer(device: Path, place: Path, kind: str, text: str, given: bytes | None, observer: Observer) -> bool:
+def _answer(
+    device: Path,
+    place: Path,
+    kind: str,
+    report: Mapping[str, Any] | None,
+    error: TransferError | None,
+    given: bytes | None,
+    observer: Observer,
+) -> bool:
     """Leave the receipt and a text for people. A medium that cannot be written is no failure."""
     try:
         receipt = parse_receipt(given, "the receipt") if given else None
@@ -226,7 +240,7 @@ def _answer(device: Path, place: Path, kind: str, text: str, given: bytes | None
             if receipt and given:
                 own_folder(place, "receipts")
                 _write(place / "receipts" / f"{name}-{receipt.serial:06}.json", given)
-            _write(place / f"RESULT-{name}.txt", text.encode())
+            _write(place / f"RESULT-{name}.txt", result_text(report, error, receipt is not None).encode())
             os.sync()
         finally:
             _mount(device, place, kind)
@@ -249,7 +263,7 @@ def _write(path: Path, data: bytes) -> None:
         os.close(fd)
 
 
-def result_text(report: Mapping[str, Any] | None, error: TransferError | None) -> str:
+def result_text(report: Mapping[str, Any] | None, error: TransferError | None, receipt: bool) -> str:
     """For the person who carries the medium."""
     now = time.strftime("%Y-%m-%d %H:%M")
     rows = [image for bundle in (report or {}).get("bundles", []) for image in bundle.get("images", [])]
@@ -263,8 +277,12 @@ def result_text(report: Mapping[str, Any] | None, error: TransferError | None) -
         lines += [f"What to do: {_plain(error.hint or error.advice)}"] if error.hint or error.advice else []
         if error.exit_code == 14:
             lines.append("More media belong to this delivery: insert the next one. The order does not matter.")
+    elif report and report.get("staged"):
+        lines.append("Part of this medium waits for other deliveries, and is imported when they come.")
     else:
-        lines.append("Everything on this medium is done. Take it back to the sender: the receipt is on it.")
+        lines.append("Everything on this medium is done.")
+    if receipt:
+        lines.append("Take this medium back to the sender: the receipt is on it.")
     return "\r\n".join(lines) + "\r\n"
 
 

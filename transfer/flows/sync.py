@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
-from transfer.errors import MissingPart, NotNow, RolledBack, TransferError
-from transfer.events import Advanced, Event, Observer
+from transfer.errors import Damaged, MissingPart, NotNow, RolledBack, TransferError, UsageError
+from transfer.events import Advanced, Event, Observer, silent
 from transfer.flows import export as exporting
 from transfer.flows import roads
 from transfer.flows import site as site_flow
+from transfer.flows.ledger import flights_of_all
 from transfer.flows.site_run import MediumWanted, Outcome, SiteRun, SyncOptions
-from transfer.flows.sync_plan import Facts, Step, plan
+from transfer.flows.sync_plan import Facts, Step, plan, with_flights
+from transfer.flows.verify import check
 from transfer.flows.want import Wanted, look_up, satisfied
 from transfer.folders import own_folder
-from transfer.model import Digest
+from transfer.model import Digest, familiar
 from transfer.ship.gate import opens
 from transfer.sites.arrived import folder_name
 from transfer.sites.site_file import Road, SiteFile
@@ -53,6 +56,8 @@ class Sync(SiteRun):
         super().__init__(site, store, observer, options, clock=clock, after=after)
         self._out = store.root / "out" / site.name
         self._asked: set[int] = set()
+        self._left_out: set[str] = set()
+        self._deferred: TransferError | None = None
 
     def foresee(self) -> tuple[Step, Wanted, Facts]:
         """What a run would do first. Nothing is written, and no road is tried."""
@@ -78,15 +83,15 @@ class Sync(SiteRun):
                 failure=self.state.failure,
             )
             for _ in range(STEPS_MAX):
-                have = self._ledger.have(wanted.names)
-                there = satisfied(wanted.names, have)
+                want = {name: digest for name, digest in wanted.names.items() if name not in self._left_out}
+                have = self._ledger.have(want)
+                coming = with_flights(have, self.state.flights) if self._site.delta.one_way else have
+                there = satisfied(want, coming)
                 behind = 0.0 if there else self.state.behind or self._clock()
                 if (self.state.up_to_date, self.state.behind) != (there, behind):
                     self._ledger.put(up_to_date=there, behind=behind)
-                step = plan(
-                    self.state, Facts(wanted.names, have, self._open(), self._answering(), frozenset(self._asked))
-                )
-                ended = self._do(step, wanted)
+                step = plan(self.state, Facts(want, have, self._open(), self._answering(), frozenset(self._asked)))
+                ended = self._do(step, wanted, want)
                 self._after(step)
                 if ended:
                     return ended
@@ -94,9 +99,11 @@ class Sync(SiteRun):
         finally:
             wanted.source.close()
 
-    def _do(self, step: Step, wanted: Wanted) -> Outcome | None:
+    def _do(self, step: Step, wanted: Wanted, want: Mapping[str, str]) -> Outcome | None:
         if step in (Step.UP_TO_DATE, Step.AWAIT):
             self._tidy()
+            if self._deferred:
+                raise self._deferred
             if self._options.full:
                 why = "nothing is lacking" if step is Step.UP_TO_DATE else "all that is lacking is on its way"
                 self._ledger.say(f"--full has no effect: {why}")
@@ -111,10 +118,10 @@ class Sync(SiteRun):
             self._drop()
         elif step is Step.BEGIN:
             serial = self.state.serial + 1
-            flight = Flight(serial, folder_name(self._site.name, serial), want=dict(wanted.names), since=self._clock())
+            flight = Flight(serial, folder_name(self._site.name, serial), want=dict(want), since=self._clock())
             self._ledger.put(serial=serial, under_way=flight)
         elif step is Step.EXPORT:
-            self._export(wanted)
+            self._export(wanted, want)
         elif step is Step.SHIP:
             self._ship()
         else:
@@ -132,30 +139,20 @@ class Sync(SiteRun):
         if made:
             shutil.rmtree(self._out / made.folder, ignore_errors=True)
 
-    def _export(self, wanted: Wanted) -> None:
+    def _export(self, wanted: Wanted, want: Mapping[str, str]) -> None:
         made = self.state.under_way
         assert made
         own_folder(self._store.root, "out", f"out/{self._site.name}", private=True)
         folder = self._out / made.folder
         base, why = self._base()
         digests = tuple(sorted(str(each.manifest.digest) for each in base))
-        if (folder / "index.json").exists() and (digests != made.base or dict(made.want) != dict(wanted.names)):
+        if (folder / "index.json").exists() and (digests != made.base or dict(made.want) != dict(want)):
             shutil.rmtree(
                 folder
             )  # finished by a run that was killed before it could note so, and since then not wanted
-        made = replace(made, want=dict(wanted.names), base=digests, full_because=why)
+        made = replace(made, want=dict(want), base=digests, full_because=why)
         self._ledger.put(under_way=made)
-        strict = not all(pick.skip for pick in self._site.picks)
-        done = exporting.export(
-            wanted.source,
-            wanted.images,
-            folder,
-            level=self._site.delta.level,
-            jobs=self._options.jobs,
-            observer=self._observer,
-            base=base,
-            strict=strict,
-        )
+        done = self._exported(wanted, folder, base)
         fresh = not done.already and not done.bytes_reused
         choice = site_flow.StoreChoice(self._store, True)
         site_flow.sent(choice, folder, done.digest, base, [self._site.name], self._observer, fresh=fresh)
@@ -163,6 +160,14 @@ class Sync(SiteRun):
             self._ledger.say(f"bundle {made.serial} was lost while it was sent, and cannot be made again as it was")
             self._drop()  # its number is not used for other content
             return
+        names = {familiar(name) for image in done.images for name in image.names}
+        self._left_out |= made.want.keys() - names
+        if self._left_out:
+            self._ledger.put(missing=tuple(sorted({*self.state.missing, *self._left_out})))
+            made = replace(made, want={name: digest for name, digest in made.want.items() if name in names})
+            if satisfied(made.want, self._ledger.have(made.want)):
+                self._drop()  # only what could not be exported was lacking
+                return
         made = replace(made, stage="exported", digest=str(done.digest), size=done.bytes_folder)
         full = (
             {"fulls": {**self.state.fulls, why: self.state.fulls.get(why, 0) + 1}, "full_at": self._clock()}
@@ -171,6 +176,29 @@ class Sync(SiteRun):
         )
         self._ledger.put(under_way=made, **full)
         self._ledger.note("exported", made, images=len(made.want), message=f"a full bundle: {why}" if why else "")
+
+    def _exported(self, wanted: Wanted, folder: Path, base: Sequence[Bundle]) -> exporting.Exported:
+        """The bundle; one that a killed run finished, and that is not this one, is made again."""
+
+        def export() -> exporting.Exported:
+            return exporting.export(
+                wanted.source,
+                wanted.images,
+                folder,
+                level=self._site.delta.level,
+                jobs=self._options.jobs,
+                observer=self._observer,
+                base=base,
+                strict=not all(pick.skip for pick in self._site.picks),
+            )
+
+        if not (folder / "index.json").exists():
+            return export()
+        try:
+            return export()
+        except (UsageError, Damaged, MissingPart):
+            shutil.rmtree(folder)
+            return export()
 
     def _base(self) -> tuple[list[Bundle], str]:
         """The bundles to build on, and why there are none."""
@@ -206,12 +234,20 @@ class Sync(SiteRun):
             self._ledger.put(under_way=replace(made, stage="exporting"))
             return
         road = self._road()
-        if made.stage != "shipping" or made.road != road.kind:
-            made = replace(made, stage="shipping", road=road.kind, sent=0)
+        if made.stage != "shipping" or (made.road, made.to) != (road.kind, road.to):
+            made = replace(made, stage="shipping", road=road.kind, to=road.to, sent=0)
             self._ledger.put(under_way=made, contact=self._clock())
         gate = self._gate(road)
-        with Bundle(self._out / made.folder, library=BundleList((), [self._store])) as bundle:
-            sent = roads.send(bundle, road, gate, self._counting(made))
+        try:
+            with Bundle(self._out / made.folder, library=BundleList((), [self._store])) as bundle:
+                sent = roads.send(bundle, road, gate, self._counting(made))
+        except (MissingPart, Damaged) as error:
+            if check(self._out / made.folder, deep=False, jobs=0, observer=silent).sound:
+                raise
+            self._ledger.say(f"bundle {made.serial} was damaged here, and is made again: {error.message}")
+            shutil.rmtree(self._out / made.folder)
+            self._ledger.put(under_way=replace(made, stage="exporting"))
+            return
         counted = {**self.state.bytes, road.kind: self.state.bytes.get(road.kind, 0) + sent.sent}
         if sent.left:
             self._ledger.put(bytes=counted)
@@ -244,11 +280,9 @@ class Sync(SiteRun):
             why = roads.away(road, self._gate(road), self._observer)
             if not why:
                 return road
+            if road.kind == "medium":
+                self._ledger.alarms.event("medium-wanted", serial=self.state.serial)
             reasons[why] = roads.CURES[road.kind]
-        if self._site.roads[0].kind == "medium" or any(
-            road.kind == "medium" and not road.after for road in self._site.roads
-        ):
-            self._ledger.alarms.event("medium-wanted", serial=self.state.serial)
         hint = "; ".join(dict.fromkeys(reasons.values()))
         raise NotNow(
             "; ".join(reasons) or "no road is to be used yet", hint=hint and f"{hint}. The next run tries again"
@@ -270,39 +304,45 @@ class Sync(SiteRun):
         return hear
 
     def _land(self) -> None:
-        """Import over there what has come, if that is done from here, and take the receipt."""
-        answering = {road.kind: road for road in self._site.roads if road.answers}
-        for flight in [
-            each for each in self.state.flights if each.road in answering and each.serial not in self._asked
-        ]:
-            road = answering[flight.road]
-            if road.import_ and not flight.imported and not self._import_there(flight, road):
-                continue
-            self._take_receipt(road)
+        """Import over there what has come, if that is done from here, and take the receipt. A failure is raised when all else is done."""
+        roads_there = [road for road in self._site.roads if road.answers]
+        kinds = {road.kind for road in roads_there}
+        for flight in [each for each in self.state.flights if each.road in kinds and each.serial not in self._asked]:
+            road = next((each for each in roads_there if each.to == flight.to), roads_there[0])
             self._asked.add(flight.serial)
+            try:
+                if road.import_ and not flight.imported:
+                    self._import_there(flight, road)
+                self._take_receipt(road)
+            except TransferError as error:
+                if roads.is_not_now(error) or isinstance(error, RolledBack):
+                    raise
+                self._ledger.say(f"bundle {flight.serial}: {error.message}")
+                self._deferred = self._deferred or error
             self._ledger.put(contact=self._clock())
         for flight in [each for each in self.state.flights if each.imported]:
             # over there it is in place; only that it can be built on was not confirmed
             self._ledger.write(self._ledger.arrived(replace(self.state, flights=self._without(flight)), flight))
 
-    def _import_there(self, flight: Flight, road: Road) -> bool:
-        """Whether it was imported. One that builds on what is not there any more is made again, from what the site says it has."""
+    def _import_there(self, flight: Flight, road: Road) -> None:
+        """Have it imported. One that builds on what is not there any more is made again, from what the site says it has."""
         try:
             roads.import_there(flight.folder, road, self._gate(road), self._observer)
         except TransferError as error:
-            if error.exit_code != MissingPart.exit_code:
+            if roads.is_not_now(error):
                 raise
             self._take_receipt(road)
+            if flight.serial not in {each.serial for each in self.state.flights}:
+                return  # it was imported before, by a run that was killed
             confirmed = {str(each) for each in self._ledger.sites.known(self._site.name).confirmed}
-            if set(flight.base) <= confirmed:
+            if error.exit_code != MissingPart.exit_code or set(flight.base) <= confirmed:
                 raise
             self._ledger.say(f"bundle {flight.serial} builds on what the site has lost: its content is sent again")
             self._ledger.note("lost", flight)
             self._ledger.put(flights=self._without(flight))
-            return False
+            return
         self._replace(flight, replace(flight, imported=True))
         self._ledger.note("imported", flight, road=road.kind, where=road.to)
-        return True
 
     def _take_receipt(self, road: Road) -> None:
         data = roads.receipt_there(self._site.name, self.state.acked, road, self._gate(road), self._observer)
@@ -330,18 +370,16 @@ class Sync(SiteRun):
     # afterwards
 
     def _tidy(self) -> None:
-        """What is not needed any more: folders of bundles that have arrived, old bundles here, and over there where that is allowed."""
+        """What is not needed any more: old bundles here and over there, where that is allowed, and folders of bundles that have arrived."""
         busy = {
             each.folder for each in (*self.state.flights, *([self.state.under_way] if self.state.under_way else ()))
         }
         done = sorted(each.name for each in self._out.iterdir() if each.name not in busy) if self._out.is_dir() else []
         gone = done[: max(0, len(done) - self._site.keep.out)]
-        for name in gone:
-            shutil.rmtree(self._out / name)
         if not gone:
             return
-        confirmed = site_flow.all_confirmed(self._store)
-        prune(self._store, self._site.keep.here, confirmed, roles={Role.SENT})
+        needed = site_flow.all_confirmed(self._store) | flights_of_all(self._store)
+        prune(self._store, self._site.keep.here, needed, roles={Role.SENT})
         answering = [road for road in self._site.roads if road.answers]
         if self._site.keep.there and answering and self._open():
             road = answering[0]
@@ -351,3 +389,5 @@ class Sync(SiteRun):
             except TransferError as error:
                 if not roads.is_not_now(error):
                     raise
+        for name in gone:
+            shutil.rmtree(self._out / name)

@@ -19,7 +19,7 @@ from transfer.model import Digest
 from transfer.sites.receipt import site_name
 from transfer.streams import parse_object, publish, read_small
 
-FILE_MAX = 1 << 20
+FILE_MAX = 16 << 20
 HISTORY_MAX = 50
 FLIGHTS_MAX = 100
 Stage = Literal["exporting", "exported", "shipping", "shipped"]
@@ -28,7 +28,7 @@ STAGES: tuple[Stage, ...] = ("exporting", "exported", "shipping", "shipped")
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """One bundle on its way. `want`: names and root digests that it brings; `base`: the bundles it builds on; `road`: the one that took it.
+    """One bundle on its way. `want`: names and root digests that it brings; `base`: the bundles it builds on; `road`, `to`: the one that took it.
 
     `sent`: bytes on the road so far; `since`: when it was begun, `shipped`: when it was all sent (seconds since 1970; 0: not yet).
     `imported`: the other side said that it imported it. `here`: its folder is still in the store.
@@ -42,6 +42,7 @@ class Flight:
     base: tuple[str, ...] = ()
     full_because: str = ""
     road: str = ""
+    to: str = ""
     since: float = 0
     shipped: float = 0
     size: int = 0
@@ -213,6 +214,7 @@ def _flight(value: Mapping[str, Any]) -> Flight:
         tuple(str(Digest.parse(each)) for each in _is(list, value["base"])),
         _is(str, value["full_because"]),
         _is(str, value["road"]),
+        _is(str, value["to"]),
         _when(value["since"]),
         _when(value["shipped"]),
         _is(int, value["size"]),

@@ -106,6 +106,12 @@ def import_(
     answer: Annotated[
         bool, typer.Option("--answer", help="With medium:DEVICE: leave a receipt and a text for people on it.")
     ] = False,
+    in_turn: Annotated[
+        bool,
+        typer.Option(
+            "--in-turn", help="For scripts: if the bundle of a sync comes after a newer one, do not move names back."
+        ),
+    ] = False,
     store: StoreOption = None,
     no_store: NoStore = False,
     jobs: Jobs = None,
@@ -133,6 +139,7 @@ def import_(
         keep_tags,
         tuple(repair or ()),
         RegistryOptions(plain_http, not no_tls_verify, index=index),
+        in_turn,
     )
     medium = MediumRequest(to, tuple(medium_types.split(",")), answer)
     run(

@@ -53,6 +53,12 @@ def receive(
     max_bytes: Annotated[
         str, typer.Option("--max-bytes", help="With --inbox: the most that may lie there, for example 50G.")
     ] = "",
+    discard_imported: Annotated[
+        bool,
+        typer.Option(
+            "--discard-imported", help="With --allow-import: remove a bundle from the inbox once the store has it."
+        ),
+    ] = False,
     store: StoreOption = None,
     no_store: NoStore = False,
 ) -> None:
@@ -64,6 +70,14 @@ def receive(
     from transfer.cli.render import parse_size
 
     rules = ReceiverRules(
-        inbox, allow_import, import_to, allow_move, site, parse_size("--max-bytes", max_bytes), outbox, allow_prune
+        inbox,
+        allow_import,
+        import_to,
+        allow_move,
+        site,
+        parse_size("--max-bytes", max_bytes),
+        outbox,
+        allow_prune,
+        discard_imported,
     )
     run(stdio, rules, store, no_store)
