@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -243,6 +244,11 @@ def notify(unit: str) -> None:
         told |= dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     except (OSError, subprocess.TimeoutExpired) as error:
         told["Result"] = f"unknown: {error}"
+    if os.environ.get("MONITOR_UNIT") == unit:  # systemd.exec(5): the unit may have been started again since
+        told |= {
+            "Result": os.environ.get("MONITOR_SERVICE_RESULT", ""),
+            "ExecMainStatus": os.environ.get("MONITOR_EXIT_STATUS", ""),
+        }
     site = re.fullmatch(r"transfer-sync@(.+)\.service", unit)
     if told.get("Result") == "exit-code" and _was_told(unit, site[1] if site else ""):
         print(f"{unit}: {told['Result']}, exit code {told.get('ExecMainStatus', 'unknown')}; the hooks know")
