@@ -579,3 +579,42 @@ def test_a_one_way_link_is_not_stale(site: Callable[[str], Site]) -> None:
         here.arrive()
     assert here.there() == want
     assert [line for line in heard() if not line.startswith("confirmed")] == []
+
+
+def test_retention_that_fails_after_a_confirmed_sync(
+    site: Callable[[str], Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The images count as confirmed, it is told, and tried again."""
+    from transfer.errors import MediumError
+    from transfer.flows import sync
+
+    here = site(SSH + "[keep]\nout = 0\n")
+    heard = hook(here)
+    want = here.publish({"app:1": 1})
+
+    def full(*args: object, **words: object) -> None:
+        raise MediumError("the disk says no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sync, "prune", full)
+        assert here.sync().exit_code == 13
+    assert SyncStates(here.hq.root).get("plant").there == want
+    assert heard() == ["confirmed ", "failed medium"]
+    assert here.sync().what == "up-to-date"
+    assert list((here.hq.root / "out" / "plant").iterdir()) == []
+    assert heard()[-1] == "recovered medium"
+
+
+def test_a_base_that_was_lost_here(site: Callable[[str], Site]) -> None:
+    """A full bundle goes instead, and that the store is damaged is told."""
+    here = site(SSH + "[keep]\nout = 0\n")
+    here.publish({"app:1": 1})
+    here.sync()
+    for path in (here.hq.root / "blobs" / "sha256").iterdir():
+        path.unlink()
+    want = here.publish({"app:1": 2})
+    outcome = here.sync()
+    assert "old bundles could not be removed from this store" in outcome.message
+    assert outcome.exit_code in (10, 13)
+    assert here.there() == want
+    assert SyncStates(here.hq.root).get("plant").fulls == {"first": 1, "base-unknown": 1}

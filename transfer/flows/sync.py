@@ -379,7 +379,13 @@ class Sync(SiteRun):
         if not gone:
             return
         needed = site_flow.all_confirmed(self._store) | flights_of_all(self._store)
-        prune(self._store, self._site.keep.here, needed, roles={Role.SENT})
+        try:
+            prune(self._store, self._site.keep.here, needed, roles={Role.SENT})
+        except TransferError as error:
+            raise type(error)(
+                f"{self._site.name} is up to date, but old bundles could not be removed from this store: {error.message}",
+                hint=error.hint or "run: transfer store check",
+            ) from error
         answering = [road for road in self._site.roads if road.answers]
         if self._site.keep.there and answering and self._open():
             road = answering[0]
