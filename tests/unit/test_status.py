@@ -73,7 +73,7 @@ def test_every_state_has_its_word(store: Path) -> None:
         "vault": "a medium wanted",
         "burnt": "failing",
     }
-    assert "250 B of 1.0 kB (25 %)" in found["lab"].detail
+    assert "250 bytes of 1000 bytes (25 %)" in found["lab"].detail
     assert "3 times since" in found["burnt"].detail
     assert [name for name, each in found.items() if each.bad] == ["burnt"]
     later = {each.name: each for each in statuses(store, clock=lambda: MONDAY + 8 * 86400)}

@@ -11,6 +11,7 @@ from pathlib import Path
 from transfer.errors import TransferError
 from transfer.flows import history
 from transfer.flows.alarm import is_stale
+from transfer.flows.ship import size
 from transfer.flows.site import last_receipt
 from transfer.sites.site_file import SiteFile, listed, load
 from transfer.sites.sync_state import SyncState, SyncStates
@@ -88,11 +89,11 @@ def _words(state: SyncState, site: SiteFile, now: float) -> tuple[str, str, str]
     if made and made.stage == "shipping":
         share = f" ({100 * made.sent // made.size} %)" if made.size else ""
         seconds = max(1.0, now - made.since)
-        pace = f", {amount(int(made.sent / seconds))}/s" if made.sent and now - state.contact < 60 else ""
+        pace = f", {size(int(made.sent / seconds))}/s" if made.sent and now - state.contact < 60 else ""
         where = f"; {state.waiting}" if state.waiting else ""
         return (
             "a medium wanted" if made.road == "medium" and state.waiting else "shipping",
-            f"{amount(made.sent)} of {amount(made.size)}{share}{pace}, since {moment(made.since)}{where}",
+            f"{size(made.sent)} of {size(made.size)}{share}{pace}, since {moment(made.since)}{where}",
             "",
         )
     if state.up_to_date and site.pulls:
@@ -129,13 +130,3 @@ def receiving(store: Store) -> Receiving | None:
 def moment(when: float) -> str:
     """A time of this host, as people write it."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(when)) if when else "never"
-
-
-def amount(size: int) -> str:
-    """Bytes for people."""
-    value = float(size)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB"
