@@ -10,6 +10,7 @@ import pytest
 from tests.conformance.sinks import HeldContent, Place, SinkSuite
 from tests.conformance.test_sources import logged_in
 from tests.support.fakeregistry import PERSONALITIES, FakeRegistry
+from tests.support.thorough import sample
 from tests.support.toy import ToySink, ToySource
 from transfer.engines.archive import ArchiveSink, open_archive
 from transfer.engines.base import ImageSink, ImageSource, RegistryOptions
@@ -76,7 +77,7 @@ def below(name: str) -> str:
 
 
 class TestRegistrySink(SinkSuite):
-    @pytest.fixture(params=PERSONALITIES)
+    @pytest.fixture(params=sample([*PERSONALITIES], 3))
     def place(self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         registry = FakeRegistry(PERSONALITIES[request.param]())
         with registry.running():

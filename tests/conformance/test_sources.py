@@ -12,6 +12,7 @@ import pyzstd
 from tests.conformance.sinks import HeldContent, saved_suite
 from tests.conformance.sources import NAMES, OpenedSource, SourceSuite, suite_images
 from tests.support.fakeregistry import PERSONALITIES, FakeRegistry
+from tests.support.thorough import sample
 from tests.support.toy import ToySink, ToySource
 from tests.support.zoo import Layout
 from transfer.engines.archive import open_archive
@@ -64,7 +65,7 @@ SOURCES: dict[str, Callable[[Layout, Path], ImageSource]] = {
 class TestRegistrySource(SourceSuite):
     """Each kind of registry, all names below one host."""
 
-    @pytest.fixture(params=PERSONALITIES)
+    @pytest.fixture(params=sample([*PERSONALITIES], 3))
     def opened(
         self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[OpenedSource]:

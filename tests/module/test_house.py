@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,13 @@ def _name(part: ast.expr) -> str:
     return ast.unparse(part.value)[:40] if isinstance(part, ast.FormattedValue) else ""
 
 
-def raised() -> Iterator[tuple[str, str, str]]:
+@cache
+def raised() -> tuple[tuple[str, str, str], ...]:
+    """`_raised`, read once."""
+    return tuple(_raised())
+
+
+def _raised() -> Iterator[tuple[str, str, str]]:
     """Every failure that is raised with words of its own: its class, message and hint."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES]
     kinds = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
