@@ -1,1 +1,1 @@
-"""What far sides say back, and what is known of them."""
+"""Site files and windows, where a sync stands, and what far sides say back."""
