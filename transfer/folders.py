@@ -31,6 +31,12 @@ def state_folder() -> Path | None:
     return Path(state) if state else Path(home) / ".local" / "state" if home else None
 
 
+def config_folder() -> Path | None:
+    """Where this user's configuration is (XDG base directories); None without a home."""
+    config, home = os.environ.get("XDG_CONFIG_HOME", ""), os.environ.get("HOME", "")
+    return Path(config) if config else Path(home) / ".config" if home else None
+
+
 def own_folder(path: Path, *inner: str, private: bool = False) -> None:
     """Make the folder and these below it (`a`, `a/b`), or see that they are real folders of ours. UsageError otherwise.
 

@@ -71,16 +71,21 @@ def blocks(stream: Readable, size: int = BLOCK) -> Iterator[bytes]:
 
 
 def coalesced(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """The same bytes in blocks of about a MiB."""
+    """The same bytes in blocks of about a MiB. What had come before a failure is given before that is raised: whoever tries again goes on behind it."""
     held: list[bytes | memoryview] = []
     size = 0
-    for part in parts:
-        held.append(part)
-        size += len(part)
-        if size >= BLOCK:
+    try:
+        for part in parts:
+            held.append(part)
+            size += len(part)
+            if size >= BLOCK:
+                yield b"".join(held)
+                held.clear()
+                size = 0
+    except Exception:
+        if held:
             yield b"".join(held)
-            held.clear()
-            size = 0
+        raise
     if held:
         yield b"".join(held)
 

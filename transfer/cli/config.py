@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from transfer.errors import NotFound, UsageError
+from transfer.folders import config_folder
 
 VARIABLE = "TRANSFER_CONFIG"
 SYSTEM = Path("/etc/transfer.toml")
@@ -34,10 +35,8 @@ def places() -> list[Path]:
     named = os.environ.get(VARIABLE, "")
     if named:
         return [] if named == "none" else [Path(named)]
-    home = os.environ.get("XDG_CONFIG_HOME", "") or (
-        os.path.join(os.environ["HOME"], ".config") if os.environ.get("HOME") else ""
-    )
-    return [SYSTEM, *([Path(home) / "transfer.toml"] if home else [])]
+    own = config_folder()
+    return [SYSTEM, *([own / "transfer.toml"] if own else [])]
 
 
 def load() -> Config:

@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from transfer.engines.http import failing, gathered, without
+from transfer.engines.http import failing, without
 from transfer.engines.session import Session
 from transfer.errors import Damaged, EngineError, FormatError, NotFound
 from transfer.model import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Descriptor, Digest
-from transfer.streams import parse_object, sha256
+from transfer.streams import coalesced, parse_object, sha256
 
 ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
 LISTED_MAX, PAGES_MAX = 100_000, 1000
@@ -75,7 +75,7 @@ class RegistryClient(Session):
                 skip = 0
             elif reply.status_code == 416:
                 raise FormatError(f"{self.where}: blob {blob.digest} has fewer than {start} bytes")
-            yield without(gathered(reply.iter_raw(), 1 << 18), skip)
+            yield without(coalesced(reply.iter_raw()), skip)
 
     def referrers(self, repository: str, digest: Digest) -> list[Descriptor] | None:
         """The manifests whose subject a digest is, as the registry lists them; None where it has no such list (OCI 1.1).

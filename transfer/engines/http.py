@@ -177,23 +177,6 @@ def told_error(data: bytes) -> str:
     return text[:500].strip() or "no reason given"
 
 
-def gathered(blocks: Iterator[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes in blocks of about `size`. What had come when the line broke is given before that is raised: the next try goes on behind it."""
-    held = bytearray()
-    try:
-        for block in blocks:
-            held += block
-            if len(held) >= size:
-                yield bytes(held)
-                held.clear()
-    except Exception:
-        if held:
-            yield bytes(held)
-        raise
-    if held:
-        yield bytes(held)
-
-
 def without(blocks: Iterator[bytes], skip: int) -> Iterator[bytes]:
     """The blocks without the first `skip` bytes."""
     for block in blocks:

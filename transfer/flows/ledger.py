@@ -151,10 +151,9 @@ class Ledger:
                 self.note("lost", flight)
             else:
                 left.append(flight)
-        made = [state.under_way] if state.under_way else []
-        safe = all(base in confirmed for flight in (*left, *made) for base in flight.base)
-        acked = site.serial if safe else state.acked
-        changed = replace(state, flights=tuple(left), receipt=site.serial, acked=acked)
+        state = replace(state, flights=tuple(left), receipt=site.serial)
+        safe = all(base in confirmed for flight in state.unconfirmed for base in flight.base)
+        changed = replace(state, acked=site.serial if safe else state.acked)
         if changed != self.state:
             self.write(changed)
 
@@ -207,12 +206,7 @@ def flights_of_all(store: Store) -> set[Digest]:
     """The bundles that are on their way to any site: what comes back about them must be understood."""
     states = SyncStates(store.root)
     found = [states.get_or_empty(name) for name in states.names()]
-    return {
-        Digest(each.digest)
-        for state in found
-        for each in (*state.flights, *([state.under_way] if state.under_way else ()))
-        if each.digest
-    }
+    return {Digest(each.digest) for state in found for each in state.unconfirmed if each.digest}
 
 
 def forget_site(store: Store, name: str) -> None:

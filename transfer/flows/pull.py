@@ -47,12 +47,12 @@ class Pull(SiteRun):
     def _steps(self) -> Outcome:
         if not self._open():
             raise NotNow(f"the window is shut{opens(self._site.window, self._clock())}")
-        road, offering = self._road()
-        with offering as other:
+        with contextlib.ExitStack() as stack:
+            road, other, offered = self._reached(stack)
             choice = site_flow.StoreChoice(self._store, True)
             if self._store.root.is_dir():
                 other.give(site_flow.receipt(self._store, self._site.name, keep_name=True).encode())
-            wanted = self._wanted(other)
+            wanted = self._wanted(offered)
             self._ledger.put(contact=self._clock(), waiting="")
             taken = 0
             for offer in wanted:
@@ -74,21 +74,21 @@ class Pull(SiteRun):
         text = f"{landed} bundle{'s' * (landed != 1)} taken and imported" if landed else "up to date"
         return Outcome(self._site.name, "up-to-date", text, size=taken)
 
-    def _road(self) -> tuple[Road, contextlib.AbstractContextManager[Offering]]:
-        """The first that is there. NotNow if none is."""
+    def _reached(self, stack: contextlib.ExitStack) -> tuple[Road, Offering, list[Offer]]:
+        """The first road that is there, the other side, and what it offers. NotNow if none is."""
         reasons = []
         for road in self._site.roads:
-            try:
-                opened = self._opened(road)
-                stack = contextlib.ExitStack()
-                stack.enter_context(opened).offers()
-            except TransferError as error:
-                if not roads.is_not_now(error):
-                    raise
-                reasons.append(error.message)
-                continue
-            stack.close()
-            return road, self._opened(road)
+            with contextlib.ExitStack() as trial:
+                try:
+                    other = trial.enter_context(self._opened(road))
+                    offered = other.offers()
+                except TransferError as error:
+                    if not roads.is_not_now(error):
+                        raise
+                    reasons.append(error.message)
+                    continue
+                stack.push(trial.pop_all())
+                return road, other, offered
         raise NotNow("; ".join(reasons))
 
     def _opened(self, road: Road) -> contextlib.AbstractContextManager[Offering]:
@@ -99,10 +99,10 @@ class Pull(SiteRun):
     def connector(self, road: Road) -> Connector:
         return roads.connector(road, self._gate(road), self._observer)
 
-    def _wanted(self, other: Offering) -> list[Offer]:
+    def _wanted(self, offered: list[Offer]) -> list[Offer]:
         """What is offered and not imported here, in the order of the names."""
         held = {entry.digest for entry in self._store.entries() if entry.role in (Role.HELD, Role.STAGED)}
-        found = [each for each in other.offers() if each.digest not in held]
+        found = [each for each in offered if each.digest not in held]
         if found:
             self._ledger.put(up_to_date=False, behind=self.state.behind or self._clock())
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transfer.bundle.reader import Bundle
-from transfer.errors import Locked, NotFound, NotNow, TransferError, UsageError
+from transfer.engines.http import TlsFailed
+from transfer.errors import (
+    EngineAway,
+    LinkError,
+    Locked,
+    Nonsense,
+    NotFound,
+    NotNow,
+    TransferError,
+    TryAgain,
+    UsageError,
+)
 from transfer.events import Advanced, Noted, Observer, silent
 from transfer.flows import remote_import, spool
 from transfer.flows.offers import write_offers
@@ -20,8 +32,11 @@ from transfer.ship.base import Depot
 from transfer.ship.folder import FolderDepot
 from transfer.ship.gate import Gate
 from transfer.ship.media import eject, mounted, removable
+from transfer.ship.receiver import ReceiverDepot
 from transfer.ship.throttled import Throttled
+from transfer.sites.receipt import RECEIPT_MAX
 from transfer.sites.site_file import CREDENTIAL, Road, SiteFile
+from transfer.streams import read_small
 
 NO_CREDENTIAL = b"none"
 """What a unit gives where a site has no key of its own (systemd's SetCredential=)."""
@@ -161,27 +176,16 @@ def _eject(folder: Path, road: Road, observer: Observer) -> None:
         observer(Noted(error.message))
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the other side said after a bundle came: whether it was imported, and its receipt (None if it gives none)."""
-
-    imported: bool
-    receipt: bytes | None
+def _receiver(road: Road, gate: Gate, observer: Observer) -> contextlib.AbstractContextManager[ReceiverDepot]:
+    """The program over there, closed at the end."""
+    return contextlib.closing(connector(road, gate, observer).receiver())
 
 
-def import_there(
-    folder: str,
-    road: Road,
-    gate: Gate,
-    observer: Observer,
-) -> None:
+def import_there(folder: str, road: Road, gate: Gate, observer: Observer) -> None:
     """Import over there what was sent. The failure is the import's own."""
-    depot = connector(road, gate, observer).receiver()
-    try:
-        said = {"to": road.import_to, "retag": list(road.retag)}
+    said = {"to": road.import_to, "retag": list(road.retag)}
+    with _receiver(road, gate, observer) as depot:
         answer = depot.run_import(folder, said, lambda value: observer(Advanced("there", 0)))
-    finally:
-        depot.close()
     failure = remote_import.import_failure(depot.where, answer)
     if failure:
         raise failure
@@ -189,26 +193,21 @@ def import_there(
 
 def receipt_there(site: str, seen: int, road: Road, gate: Gate, observer: Observer) -> bytes | None:
     """The other side's receipt; None if the program there has no store, or is too old to give one, which is told."""
-    depot = connector(road, gate, observer).receiver()
-    try:
+    with _receiver(road, gate, observer) as depot:
         if "receipt" not in depot.features:
             observer(Noted(f"{depot.where} gives no receipt: its transfer program is older, or has no store"))
             return None
-        return depot.receipt(site, seen)
-    except NotFound as error:
-        observer(Noted(f"{depot.where} gives no receipt yet: {error.message}"))
-        return None
-    finally:
-        depot.close()
+        try:
+            return depot.receipt(site, seen)
+        except NotFound as error:
+            observer(Noted(f"{depot.where} gives no receipt yet: {error.message}"))
+            return None
 
 
 def prune_there(keep: int, road: Road, gate: Gate, observer: Observer) -> int:
     """Ask the other side to forget all but the newest `keep` bundles; how many go. 0 where that is not allowed."""
-    depot = connector(road, gate, observer).receiver()
-    try:
+    with _receiver(road, gate, observer) as depot:
         return depot.prune(keep) if "prune" in depot.features else 0
-    finally:
-        depot.close()
 
 
 def receipts_on(folders: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
@@ -221,9 +220,6 @@ def receipts_on(folders: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
             continue
         for name in names:
             if name.endswith(".json") and not name.startswith("."):
-                from transfer.sites.receipt import RECEIPT_MAX
-                from transfer.streams import read_small
-
                 try:
                     yield str(place / name), read_small(place / name, RECEIPT_MAX)
                 except TransferError:
@@ -232,9 +228,6 @@ def receipts_on(folders: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
 
 def is_not_now(error: TransferError) -> bool:
     """Whether waiting mends it: the line, another run, an engine that is not running, a busy registry. The rest is for people."""
-    from transfer.engines.http import TlsFailed
-    from transfer.errors import EngineAway, LinkError, Nonsense, TryAgain
-
     if isinstance(error, TlsFailed | Nonsense):
         return False
     if isinstance(error, remote_import.ImportFailed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ class MediumWanted(TransferError):
     advice = "insert the next medium"
 
 
-class SiteRun:
+class SiteRun(ABC):
     """One run. `after`: called when a step is done and noted, for tests that end a run there."""
 
     def __init__(
@@ -81,8 +82,9 @@ class SiteRun:
             self._ledger.write(self._ledger.alarms.ended(self.state, outcome.error, outcome.exit_code, outcome.what))
             return outcome
 
+    @abstractmethod
     def _steps(self) -> Outcome:
-        raise NotImplementedError
+        """Whatever can be done now, and how it ended; a failure is raised."""
 
     def _failed(self, error: TransferError) -> Outcome:
         if isinstance(error, MediumWanted):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from transfer.flows import export as exporting
 from transfer.flows import roads
 from transfer.flows import site as site_flow
 from transfer.flows.ledger import flights_of_all
-from transfer.flows.site_run import MediumWanted, Outcome, SiteRun, SyncOptions
+from transfer.flows.site_run import MediumWanted, Outcome, SiteRun
 from transfer.flows.sync_plan import Facts, Step, plan, with_flights
 from transfer.flows.verify import check
 from transfer.flows.want import Wanted, look_up, satisfied
@@ -27,37 +27,27 @@ from transfer.folders import own_folder
 from transfer.model import Digest, familiar
 from transfer.ship.gate import opens
 from transfer.sites.arrived import folder_name
-from transfer.sites.site_file import Road, SiteFile
+from transfer.sites.site_file import Road
 from transfer.sites.sync_state import Flight
 from transfer.store.entry import Role
-from transfer.store.store import Store
 from transfer.store.upkeep import prune
 from transfer.streams import publish
 
 PROGRESS_SECONDS = 5.0
 """So often the bytes of a shipment are written down for `status`."""
-RECEIPTS_MAX = 1000
 STEPS_MAX = 50
 
 
 class Sync(SiteRun):
     """One run for a site that is sent to."""
 
-    def __init__(
-        self,
-        site: SiteFile,
-        store: Store,
-        observer: Observer,
-        options: SyncOptions = SyncOptions(),  # noqa: B008 - frozen
-        *,
-        clock: Callable[[], float] = time.time,
-        after: Callable[[str], None] = lambda step: None,
-    ) -> None:
-        super().__init__(site, store, observer, options, clock=clock, after=after)
-        self._out = store.root / "out" / site.name
-        self._asked: set[int] = set()
-        self._left_out: set[str] = set()
-        self._deferred: TransferError | None = None
+    _asked: frozenset[int] = frozenset()
+    _left_out: frozenset[str] = frozenset()
+    _deferred: TransferError | None = None
+
+    @property
+    def _out(self) -> Path:
+        return self._store.root / "out" / self._site.name
 
     def foresee(self) -> tuple[Step, Wanted, Facts]:
         """What a run would do first. Nothing is written, and no road is tried."""
@@ -80,7 +70,6 @@ class Sync(SiteRun):
                 want=dict(wanted.names),
                 missing=tuple(each.label for each in wanted.missing),
                 waiting="",
-                failure=self.state.failure,
             )
             for _ in range(STEPS_MAX):
                 want = {name: digest for name, digest in wanted.names.items() if name not in self._left_out}
@@ -90,7 +79,7 @@ class Sync(SiteRun):
                 behind = 0.0 if there else self.state.behind or self._clock()
                 if (self.state.up_to_date, self.state.behind) != (there, behind):
                     self._ledger.put(up_to_date=there, behind=behind)
-                step = plan(self.state, Facts(want, have, self._open(), self._answering(), frozenset(self._asked)))
+                step = plan(self.state, Facts(want, have, self._open(), self._answering(), self._asked))
                 ended = self._do(step, wanted, want)
                 self._after(step)
                 if ended:
@@ -147,9 +136,8 @@ class Sync(SiteRun):
         base, why = self._base()
         digests = tuple(sorted(str(each.manifest.digest) for each in base))
         if (folder / "index.json").exists() and (digests != made.base or dict(made.want) != dict(want)):
-            shutil.rmtree(
-                folder
-            )  # finished by a run that was killed before it could note so, and since then not wanted
+            # finished by a run that was killed before it could note so, and since then not wanted
+            shutil.rmtree(folder)
         made = replace(made, want=dict(want), base=digests, full_because=why)
         self._ledger.put(under_way=made)
         done = self._exported(wanted, folder, base)
@@ -309,7 +297,7 @@ class Sync(SiteRun):
         kinds = {road.kind for road in roads_there}
         for flight in [each for each in self.state.flights if each.road in kinds and each.serial not in self._asked]:
             road = next((each for each in roads_there if each.to == flight.to), roads_there[0])
-            self._asked.add(flight.serial)
+            self._asked |= {flight.serial}
             try:
                 if road.import_ and not flight.imported:
                     self._import_there(flight, road)
@@ -341,7 +329,8 @@ class Sync(SiteRun):
             self._ledger.note("lost", flight)
             self._ledger.put(flights=self._without(flight))
             return
-        self._replace(flight, replace(flight, imported=True))
+        landed = replace(flight, imported=True)
+        self._ledger.put(flights=tuple(landed if each == flight else each for each in self.state.flights))
         self._ledger.note("imported", flight, road=road.kind, where=road.to)
 
     def _take_receipt(self, road: Road) -> None:
@@ -361,9 +350,6 @@ class Sync(SiteRun):
             ) from error
         self._ledger.settle()
 
-    def _replace(self, flight: Flight, new: Flight) -> None:
-        self._ledger.put(flights=tuple(new if each == flight else each for each in self.state.flights))
-
     def _without(self, flight: Flight) -> tuple[Flight, ...]:
         return tuple(each for each in self.state.flights if each.serial != flight.serial)
 
@@ -371,9 +357,7 @@ class Sync(SiteRun):
 
     def _tidy(self) -> None:
         """What is not needed any more: old bundles here and over there, where that is allowed, and folders of bundles that have arrived."""
-        busy = {
-            each.folder for each in (*self.state.flights, *([self.state.under_way] if self.state.under_way else ()))
-        }
+        busy = {each.folder for each in self.state.unconfirmed}
         done = sorted(each.name for each in self._out.iterdir() if each.name not in busy) if self._out.is_dir() else []
         gone = done[: max(0, len(done) - self._site.keep.out)]
         if not gone:

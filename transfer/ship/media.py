@@ -107,35 +107,31 @@ def is_mount_point(folder: Path) -> bool:
     return False
 
 
-def _device(folder: Path) -> str:
-    """The block device under a folder; "" if that cannot be told."""
-    mount = str(mount_of(folder))
+def _mounts() -> Iterator[tuple[str, str]]:
+    """Block devices and where each is mounted (proc(5), mountinfo); none where that cannot be told."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
             fields, _, rest = line.partition(" - ")
             point = fields.split(" ")[4].encode("latin-1", "replace").decode("unicode_escape", "replace")
             source = rest.split(" ")[1] if rest.count(" ") else ""
-            if point == mount and source.startswith("/dev/"):
-                return source
-    return ""
+            if source.startswith("/dev/"):
+                yield source, point
+
+
+def _device(folder: Path) -> str:
+    """The block device under a folder; "" if that cannot be told."""
+    mount = str(mount_of(folder))
+    return next((source for source, point in _mounts() if point == mount), "")
 
 
 def mounted() -> list[tuple[str, Path]]:
-    """The labels of filesystems on block devices, and where each is mounted (udev's /dev/disk/by-label, proc(5) mountinfo)."""
+    """The labels of filesystems on block devices (udev's /dev/disk/by-label), and where each is mounted."""
     labels: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for entry in os.scandir("/dev/disk/by-label"):
             labels[os.path.realpath(entry.path)] = entry.name.encode().decode("unicode_escape", "replace")
-    out = []
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-            fields, _, rest = line.partition(" - ")
-            source = rest.split(" ")[1] if rest.count(" ") else ""
-            label = labels.get(os.path.realpath(source)) if source.startswith("/dev/") else None
-            if label is not None:
-                point = fields.split(" ")[4].encode("latin-1", "replace").decode("unicode_escape", "replace")
-                out.append((label, Path(point)))
-    return sorted(out)
+    found = [(labels.get(os.path.realpath(source)), Path(point)) for source, point in _mounts()]
+    return sorted((label, point) for label, point in found if label is not None)
 
 
 def room(folder: Path) -> tuple[int, int, int]:

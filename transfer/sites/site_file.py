@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from transfer.errors import NotFound, UsageError, from_os_error
+from transfer.folders import config_folder
 from transfer.model import Digest
 from transfer.sites.receipt import site_name
 from transfer.sites.values import DURATION, FLAG, LIMITS, RATE, SHARE, TEXT, TEXTS, Setting, number, one_of, word
@@ -124,10 +125,8 @@ def folders() -> list[Path]:
     named = os.environ.get(VARIABLE, "")
     if named:
         return [Path(named)]
-    home = os.environ.get("XDG_CONFIG_HOME", "") or (
-        os.path.join(os.environ["HOME"], ".config") if os.environ.get("HOME") else ""
-    )
-    return [FOLDER / "sites", *([Path(home) / "transfer" / "sites"] if home else [])]
+    own = config_folder()
+    return [FOLDER / "sites", *([own / "transfer" / "sites"] if own else [])]
 
 
 def listed() -> list[str]:

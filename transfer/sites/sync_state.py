@@ -112,6 +112,11 @@ class SyncState:
     missing: tuple[str, ...] = ()
     medium_told: float = 0
 
+    @property
+    def unconfirmed(self) -> tuple[Flight, ...]:
+        """The bundles on their way, and the one that is being made or sent."""
+        return (*self.flights, self.under_way) if self.under_way else self.flights
+
     def ran(self, run: Run) -> SyncState:
         return replace(self, history=(*self.history, run)[-HISTORY_MAX:])
 
