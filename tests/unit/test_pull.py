@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import ssl
 import threading
@@ -20,6 +21,7 @@ from tests.support.sites import Killed, Site
 from transfer.cli.serve import make_certificate
 from transfer.errors import TransferError
 from transfer.flows import roads
+from transfer.flows.offers import write_offers
 from transfer.flows.pull import Pull
 from transfer.flows.receiving import giving
 from transfer.flows.site_run import Outcome
@@ -287,3 +289,40 @@ def test_an_older_program_there_is_told_by_name(
     outcome = here.pull()
     assert outcome.exit_code == 13
     assert "does not offer `offers`" in outcome.message
+
+
+def test_a_bundle_that_waits_is_not_up_to_date(both: Callable[[str, str], Both], web: Web) -> None:
+    here = both("https", f"https://127.0.0.1:{web.port}/plant")
+    outbox = here.hq.folder / "outbox" / "plant"
+    here.hq.publish({"app:1": 1})
+    here.hq.sync()
+    here.pull()
+    here.hq.bring(here.hq.receipt())
+    here.hq.sync()
+    here.hq.publish({"app:1": 2})
+    here.hq.sync()
+    shutil.rmtree(here.hq.far.root)
+    first = outbox / "plant-000001"
+    first.rename(here.hq.folder / "kept")
+    write_offers(outbox)
+    here.hq.target = here.hq.folder / "nothing"
+    here.pulling = here.pulling.replace("DIR/images", "DIR/nothing")
+    outcome = here.pull()
+    assert (outcome.what, outcome.exit_code) == ("shipped", 0)
+    assert "waits for others" in outcome.message
+    (here.hq.folder / "kept").rename(first)
+    write_offers(outbox)
+    assert here.pull().what == "up-to-date", here.hq.heard
+
+
+def test_one_offer_that_is_damaged_does_not_hold_up_the_next(both: Callable[[str, str], Both], web: Web) -> None:
+    here = both("https", f"https://127.0.0.1:{web.port}/plant")
+    here.hq.publish({"bad:1": 1}, base=7000)
+    here.hq.sync()
+    want = here.hq.publish({"app:1": 1})
+    here.hq.sync()
+    for path in (here.hq.folder / "outbox" / "plant" / "plant-000001" / "blobs" / "sha256").iterdir():
+        path.write_bytes(bytes(len(path.read_bytes())))
+    outcome = here.pull()
+    assert outcome.exit_code == 13
+    assert here.hq.there() == want

@@ -54,25 +54,44 @@ class Pull(SiteRun):
                 other.give(site_flow.receipt(self._store, self._site.name, keep_name=True).encode())
             wanted = self._wanted(offered)
             self._ledger.put(contact=self._clock(), waiting="")
-            taken = 0
+            taken, landed = 0, 0
+            failed: TransferError | None = None
             for offer in wanted:
-                place = self._store.root / "in" / self._site.name
-                own_folder(self._store.root, "in", f"in/{self._site.name}", private=True)
-                taken += fetch(other.files, offer, place, self._observer, self._gate(road))
-                self._ledger.note(
-                    "fetched", where=other.files.where, bundle=str(offer.digest), size=offer.size, road=road.kind
-                )
-                self._after("fetched")
-            landed = self._import(road, choice) if wanted else 0
+                try:
+                    taken += self._fetch(offer, other, road)
+                    landed += self._import(road, choice)
+                except TransferError as error:
+                    if roads.is_not_now(error):
+                        raise
+                    self._ledger.say(f"{offer.folder}: {error.message}")
+                    failed = failed or error  # it is this bundle's: the others are tried
             if wanted:
                 other.give(site_flow.receipt(self._store, self._site.name, keep_name=True).encode())
         counted = {**self.state.bytes, road.kind: self.state.bytes.get(road.kind, 0) + taken}
+        self._ledger.put(bytes=counted, confirmed=self._clock() if landed else self.state.confirmed)
+        if failed:
+            raise failed
+        waiting = [entry.digest.short for entry in self._store.entries() if entry.role is Role.STAGED]
+        text = f"{landed} bundle{'s' * (landed != 1)} taken and imported" if landed else "up to date"
+        if waiting:
+            text = f"bundle {', '.join(waiting[:3])} waits for others that it depends on"
         self._ledger.put(
-            bytes=counted, up_to_date=True, behind=0.0, confirmed=self._clock() if landed else self.state.confirmed
+            up_to_date=not waiting,
+            behind=(self.state.behind or self._clock()) if waiting else 0.0,
+            waiting=text if waiting else "",
         )
         self._after("imported")
-        text = f"{landed} bundle{'s' * (landed != 1)} taken and imported" if landed else "up to date"
-        return Outcome(self._site.name, "up-to-date", text, size=taken)
+        return Outcome(self._site.name, "shipped" if waiting else "up-to-date", text, size=taken)
+
+    def _fetch(self, offer: Offer, other: Offering, road: Road) -> int:
+        """One bundle, whole; bytes that were taken."""
+        place = self._store.root / "in" / self._site.name
+        own_folder(self._store.root, "in", f"in/{self._site.name}", private=True)
+        taken = fetch(other.files, offer, place, self._observer, self._gate(road))
+        where = other.files.where
+        self._ledger.note("fetched", where=where, bundle=str(offer.digest), size=offer.size, road=road.kind)
+        self._after("fetched")
+        return taken
 
     def _reached(self, stack: contextlib.ExitStack) -> tuple[Road, Offering, list[Offer]]:
         """The first road that is there, the other side, and what it offers. NotNow if none is."""
@@ -108,7 +127,7 @@ class Pull(SiteRun):
         return found
 
     def _import(self, road: Road, choice: site_flow.StoreChoice) -> int:
-        """All that has come; how many bundles. The first failure is raised when all have been tried."""
+        """All that has come; how many bundles are in place. The first failure is raised when all have been tried."""
         place = self._store.root / "in" / self._site.name
         folders = in_order([each for each in place.iterdir() if (each / "index.json").is_file()])
         target = Target(locate(road.import_to), jobs=self._options.jobs)
@@ -120,7 +139,7 @@ class Pull(SiteRun):
         failed = [error for each in came if (error := _failure(each))]
         if failed:
             raise failed[0]
-        return len(came)
+        return sum(isinstance(each.arrival, Arrival) for each in came)
 
 
 def _failure(came: Came) -> TransferError | None:
