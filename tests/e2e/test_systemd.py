@@ -115,28 +115,28 @@ def test_a_sync_its_alarms_its_watchdog_and_its_timer(booted: Machine) -> None:
         done
         journalctl -u transfer-sync@away.service -o cat --no-pager
         systemctl start --wait transfer-sync@wrong.service || true
-        sleep 1; cat /var/lib/transfer/heard
+        soon 'test -e /var/lib/transfer/heard'; sleep 1; cat /var/lib/transfer/heard
         systemctl show -P StatusText transfer-sync@fine.service
         ls /var/lib/transfer-spool
         journalctl -u transfer-sync@fine.service -o cat --no-pager | grep '"outcome": "shipped"'
         echo found: $(journalctl TRANSFER_SITE=fine TRANSFER_OUTCOME=shipped -o cat --no-pager)
 
         mkfifo /etc/transfer/hooks.d/x 2>/dev/null || true
-        ( sleep 1; systemctl kill --signal=STOP transfer-sync@stuck.service ) &
         printf '#!/bin/sh\\nsleep 60\\n' > /srv/slow; chmod +x /srv/slow
         mkdir -p /etc/systemd/system/transfer-sync@stuck.service.d
         printf '[Service]\\nExecStart=\\nExecStart=/usr/bin/transfer sync stuck --wait 1h --json\\n' > /etc/systemd/system/transfer-sync@stuck.service.d/s.conf
         sed -i 's/kind = .*/kind = "ssh"/; s/to = .*/to = "ssh:\\/\\/ops@127.0.0.1:9\\/x"/' /etc/transfer/sites/stuck.toml
         systemctl daemon-reload
         systemctl start transfer-sync@stuck.service
-        for n in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1; systemctl is-failed -q transfer-sync@stuck.service && break; done
+        systemctl kill --signal=STOP transfer-sync@stuck.service
+        soon 'systemctl is-failed -q transfer-sync@stuck.service'
         echo stuck $(systemctl show -P Result transfer-sync@stuck.service)
 
         mkdir -p /var/lib/systemd/timers
         touch -d '2 days ago' /var/lib/systemd/timers/stamp-transfer-sync@fine.timer
         before=$(systemctl show -P InvocationID transfer-sync@fine.service)
         systemctl start transfer-sync@fine.timer
-        for n in 1 2 3 4 5; do sleep 1; test "$(systemctl show -P InvocationID transfer-sync@fine.service)" != "$before" && echo caught up && break; done
+        soon 'test "$(systemctl show -P InvocationID transfer-sync@fine.service)" != "$before"' && echo caught up
         """
     )
     assert done.code == 0, done.said
@@ -151,7 +151,7 @@ def test_a_sync_its_alarms_its_watchdog_and_its_timer(booted: Machine) -> None:
     assert "fine-000001" in done.said
     assert '"outcome": "shipped"' in done.said
     assert "\nfound: fine: bundle 1 is on its way by spool" in done.said
-    assert "stuck watchdog" in done.said
+    assert "stuck watchdog" in done.said, done.said
     assert "\ncaught up" in done.said
 
 
@@ -166,7 +166,7 @@ def test_what_arrives_is_imported_and_put_away(booted: Machine) -> None:
         systemctl start transfer-import@srv-inbox.path
         cp -r /srv/one/app-000002 /srv/one/app-000001 /srv/inbox/; chown -R transfer: /srv/inbox
         echo x > /srv/inbox/.x; mv /srv/inbox/.x /srv/inbox/.arrived
-        for n in 1 2 3 4 5 6 7 8 9 10; do sleep 1; test -d /srv/inbox/.done/app-000002 && break; done
+        soon 'test -d /srv/inbox/.done/app-000002'
         sleep 1
         ls -A /srv/inbox /srv/inbox/.done
         systemctl show -P NRestarts -P Result transfer-import@srv-inbox.service
@@ -198,7 +198,7 @@ def test_the_registry_starts_when_it_is_asked_and_ends_when_nobody_asks(booted: 
         echo $(systemctl is-active transfer-serve.service transfer-serve.socket || true)
         {ask}; {ask}
         one=$(systemctl show -P MainPID transfer-serve.service)
-        for n in 1 2 3 4 5 6 7 8 9; do sleep 1; systemctl is-active -q transfer-serve.service || break; done
+        soon '! systemctl is-active -q transfer-serve.service'
         echo $(systemctl is-active transfer-serve.service transfer-serve.socket || true)
         {ask}
         two=$(systemctl show -P MainPID transfer-serve.service)
@@ -233,11 +233,11 @@ def test_over_ssh_into_an_inbox_that_another_user_imports_from(booted: Machine) 
         ssh-keygen -q -t ed25519 -N '' -f /etc/transfer/keys/plant
         cp /etc/transfer/keys/plant.pub /etc/transfer/authorized_keys; chmod 644 /etc/transfer/authorized_keys
         systemctl start ssh.service
-        for n in 1 2 3 4 5; do ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null > /etc/transfer/known_hosts && break; sleep 0.5; done
+        soon 'ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null > /etc/transfer/known_hosts'
         systemctl start {unit}.path
         systemctl start --wait transfer-sync@plant.service || journalctl -u transfer-sync@plant.service -o cat --no-pager
         systemctl show -P Result -P ExecMainStatus transfer-sync@plant.service
-        for n in 1 2 3 4 5 6 7 8 9 10; do sleep 1; test -f /var/lib/transfer-inbox/in/.receipt.json && break; done
+        soon 'test -f /var/lib/transfer-inbox/in/.receipt.json'
         ls -A /var/lib/transfer-inbox/in
         journalctl -u 'transfer-import@*' -o cat --no-pager | tail -5
         systemctl start --wait transfer-sync@plant.service || journalctl -u transfer-sync@plant.service -o cat --no-pager
