@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NewType, Protocol
+from typing import Any, Literal, NewType, Protocol
 
 from transfer.errors import FormatError, UsageError
 
@@ -185,6 +185,10 @@ def _platform(value: object, where: str) -> Platform | None:
     return Platform(*parts)
 
 
+GzipWay = Literal["exact", "opaque"]
+"""What becomes of gzip layers: taken apart, so that they can be put together again bit for bit, or held as they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """How to rebuild a stretch of a blob: skeleton and payload chunks in turn.
@@ -200,12 +204,16 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to rebuild one blob, byte for byte: its parts in order. `encoding`: 0 plain, 1 opaque (FORMAT.md)."""
+    """How to rebuild one blob, byte for byte: its parts in order. `encoding`: 0 plain, 1 opaque, 2 put together (FORMAT.md).
+
+    Of a blob that is put together, the parts make the records that do it, from the bytes of the blob `plain`, which has a recipe of its own.
+    """
 
     digest: Digest
     size: int
     encoding: int
     parts: tuple[Part, ...]
+    plain: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)

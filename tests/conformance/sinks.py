@@ -33,6 +33,9 @@ class HeldContent:
     def document(self, digest: Digest) -> bytes:
         return self.held.blobs[str(digest)]
 
+    def plain(self, layer: Descriptor, diff_id: Digest) -> Descriptor:
+        return layer
+
     def open(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         self.sent.append(descriptor.digest)
         data = self.held.blobs[str(descriptor.digest)][start:]

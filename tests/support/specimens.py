@@ -333,7 +333,7 @@ def _lying_recipe(p: Patient) -> None:
             reader = CatalogReader("")
             reader.add(record)
             (digest, parts), *_ = reader._parts.items()
-            size, encoding, _ = reader._heads[digest]
+            size, encoding, *_ = reader._heads[digest]
             out += recipe_records(Recipe(digest, size + 512, encoding, tuple(parts)))
             done = True
         else:

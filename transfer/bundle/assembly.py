@@ -175,7 +175,7 @@ def assemble(bundle: Bundle, digests: Iterable[Digest], library: BundleLookup) -
     """The bundle and what rebuilding these blobs needs beside it. MissingPart says which bundles would supply what is not here."""
     out = BundleSet([bundle])
     catalog = bundle.catalog()
-    absent = complete(out, {name for digest in digests for name in chunk_names(catalog.recipe(digest))}, library)
+    absent = complete(out, {name for recipe in catalog.all_of(digests) for name in chunk_names(recipe)}, library)
     if absent:
         builds_on = bundle.header.prerequisites.bundles
         gone = [each for each in builds_on if library.bundle(each) is None]

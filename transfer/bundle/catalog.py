@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from transfer.chunks.deflate import RATIO_MAX
 from transfer.chunks.frame import get_varints, put_varints
 from transfer.chunks.name import CHUNK_MAX, ID_SIZE, split_names
 from transfer.chunks.pack import FrameLocation
@@ -15,7 +16,7 @@ from transfer.model import Digest, Part, Recipe
 from transfer.streams import MAX_DOCUMENT
 
 DOCUMENT, RECIPE, FRAME = b"D", b"R", b"F"
-PLAIN, OPAQUE = 0, 1
+PLAIN, OPAQUE, TOGETHER = 0, 1, 2
 CATALOG_FRAME_RAW = 32 << 20
 """A catalog frame takes no further record that would make it larger than this (bytes)."""
 RECORD_MAX = 32 << 20
@@ -50,7 +51,8 @@ def recipe_records(recipe: Recipe) -> Iterator[bytes]:
     for number, part in enumerate(parts):
         counts = (len(part.skeleton) // ID_SIZE, len(part.payload) // ID_SIZE)
         head = put_varints((recipe.size, recipe.encoding, number, len(parts), *counts))
-        yield RECIPE + _digest(recipe.digest) + head + part.skeleton + part.payload + put_varints(part.gaps)
+        plain = _digest(recipe.plain) if recipe.plain else b""
+        yield RECIPE + _digest(recipe.digest) + head + part.skeleton + part.payload + put_varints(part.gaps) + plain
 
 
 def chunk_names(recipe: Recipe) -> Iterator[bytes]:
@@ -82,13 +84,14 @@ def _digest(digest: Digest) -> bytes:
     return bytes([len(text)]) + text
 
 
-def _take_digest(record: bytes, where: str) -> tuple[Digest, int]:
-    length = record[1] if len(record) > 1 else 0
+def _take_digest(record: bytes, where: str, at: int = 1) -> tuple[Digest, int]:
+    length = record[at] if len(record) > at else 0
+    end = at + 1 + length
     try:
-        text = record[2 : 2 + length].decode("ascii")
+        text = record[at + 1 : end].decode("ascii")
     except UnicodeDecodeError:
         text = ""
-    return Digest.parse(text, where), 2 + length
+    return Digest.parse(text, where), end
 
 
 @dataclass
@@ -136,7 +139,7 @@ class Catalog:
 
     def frames_for(self, digests: Iterable[Digest], *, carried: bool = False) -> set[int]:
         """The frames that rebuilding these blobs needs, and those they are patched against; with `carried`, chunks that are not here are passed over."""
-        names: Iterable[bytes] = (name for digest in digests for name in chunk_names(self.recipe(digest)))
+        names: Iterable[bytes] = (name for recipe in self.all_of(digests) for name in chunk_names(recipe))
         out: set[int] = set()
         while True:
             new = {self.frame_of[self.find(name)] for name in names if not carried or name in self.numbers_of} - out
@@ -150,6 +153,14 @@ class Catalog:
         if digest not in self.recipes:
             raise MissingPart(f"{digest} is not in this bundle", hint="it is incomplete: export the image again")
         return self.recipes[digest]
+
+    def all_of(self, digests: Iterable[Digest]) -> Iterator[Recipe]:
+        """The recipes of these blobs, and of the plain blobs that some are put together from."""
+        for digest in digests:
+            recipe = self.recipe(digest)
+            yield recipe
+            if recipe.plain:
+                yield self.recipe(recipe.plain)
 
     def add_frame(self, entry: FrameEntry) -> None:
         first, frame = len(self.frame_of), len(self.frames)
@@ -170,7 +181,7 @@ class CatalogReader:
         self._where, self._room = where, room
         self._catalog = Catalog()
         self._parts: dict[Digest, list[Part]] = {}
-        self._heads: dict[Digest, tuple[int, int, int]] = {}
+        self._heads: dict[Digest, tuple[int, int, int, Digest | None]] = {}
 
     def add(self, record: bytes) -> None:
         """FormatError for an unknown or malformed record, one beyond the limits, or one too many; Damaged for a document that is another."""
@@ -205,14 +216,18 @@ class CatalogReader:
         if end > len(record):
             raise FormatError(f"{self._where}: a recipe is cut short")
         gaps, rest = get_varints(record, end, payloads + 1, self._where)
-        if encoding not in (PLAIN, OPAQUE):
+        plain = None
+        if encoding == TOGETHER:
+            plain, rest = _take_digest(record, self._where, rest)
+        elif encoding not in (PLAIN, OPAQUE):
             raise Unsupported(
                 f"{self._where}: {digest} has encoding {encoding}, which this version does not know",
                 hint="use a newer version of transfer",
             )
         parts = self._parts.setdefault(digest, [])
-        head = self._heads.setdefault(digest, (size, encoding, count))
-        if rest != len(record) or number != len(parts) or head != (size, encoding, count) or number >= count:
+        head = (size, encoding, count, plain)
+        same = self._heads.setdefault(digest, head) == head
+        if rest != len(record) or number != len(parts) or not same or number >= count:
             raise FormatError(f"{self._where}: a recipe contradicts itself")
         parts.append(Part(record[at:middle], record[middle:end], array("Q", gaps)))
 
@@ -247,13 +262,23 @@ class CatalogReader:
 
     def finish(self) -> Catalog:
         for digest, parts in self._parts.items():
-            size, encoding, count = self._heads[digest]
+            size, encoding, count, plain = self._heads[digest]
             if len(parts) != count:
                 raise FormatError(f"{self._where}: the recipe of {digest} is not complete")
-            recipe = Recipe(digest, size, encoding, tuple(parts))
+            recipe = Recipe(digest, size, encoding, tuple(parts), plain)
             self._check(recipe)
             self._catalog.recipes[digest] = recipe
+        for recipe in self._catalog.recipes.values():
+            if recipe.plain:
+                self._check_plain(recipe, self._catalog.recipes.get(recipe.plain))
         return self._catalog
+
+    def _check_plain(self, recipe: Recipe, plain: Recipe | None) -> None:
+        """A blob is put together from one that is plain, and not of more bytes than it can hold."""
+        if plain is None or plain.encoding != PLAIN or plain.size > RATIO_MAX * recipe.size:
+            raise FormatError(
+                f"{self._where}: {recipe.digest} is put together from a blob that cannot be what it holds"
+            )
 
     def _check(self, recipe: Recipe) -> None:
         """The pieces must add up to the blob's size: so no blob can be larger than it says. Absent chunks count as nothing."""
@@ -266,7 +291,10 @@ class CatalogReader:
             total += sum(part.gaps) + payload
             absent += lacking
             self._catalog.lacking |= bool(lacking or gone)
-        if total > recipe.size or (not absent and total != recipe.size):
+        whole = (
+            recipe.encoding != TOGETHER
+        )  # else the parts are records, of which there are no more bytes than of the blob
+        if total > recipe.size or (whole and not absent and total != recipe.size):
             raise FormatError(
                 f"{self._where}: the recipe of {recipe.digest} makes {total} bytes where it says {recipe.size}"
             )

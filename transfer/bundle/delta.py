@@ -102,6 +102,10 @@ class DeltaBase:
         """How the base rebuilds this layer, if it has it."""
         return self._recipes.get(layer) if layer else None
 
+    def held(self, layer: Digest) -> str:
+        """Why the base holds this layer as it is, as far as it says."""
+        return next((why for each in self.bundles if (why := each.header.held.get(layer))), "")
+
     def layer(self, number: int) -> Digest | None:
         """The base layer a pairing means by this number."""
         return self._layers[number] if 0 <= number < len(self._layers) else None

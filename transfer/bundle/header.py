@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +31,9 @@ STATE = ".transfer"
 SIGNATURE = "index.json.sig"
 PATCH = "patch"
 """The feature of a delta: frames with prefixes, and chunks that others carry."""
-KNOWN_FEATURES = frozenset({PATCH})
+DEFLATE = "deflate"
+"""The feature of a bundle that holds gzip layers taken apart."""
+KNOWN_FEATURES = frozenset({PATCH, DEFLATE})
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
 
 
@@ -62,7 +64,10 @@ class Blob:
 
 @dataclass(frozen=True)
 class Header:
-    """What a bundle says of itself. `needs` gives, image by image, the frames its layers are made of."""
+    """What a bundle says of itself. `needs` gives, image by image, the frames its layers are made of.
+
+    `held`: why a layer is held as it is, in a few words, for people.
+    """
 
     created: int
     tool: str
@@ -74,6 +79,7 @@ class Header:
     totals: dict[str, int]
     prerequisites: Prerequisites = NONE
     features: tuple[str, ...] = ()
+    held: dict[Digest, str] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         return canonical_json(
@@ -89,6 +95,7 @@ class Header:
                 "packs": [blob.as_json() for blob in self.packs],
                 "totals": self.totals,
                 "prerequisites": self.prerequisites.as_json(),
+                **({"held": {str(digest): why for digest, why in self.held.items()}} if self.held else {}),
             }
         )
 
@@ -218,7 +225,13 @@ def parse_header(data: bytes, where: str) -> Header:
         {key: number_in(value["totals"], key, where) for key in object_in(value, "totals", where)},
         Prerequisites.parse(object_in(value, "prerequisites", where), where),
         tuple(features),
+        _parse_held(value, where),
     )
+
+
+def _parse_held(value: dict[str, Any], where: str) -> dict[Digest, str]:
+    held = object_in(value, "held", where) if "held" in value else {}
+    return {Digest.parse(digest, where): str(why)[:200] for digest, why in held.items()}
 
 
 def in_words(header: Header) -> str:

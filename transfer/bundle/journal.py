@@ -23,6 +23,8 @@ from transfer.model import ChunkId, Digest, Part, Recipe
 class Seen:
     """A layer that was read to its end: its recipe, the chunks that were new with it, in their order, and the base's layer it resembles.
 
+    `plain`: the recipe of the plain blob that it is put together from. `why` it is held as it is, if it is.
+
     `before`: the state of the programs that had gone by last, on which it depends what its own were like.
     """
 
@@ -30,6 +32,8 @@ class Seen:
     new: tuple[New, ...]
     like: Digest | None = None
     before: str = ""
+    plain: Recipe | None = None
+    why: str = ""
 
 
 class Journal:
@@ -81,13 +85,27 @@ def _sound_lines(path: Path) -> Iterator[Any]:
                 return
 
 
-def _encode(seen: Seen) -> dict[str, object]:
-    recipe = seen.recipe
+def _encode_recipe(recipe: Recipe) -> dict[str, object]:
     return {
         "digest": str(recipe.digest),
         "size": recipe.size,
         "encoding": recipe.encoding,
         "parts": [[part.skeleton.hex(), part.payload.hex(), list(part.gaps)] for part in recipe.parts],
+    }
+
+
+def _parse_recipe(value: Any, plain: Digest | None = None) -> Recipe:
+    parts = tuple(
+        Part(bytes.fromhex(skeleton), bytes.fromhex(payload), array("Q", gaps))
+        for skeleton, payload, gaps in value["parts"]
+    )
+    return Recipe(Digest.parse(value["digest"]), int(value["size"]), int(value["encoding"]), parts, plain)
+
+
+def _encode(seen: Seen) -> dict[str, object]:
+    return {
+        **_encode_recipe(seen.recipe),
+        "plain": _encode_recipe(seen.plain) if seen.plain else None,
         "new": [
             [
                 each.name.hex(),
@@ -101,16 +119,14 @@ def _encode(seen: Seen) -> dict[str, object]:
         ],
         "like": str(seen.like) if seen.like else None,
         "before": seen.before,
+        "why": seen.why,
     }
 
 
 def _parse(value: Any) -> Seen:
     try:
-        parts = tuple(
-            Part(bytes.fromhex(skeleton), bytes.fromhex(payload), array("Q", gaps))
-            for skeleton, payload, gaps in value["parts"]
-        )
-        recipe = Recipe(Digest.parse(value["digest"]), int(value["size"]), int(value["encoding"]), parts)
+        plain = _parse_recipe(value["plain"]) if value["plain"] else None
+        recipe = _parse_recipe(value, plain.digest if plain else None)
         new = tuple(
             New(
                 _chunk(name), int(size), Kind(kind), tuple(map(int, partners)), int(offset), tuple(map(_chunk, similar))
@@ -118,10 +134,10 @@ def _parse(value: Any) -> Seen:
             for name, size, kind, partners, offset, similar in value["new"]
         )
         like = Digest.parse(value["like"]) if value["like"] else None
-        before = str(value["before"])
+        before, why = str(value["before"]), str(value["why"])
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise FormatError("the journal of the unfinished export cannot be read") from error
-    return Seen(recipe, new, like, before)
+    return Seen(recipe, new, like, before, plain, why)
 
 
 def _chunk(name: str) -> ChunkId:

@@ -209,6 +209,8 @@ class Bundle:
         prefixed = any(entry.prefix for entry in catalog.frames)
         if (catalog.lacking and not self.is_delta) or (not self.is_patched and (self.is_delta or prefixed)):
             raise FormatError(f"{where}: the bundle uses chunks of other bundles and does not declare it")
+        if any(recipe.plain for recipe in catalog.recipes.values()) and head.DEFLATE not in self.header.features:
+            raise FormatError(f"{where}: the bundle holds gzip layers taken apart and does not declare it")
         self._check_growth(catalog, where)
 
     def _check_growth(self, catalog: Catalog, where: str) -> None:

@@ -8,11 +8,15 @@ from functools import partial
 
 from transfer.bundle.assembly import BundleSet, assemble
 from transfer.bundle.reader import Bundle
+from transfer.chunks.deflate import need_codec, put_together
 from transfer.chunks.recall import AHEAD, BUDGET, BUDGET_DELTA, ChunkCache, with_prefixes
 from transfer.errors import FormatError
 from transfer.model import Digest, Recipe
 from transfer.streams import BLOCK, IterReader, coalesced
 from transfer.work import Pool
+
+TOGETHER_MAX = 2
+"""Records of one blob that are decoded at once: each takes some 25 MB, and four blobs may be on their way."""
 
 
 class BlobReader:
@@ -33,17 +37,23 @@ class BlobReader:
         checked: bool = True,
     ) -> None:
         ordered = list(dict.fromkeys(digests))
-        self._catalog = bundle.catalog()
+        self._catalog, self._where, self._pool = bundle.catalog(), str(bundle.folder), pool
+        self._ahead = max(1, min(jobs, TOGETHER_MAX))
+        if any(self._catalog.recipe(digest).plain for digest in ordered):
+            need_codec(self._where)
         assembly = assemble(bundle, ordered, bundle.library) if bundle.is_delta else BundleSet([bundle])
         if budget is None:
             budget = BUDGET_DELTA if bundle.is_delta else BUDGET
         self.frame_of, self.size_of = assembly.frame_of, assembly.size_of
         self._places: dict[Digest, range] = {}
+        self._plain_at: dict[Digest, int] = {}
         self.plan: array[int] = array("I")
         for digest in ordered:
             begin = len(self.plan)
-            for part in self._catalog.recipe(digest).parts:
-                self.plan.extend(assembly.numbers(part.skeleton + part.payload))
+            for recipe in self._catalog.all_of((digest,)):
+                self._plain_at[digest] = len(self.plan)
+                for part in recipe.parts:
+                    self.plan.extend(assembly.numbers(part.skeleton + part.payload))
             self._places[digest] = range(begin, len(self.plan))
         uses, prefixes = self.plan, dict[int, int]()
         self._time: array[int] | None = None
@@ -68,7 +78,15 @@ class BlobReader:
     def open(self, digest: Digest) -> IterReader:
         """The blob as a stream; it is checked against its digest by whoever reads it."""
         recipe = self._catalog.recipe(digest)
-        return IterReader(coalesced(self._pieces(recipe, self._places[digest].start)))
+        stream = self._stream(recipe, self._places[digest].start)
+        if recipe.plain is None:
+            return stream
+        plain = self._stream(self._catalog.recipe(recipe.plain), self._plain_at[digest])
+        where = f"{self._where}: layer {digest}"
+        return IterReader(put_together(stream, plain, self._pool, self._ahead, where))
+
+    def _stream(self, recipe: Recipe, position: int) -> IterReader:
+        return IterReader(coalesced(self._pieces(recipe, position)))
 
     def _pieces(self, recipe: Recipe, position: int) -> Iterator[bytes | memoryview]:
         """Skeleton and chunks in turn, from a position of the plan on."""

@@ -87,12 +87,15 @@ class PackSequence:
 
 @dataclass
 class Packing:
-    """What there is to seal: recipes and documents of all blobs, the base's layer each is a version of, frames and where they went."""
+    """What there is to seal: recipes and documents of all blobs, the base's layer each is a version of, frames and where they went,
+    and why a layer is held as it is.
+    """
 
     recipes: dict[Digest, Recipe] = field(default_factory=dict)
     documents: dict[Digest, bytes] = field(default_factory=dict)
     like: dict[Digest, Digest | None] = field(default_factory=dict)
     known: set[bytes] = field(default_factory=set)
+    held: dict[Digest, str] = field(default_factory=dict)
     frames: list[tuple[int, FrameLocation, bytes]] = field(default_factory=list)
 
 
@@ -108,6 +111,7 @@ class Seal:
     ) -> Sealed:
         """Everything but the index."""
         wanted = {d for image in images for d in (*image.documents, *(layer.digest for layer in image.layers))}
+        wanted |= {r.plain for d, r in self._packing.recipes.items() if d in wanted and r.plain}
         catalog = self._write_catalog(wanted)
         whole = {
             **totals,
@@ -120,8 +124,12 @@ class Seal:
         patched = (
             bool(prerequisites.chunks) or self._patched or any(p.header.prefix for _, p, _ in self._packing.frames)
         )
-        features = (head.PATCH,) if patched else ()
-        header = head.Header(created, tool, self._level, images, needs, catalog, packs, whole, prerequisites, features)
+        together = any(r.plain for d, r in self._packing.recipes.items() if d in wanted)
+        features = (*((head.DEFLATE,) if together else ()), *((head.PATCH,) if patched else ()))
+        held = {digest: why for digest, why in self._packing.held.items() if digest in wanted}
+        header = head.Header(
+            created, tool, self._level, images, needs, catalog, packs, whole, prerequisites, features, held
+        )
         config = self._put(header.encode(), head.CONFIG_TYPE)
         manifest = self._put(header.manifest(config), OCI_MANIFEST)
         index = head.encode_index(manifest)
@@ -174,11 +182,16 @@ class Seal:
         }
         by_layer = {
             digest: self._with_prefixes(
-                {frame_of[n] for n in chunk_names(self._packing.recipes[digest]) if n in frame_of}, frame_of
+                {frame_of[n] for recipe in self._all_of(digest) for n in chunk_names(recipe) if n in frame_of}, frame_of
             )
             for digest in {layer.digest for image in images for layer in image.layers}
         }
         return tuple(Ranges.of(set().union(*(by_layer[layer.digest] for layer in image.layers))) for image in images)
+
+    def _all_of(self, digest: Digest) -> Iterable[Recipe]:
+        """A blob's recipe, and that of the plain blob it is put together from."""
+        recipe = self._packing.recipes[digest]
+        return (recipe, self._packing.recipes[recipe.plain]) if recipe.plain else (recipe,)
 
     def _with_prefixes(self, frames: set[int], frame_of: dict[bytes, int]) -> set[int]:
         """The frames, and those of this bundle they are patched against: these are plain."""

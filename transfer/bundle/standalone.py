@@ -134,7 +134,7 @@ def checked_header(header):
     where = "the header"
     if header.get("format") != "transfer.bundle" or header.get("version") != 1:
         raise Broken("a bundle of another version")
-    if set(map(str, member(header, "features", list, where))) - {"patch"}:
+    if set(map(str, member(header, "features", list, where))) - {"deflate", "patch"}:
         raise Broken("a bundle with features that this script does not know")
     for name in ("catalog", "packs"):
         for blob in member(header, name, list, where):
@@ -306,7 +306,7 @@ class Rebuilder:
                 for size in sizes:
                     self.add(raw[start : start + size])
                     start += size
-        layers = sum(size for size, _ in self.recipes.values())
+        layers = sum(size for size, _, _ in self.recipes.values())
         if layers > self.FREE + self.RATIO * sum(blob["size"] for blob in header["packs"]):
             raise Broken("its layers come to %d bytes, more than its packs may become" % layers)
 
@@ -334,13 +334,16 @@ class Rebuilder:
             self.documents[digest] = record[end:]
         elif kind == b"R":
             (size, encoding, _, _, skeletons, payloads), i = varints(record, end, 6)
-            if encoding > 1:
+            if encoding > 2:
                 raise Broken("a recipe with encoding %d, which this script does not know" % encoding)
             middle, last = i + 32 * skeletons, i + 32 * (skeletons + payloads)
             if last > len(record):
                 raise Broken("a recipe that is cut short")
-            gaps, _ = varints(record, last, payloads + 1)
-            self.recipes.setdefault(digest, (size, []))[1].append((record[i:middle], record[middle:last], gaps))
+            gaps, last_gap = varints(record, last, payloads + 1)
+            held = record[last_gap + 1 :].decode("ascii", "replace") if encoding == 2 else None
+            if held is not None:
+                path_like(held)
+            self.recipes.setdefault(digest, (size, [], held))[1].append((record[i:middle], record[middle:last], gaps))
         else:
             raise Broken("a catalog record of kind %s, which this script does not know" % ascii(kind))
 
@@ -387,9 +390,15 @@ class Rebuilder:
             self.held_size += len(raw)
         return self.held[frame][start : start + size]
 
-    def blob(self, digest):
+    def held_as(self, digest):
+        """What a layer is held as: the digest of its plain bytes if it is a gzip stream that was taken apart, else its own."""
         if digest not in self.recipes:
             raise Broken("%s has no recipe: the bundle is not whole" % digest)
+        return self.recipes[digest][2] or digest
+
+    def blob(self, digest):
+        if self.held_as(digest) != digest:
+            raise Broken("%s was taken apart: only `transfer import` can put it together" % digest)
         for skeleton, payload, gaps in self.recipes[digest][1]:
             names = iter([skeleton[i : i + 32] for i in range(0, len(skeleton), 32)])
             rest = b""
@@ -450,12 +459,15 @@ def unzstd(packed, size, prefix):
 
 
 def rebuild(folder, header, target, names):
-    """The images as an OCI layout that `tar -C TARGET -c . | docker load` takes as well; each blob checked by digest."""
+    """The images as an OCI layout that `tar -C TARGET -c . | docker load` takes as well; each blob checked by digest.
+
+    Of a gzip layer that was taken apart only the plain bytes are made: that is enough for `docker load`, and no OCI layout.
+    """
     if header["prerequisites"]["chunks"] or header["prerequisites"]["bundles"]:
         raise Broken("it builds on other bundles: only `transfer import` can rebuild its images")
     source = Rebuilder(folder, header)
     os.makedirs(target, exist_ok=True)
-    entries, saved = [], []
+    entries, saved, apart = [], [], False
     for image in header["images"]:
         if names and not set(names) & set(image["names"]):
             continue
@@ -464,7 +476,9 @@ def rebuild(folder, header, target, names):
                 raise Broken("document %s is not in the bundle" % digest)
             keep(target, digest, [source.documents[digest]])
         for layer in image["layers"]:
-            keep(target, layer["digest"], source.blob(layer["digest"]))
+            held = source.held_as(layer["digest"])
+            apart = apart or held != layer["digest"]
+            keep(target, held, source.blob(held))
         for name in image["names"] or [None]:
             entries.append(dict(image["root"], annotations={"org.opencontainers.image.ref.name": name} if name else {}))
         root = source.documents.get(image["root"]["digest"])
@@ -472,18 +486,16 @@ def rebuild(folder, header, target, names):
             raise Broken("%s: its manifest is not in the bundle" % plain(label(image)))
         manifest = parsed_json(root, "a manifest")
         if "layers" in manifest:
-            where = [
-                "blobs/" + member(each, "digest", str, "a manifest").replace(":", "/")
-                for each in [member(manifest, "config", dict, "a manifest")] + (manifest["layers"] or [])
-            ]
+            config = member(member(manifest, "config", dict, "a manifest"), "digest", str, "a manifest")
+            layers = [source.held_as(member(each, "digest", str, "a manifest")) for each in manifest["layers"] or []]
+            where = ["blobs/" + each.replace(":", "/") for each in [config, *layers]]
             saved.append({"Config": where[0], "RepoTags": image["names"] or None, "Layers": where[1:]})
         print("rebuilt  %s" % plain(label(image)))
     index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}
-    for name, value in (
-        ("manifest.json", saved),
-        ("oci-layout", {"imageLayoutVersion": "1.0.0"}),
-        ("index.json", index),
-    ):
+    layout = [("oci-layout", {"imageLayoutVersion": "1.0.0"}), ("index.json", index)]
+    if apart:
+        print("gzip layers are there uncompressed: `docker load` takes them; registries need `transfer import`")
+    for name, value in [("manifest.json", saved)] + ([] if apart else layout):
         write(os.path.join(target, name), [json.dumps(value).encode()])
 
 

@@ -103,11 +103,20 @@ class BundleWriter:
         self.bytes_new += new.size
         self._packer.again(new)
 
-    def end_blob(self, recipe: Recipe, like: Digest | None = None) -> None:
-        """A blob was read and checked; its recipe and its chunks are noted for a later run. `like`: the base's layer it is a version of."""
-        self._packing.recipes[recipe.digest] = recipe
-        self._packing.like[recipe.digest] = like
-        self.journal.add(Seen(recipe, tuple(self._new), like, self._before))
+    def end_blob(self, recipe: Recipe, like: Digest | None = None, plain: Recipe | None = None, why: str = "") -> None:
+        """A blob was read and checked; its recipe and its chunks are noted for a later run. `like`: the base's layer it is a version of.
+
+        `plain`: the recipe of the plain blob it is put together from; then that is the one `like` is about. `why` it is held as it is.
+        """
+        self._note(Seen(recipe, tuple(self._new), like, self._before, plain, why))
+
+    def _note(self, seen: Seen) -> None:
+        for recipe in (seen.plain, seen.recipe) if seen.plain else (seen.recipe,):
+            self._packing.recipes[recipe.digest] = recipe
+            self._packing.like[recipe.digest] = None if recipe.plain else seen.like
+        if seen.why:
+            self._packing.held[seen.recipe.digest] = seen.why
+        self.journal.add(seen)
         self._next_blob()
 
     def abandon_blob(self) -> None:
@@ -129,15 +138,14 @@ class BundleWriter:
         if not all(each.name in self or each.name in self.kept for each in seen.new):
             return False
         new = {each.name for each in seen.new}
-        ids = (part.skeleton + part.payload for part in seen.recipe.parts)
+        recipes = (seen.recipe, seen.plain) if seen.plain else (seen.recipe,)
+        ids = (part.skeleton + part.payload for recipe in recipes for part in recipe.parts)
         if any(name not in new and name not in self for each in ids for name in map(ChunkId, split_names(each))):
             return False
         for each in seen.new:
             if each.name not in self:
                 self._again(each)
-        self._packing.recipes[digest] = seen.recipe
-        self._packing.like[digest] = seen.like
-        self._next_blob()
+        self._note(seen)
         return True
 
     def add_document(self, digest: Digest, data: bytes) -> None:

@@ -159,6 +159,7 @@ _TABLES = {
     Kind.OTHER: _Table(24, 17, 0, 6),
     Kind.ARCHIVE: _Table(23, 17, 0, 5),
     Kind.CATALOG: _Table(25, 20, 18, 7),
+    Kind.RESIDUAL: _Table(23, 17, 0, 5),
 }
 """By kind, what it costs least to find most with (docs/decisions/0002). The catalog's holds at any level."""
 

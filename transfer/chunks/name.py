@@ -27,6 +27,7 @@ class Kind(IntEnum):
     ARCHIVE = 4
     OTHER = 5
     CATALOG = 6
+    RESIDUAL = 7
 
 
 class ChunkSource(Protocol):

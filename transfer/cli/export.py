@@ -59,6 +59,7 @@ def export(request: ExportRequest, folder: Path, store: StoreOptions, output: Ou
             observer=observer,
             base=base,
             strict=request.strict,
+            gzip=request.gzip,
         )
     finally:
         observer.close()

@@ -14,7 +14,7 @@ from transfer.engines.base import RegistryOptions
 from transfer.engines.transports import DEFAULT, forms
 from transfer.errors import UsageError
 from transfer.events import Observer
-from transfer.model import SITE
+from transfer.model import SITE, GzipWay
 from transfer.streams import read_small
 
 if TYPE_CHECKING:  # a command that only prints its help loads no flow
@@ -59,6 +59,12 @@ Via = Annotated[
 ]
 Level = Annotated[
     int, typer.Option(min=1, max=19, help="Compression level. 3 is fast; 9 makes bundles about 11 % smaller.")
+]
+Gzip = Annotated[
+    GzipWay,
+    typer.Option(
+        help="exact: take gzip layers apart, so that later deltas are small and the import makes the same bytes again; opaque: hold them as they are, which is faster."
+    ),
 ]
 BundleArgument = Annotated[Path, typer.Argument(help="The bundle folder.", autocompletion=completing.bundles)]
 Patterns = Annotated[
@@ -283,6 +289,7 @@ class ExportRequest:
     strict: bool = False
     registry: RegistryOptions = field(default_factory=RegistryOptions)
     referrers: bool = False
+    gzip: GzipWay = "exact"
 
 
 @dataclass(frozen=True, slots=True)

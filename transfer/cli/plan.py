@@ -22,7 +22,16 @@ def plan(request: ExportRequest, folder: Path, store: StoreOptions, output: Outp
     try:
         base = store.bases(store.choice(), observer)
         found = chosen(request, source, named, observer)
-        made = plan_export(source, found, folder, level=request.level, jobs=output.jobs, observer=observer, base=base)
+        made = plan_export(
+            source,
+            found,
+            folder,
+            level=request.level,
+            jobs=output.jobs,
+            observer=observer,
+            base=base,
+            gzip=request.gzip,
+        )
         where = source.where
     finally:
         observer.close()

@@ -209,6 +209,10 @@ class Content(Protocol):
         """A layer's blocks from `start` on; Damaged before the last one if they are not what the digest says."""
         ...
 
+    def plain(self, layer: Descriptor, diff_id: Digest) -> Descriptor:
+        """The layer uncompressed, where that is to be had for less; else the layer itself. For whoever takes either."""
+        ...
+
 
 class OtherFailed(TransferError):
     """A layer that another image was to bring does not come: this one has to bring it."""

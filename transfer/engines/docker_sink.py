@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -87,7 +87,11 @@ class DockerSink:
         return out
 
     def _chosen(self, image: Image, content: Content) -> PlatformImage:
-        return platform_image(image, content.document, self._platform or self._client.platform)
+        chosen = platform_image(image, content.document, self._platform or self._client.platform)
+        if self._containerd:
+            return chosen
+        pairs = zip(chosen.layers, chosen.diff_ids, strict=True)
+        return replace(chosen, layers=tuple(content.plain(layer, diff_id) for layer, diff_id in pairs))
 
     def _id(self, image: Image, chosen: PlatformImage) -> Digest:
         """What the daemon calls the image."""

@@ -88,6 +88,9 @@ class _Content:
     def document(self, digest: Digest) -> bytes:
         return self._source.known(digest)
 
+    def plain(self, layer: Descriptor, diff_id: Digest) -> Descriptor:
+        return layer
+
     def open(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         stream = self._source.open(descriptor, start)
         return blocks(stream) if start else verified(stream, descriptor.digest, descriptor.size, self._source.where)

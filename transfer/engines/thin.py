@@ -48,6 +48,9 @@ class ThinArchive:
             ("index.json", canonical_json(index)),
             ("oci-layout", LAYOUT),
         ]
+        if not whole and not {each.digest for each in chosen.layers} <= {each.digest for each in image.layers}:
+            # with plain layers it is no OCI layout: the manifest names the compressed ones
+            self._before, self._after = self._before[1:], self._after[:1]
         self._layers, self._content, self._sending, self._before_end = layers, content, sending, before_end
         sizes = [len(data) for _, data in self._before + self._after] + [layer.size for layer in layers]
         self.size = sum(RECORD + size + padding(size) for size in sizes) + 2 * RECORD

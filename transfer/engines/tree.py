@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -259,6 +259,14 @@ def agrees(manifest: Manifest, config: bytes, plain: Callable[[Digest], bool]) -
     `plain`: whether a layer is known to be uncompressed, so that its digest is the diffID. Artifacts, whose layers are no tars, are no matter.
     """
     where = str(manifest.descriptor.digest)
+    for layer, diff_id in layers_with_ids(manifest, config):
+        if plain(layer.digest) and layer.digest != diff_id and layer.digest.algorithm == diff_id.algorithm:
+            raise FormatError(f"{where}: layer {layer.digest}, but its config names {diff_id}", hint=REMAKE)
+
+
+def layers_with_ids(manifest: Manifest, config: bytes) -> Iterator[tuple[Descriptor, Digest]]:
+    """Each layer of a manifest and the diffID its config has for it; none for artifacts. FormatError if there are more or fewer."""
+    where = str(manifest.descriptor.digest)
     if manifest.config.media_type not in CONFIG_TYPES or not all("tar" in each.media_type for each in manifest.layers):
         return
     ids = diff_ids(config, where)
@@ -266,9 +274,7 @@ def agrees(manifest: Manifest, config: bytes, plain: Callable[[Digest], bool]) -
         return
     if len(ids) != len(manifest.layers):
         raise FormatError(f"{where}: {len(manifest.layers)} layers, but its config names {len(ids)}", hint=REMAKE)
-    for layer, diff_id in zip(manifest.layers, ids, strict=True):
-        if plain(layer.digest) and layer.digest != diff_id and layer.digest.algorithm == diff_id.algorithm:
-            raise FormatError(f"{where}: layer {layer.digest}, but its config names {diff_id}", hint=REMAKE)
+    yield from zip(manifest.layers, ids, strict=True)
 
 
 REMAKE = "the image is broken in its source: save, pull or build it again"

@@ -10,7 +10,7 @@ from transfer.bundle.reader import Bundle
 from transfer.bundle.rebuild import BlobReader
 from transfer.events import Advanced, Observer
 from transfer.flows.vouching import vouch
-from transfer.model import Descriptor, Digest, Image
+from transfer.model import OCI_LAYER, Descriptor, Digest, Image
 from transfer.streams import BLOCK, IterReader, verified
 from transfer.work import Pool, prefetch
 
@@ -39,6 +39,13 @@ class BundleContent:
 
     def document(self, digest: Digest) -> bytes:
         return self._bundle.document(digest)
+
+    def plain(self, layer: Descriptor, diff_id: Digest) -> Descriptor:
+        recipes = self._bundle.catalog().recipes
+        recipe = recipes.get(layer.digest)
+        if recipe is None or recipe.plain is None or recipe.plain != diff_id:
+            return layer
+        return Descriptor(OCI_LAYER, diff_id, recipes[diff_id].size)
 
     def vouch(self, image: Image) -> None:
         """FormatError if the header does not say of the image what its documents say, or a layer has no recipe of its size."""

@@ -58,8 +58,8 @@ class Side:
         layers = {layer.digest for image in images for layer in image.layers}
         self._names = {
             name
-            for digest in layers & recipes.keys()
-            for part in recipes[digest].parts
+            for recipe in bundle.catalog().all_of(layers & recipes.keys())
+            for part in recipe.parts
             for name in split_names(part.payload)
         }
         self.base = DeltaBase([bundle], pool=pool, jobs=jobs)
@@ -78,7 +78,7 @@ class Side:
     def _layer(self, digest: Digest) -> dict[bytes, list[bytes]]:
         known = self._layers.get(digest)
         if known is None:
-            recipe = self.bundle.catalog().recipe(digest)
+            *_, recipe = self.bundle.catalog().all_of((digest,))
             numbers = array("I", [max(0, self.base.find(name)) for name in skeleton_names(recipe)])
             skeletons = self.base.fetch(numbers)
             known = {} if recipe.encoding else dict(files_of(recipe, lambda: next(skeletons)))

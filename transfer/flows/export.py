@@ -12,21 +12,23 @@ from itertools import chain
 from pathlib import Path
 
 from transfer import __version__
-from transfer.bundle.catalog import OPAQUE, PLAIN
+from transfer.bundle.catalog import PLAIN
 from transfer.bundle.delta import DeltaBase
 from transfer.bundle.reader import Bundle
 from transfer.bundle.seal import Sealed, clean_up
 from transfer.bundle.writer import BundleWriter
 from transfer.chunks.cut import Cutter
-from transfer.chunks.layer import raw, split
+from transfer.chunks.deflate import AHEAD_MAX, codec
+from transfer.chunks.layer import raw
 from transfer.engines.base import BlobStream, ImageSource, ResolvedImage
-from transfer.engines.tree import agrees, tree_of, true_to
+from transfer.engines.tree import agrees, layers_with_ids, tree_of, true_to
 from transfer.errors import Damaged, NotFound, TransferError, UsageError, one_failure
 from transfer.events import Advanced, Done, Noted, Observer, Planned, Skipped
 from transfer.flows.ahead import ahead
 from transfer.flows.sealing import created, look_at, merged
 from transfer.flows.select import NotTaken
-from transfer.model import Descriptor, Digest, Image, Recipe, is_name
+from transfer.flows.taking import READ_AHEAD, Taker
+from transfer.model import Descriptor, Digest, GzipWay, Image, Recipe, is_name
 from transfer.streams import LAYER_BLOCK, MAX_DOCUMENT, IterReader, blocks
 from transfer.work import Pool, default_jobs, prefetch, run_alongside
 
@@ -40,10 +42,7 @@ SIMILAR_FROM = 2
 """From this level on programs that share code are patched against each other; level 1 is for those who want it over with."""
 READERS_FROM = 2
 """With more threads than this a file is read by a thread of its own; with fewer that only costs (measured, 2 cores)."""
-READ_AHEAD = 2
-"""Blocks of a layer that wait between two threads."""
 _INCOMPLETE = "the image is incomplete in its source; pull it again, or export one platform of it with --platform"
-_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +76,7 @@ def export(
     base: Sequence[Bundle] = (),
     weigh: bool = False,
     strict: bool = True,
+    gzip: GzipWay = "exact",
 ) -> Exported:
     """Make the bundle, or finish the one an earlier run began, or find that it is finished.
 
@@ -84,18 +84,22 @@ def export(
 
     With a `base`, what those bundles hold is not packed again, and what changed is patched against it. With `weigh`, the bundle is made but
     not written: `folder` is a temporary one.
+
+    Gzip layers are taken apart, if the codec is here and `gzip` is "exact".
     """
     started = time.monotonic()
     if (folder / "index.json").exists():
         return _already(found, folder, level, base, started)
     threads = default_jobs() if jobs is None else jobs
     options: dict[str, object] = {
-        "format": 3,
+        "format": 4,
+        "apart": gzip == "exact" and codec() is not None,
         "level": level,
         "base": sorted(str(each.manifest.digest) for each in base),
     }
     packers = min(threads, PACKERS_MAX - (level >= SLOW_FROM))
-    with Pool(packers, "pack") as pool:
+    apart = min(threads, AHEAD_MAX)
+    with Pool(packers, "pack") as pool, Pool(apart, "apart") as dismantlers:
         built = DeltaBase(base, pool=pool, jobs=packers) if base else None
         writer = BundleWriter(
             folder,
@@ -112,7 +116,8 @@ def export(
                 observer(
                     Noted(f"resuming the unfinished export in {folder}: {len(writer.kept)} chunks are already packed")
                 )
-            run = _Run(source, writer, observer, built, jobs=threads, strict=strict)
+            pools = None if gzip == "opaque" else dismantlers
+            run = _Run(source, writer, observer, built, jobs=threads, strict=strict, dismantlers=pools)
             sealed = run.all(found)
             if not weigh:
                 look_at(sealed, base)
@@ -153,7 +158,10 @@ class _Run:
         *,
         jobs: int,
         strict: bool,
+        dismantlers: Pool | None,
     ) -> None:
+        self._dismantlers = dismantlers
+        self._odd: dict[str, int] = {}
         self._source, self._writer, self._observer, self._jobs = source, writer, observer, jobs
         self._base = base
         self._pairing = base.pairing() if base else None
@@ -175,6 +183,12 @@ class _Run:
         documents = self._writer.documents()
         images = merged(self._images(found, documents))
         self._observer(Done("export"))
+        for why, count in self._odd.items():
+            self._observer(
+                Noted(
+                    f"held as they are, without a small delta later: {count} layer{'' if count == 1 else 's'} ({why})"
+                )
+            )
         totals = {"layer_bytes": sum({each.digest: each.size for image in images for each in image.layers}.values())}
         return self._writer.finish(
             images, created=created(images, documents), tool=f"transfer {__version__}", totals=totals
@@ -240,7 +254,16 @@ class _Run:
                     f"{image.label}: layer {layer.digest} has {size} bytes, but its descriptor says {layer.size}"
                 )
         for manifest in tree_of(image, lambda digest: documents[digest]).manifests:
-            agrees(manifest, documents[manifest.config.digest], lambda digest: recipes[digest].encoding == PLAIN)
+            config = documents[manifest.config.digest]
+            agrees(manifest, config, lambda digest: recipes[digest].encoding == PLAIN)
+            for layer, diff_id in layers_with_ids(manifest, config):
+                plain = recipes[layer.digest].plain
+                if plain and plain != diff_id and plain.algorithm == diff_id.algorithm:
+                    self._observer(
+                        Noted(
+                            f"layer {layer.digest} holds {plain}, but its config names {diff_id}: no engine will run it"
+                        )
+                    )
         for name in image.names:
             if not is_name(name):
                 self._observer(
@@ -260,8 +283,10 @@ class _Run:
 
     def _take_layer(self, stream: BlobStream) -> None:
         known = self._base.recipe(stream.digest) if self._base else None
-        if known:
-            self._writer.end_blob(known, known.digest)
+        if self._base and known:
+            plain = self._base.recipe(known.plain)
+            why = self._base.held(known.digest)
+            self._writer.end_blob(known, plain.digest if plain else known.digest, plain, why)
             self._skip(stream, known.digest, "the base has it")
             return
         if stream.digest and self._writer.replay(stream.digest):
@@ -283,9 +308,8 @@ class _Run:
         parts = prefetch(self._hashed(stream, hasher), READ_AHEAD, threaded=threaded)
         with contextlib.closing(parts):  # type: ignore[type-var]
             first = next(parts, b"")
-            encoding = OPAQUE if first.startswith(_COMPRESSED) else PLAIN
-            reader = IterReader(chain([first] if first else [], parts))
-            cut = Cutter(self._writer, self._pairing).cut(raw(reader) if encoding else split(reader))
+            taker = Taker(self._writer, self._pairing, self._dismantlers, self._jobs)
+            taken = taker.take(first, chain([first] if first else [], parts))
         digest = Digest(f"{hasher.name}:{hasher.hexdigest()}")
         size = self._current
         if stream.digest and (stream.digest != digest or (stream.size is not None and stream.size != size)):
@@ -294,9 +318,11 @@ class _Run:
                 f"{self._source.where}: layer {stream.digest} is damaged: its content is {digest}",
                 hint="the image in the source is damaged; pull or build it again",
             )
-        LOG.info("layer %s: %d bytes read, %s, %d parts", digest, size, "opaque" if encoding else "plain", len(cut))
-        recipe = Recipe(digest, size, encoding, cut)
-        self._writer.end_blob(recipe, self._like(digest))
+        LOG.info("layer %s: %d bytes read, encoding %d, %s", digest, size, taken.encoding, taken.why)
+        recipe = Recipe(digest, size, taken.encoding, taken.parts, taken.plain.digest if taken.plain else None)
+        self._writer.end_blob(recipe, self._like(taken.plain.digest if taken.plain else digest), taken.plain, taken.why)
+        if taken.why and self._dismantlers:
+            self._odd[taken.why] = self._odd.get(taken.why, 0) + 1
         return recipe
 
     def _like(self, layer: Digest) -> Digest | None:

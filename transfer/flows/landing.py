@@ -31,12 +31,9 @@ class Failed:
 class Job:
     image: Image
     names: tuple[str, ...]
-    missing: frozenset[Digest]
+    missing: tuple[Descriptor, ...]
+    """The layers that are to be sent, in order."""
     moves: tuple[Move, ...] = ()
-
-    def layers(self) -> list[Descriptor]:
-        """The layers that are to be sent, in order."""
-        return [layer for layer in self.image.layers if layer.digest in self.missing]
 
 
 def in_turns(jobs: Sequence[Job], work: Callable[[Descriptor], int], parallel: int) -> list[Job]:
@@ -48,7 +45,7 @@ def in_turns(jobs: Sequence[Job], work: Callable[[Descriptor], int], parallel: i
     owner: dict[Digest, int] = {}
     sizes = [0] * len(jobs)
     for number, job in enumerate(jobs):
-        for layer in job.layers():
+        for layer in job.missing:
             if owner.setdefault(layer.digest, number) == number:
                 sizes[number] += work(layer)
     left = dict.fromkeys(range(len(jobs)))
@@ -58,7 +55,7 @@ def in_turns(jobs: Sequence[Job], work: Callable[[Descriptor], int], parallel: i
         while by_size[-1] not in left:
             by_size.pop()
         turn = by_size[-1] if (parallel + 1) * sizes[by_size[-1]] > rest else next(iter(left))
-        for each in sorted({owner[layer.digest] for layer in jobs[turn].layers()} | {turn}):
+        for each in sorted({owner[layer.digest] for layer in jobs[turn].missing} | {turn}):
             if each in left:
                 del left[each]
                 rest -= sizes[each]
@@ -101,7 +98,7 @@ class Landing:
             landed = self._put(job, claimed)
             return replace(landed, moved=tuple((each.name, each.holder) for each in job.moves))
         except (OtherContent, EngineError):
-            self._content.recheck(layer.digest for layer in job.layers())
+            self._content.recheck(layer.digest for layer in job.missing)
             raise
         finally:
             claimed()
@@ -122,7 +119,7 @@ class Landing:
         except Exception as unknown:  # noqa: BLE001 - whatever it is, it is this image's, and the others go on
             error = one_failure(unknown, job.image.label)
             self._failed.append(Failed(job.image, job.names, error))
-            self._content.forgo(job.missing)
+            self._content.forgo(layer.digest for layer in job.missing)
             self._observer(Noted(f"{job.image.label} failed: {error.message}"))
             return
         self._landed.append(landed)

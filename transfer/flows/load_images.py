@@ -142,7 +142,7 @@ def plan_load(
     turns = [job for job, error in jobs if not error]
     if parallel > 1 and not bundle.is_delta:  # in another order a delta decodes more of its bases' frames twice
         turns = in_turns(turns, lambda layer: layer.size + PER_CHUNK * _chunks(bundle, layer), parallel)
-    layers = tuple(dict.fromkeys(layer.digest for job in turns for layer in job.layers()))
+    layers = tuple(dict.fromkeys(layer.digest for job in turns for layer in job.missing))
     recipes = bundle.catalog().recipes
     size = sum(recipes[digest].size for digest in layers if digest in recipes)
     observer(Planned("import", size))
@@ -194,20 +194,21 @@ def _job(named: Named, sink: ImageSink, content: BundleContent, observer: Observ
     """What the image lacks. A failure here is that image's own, and before it nothing of the image is touched."""
     image, names = named.image, named.names
     if named.error:
-        return Job(image, names, frozenset()), named.error
+        return Job(image, names, ()), named.error
     try:
         content.vouch(image)
         missing = sink.missing(replace(image, names=names), content)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this image's, and the others go on
-        return Job(image, names, frozenset()), one_failure(error, image.label)
+        return Job(image, names, ()), one_failure(error, image.label)
     if missing is None:
         observer(Skipped(image.label, "already present"))
     elif len(missing) < len(image.layers):
         observer(Skipped(image.label, f"{len(image.layers) - len(missing)} of {len(image.layers)} layers are present"))
-    return Job(image, names, frozenset(layer.digest for layer in missing or ()), named.moves), None
+    return Job(image, names, tuple(dict.fromkeys(missing or ())), named.moves), None
 
 
 def _chunks(bundle: Bundle, layer: Descriptor) -> int:
     """About as many as the layer has files."""
-    recipe = bundle.catalog().recipes.get(layer.digest)
-    return sum(len(part.payload) // ID_SIZE for part in recipe.parts) if recipe else 0
+    catalog = bundle.catalog()
+    recipes = catalog.all_of((layer.digest,)) if layer.digest in catalog.recipes else ()
+    return sum(len(part.payload) // ID_SIZE for recipe in recipes for part in recipe.parts)

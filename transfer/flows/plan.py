@@ -12,6 +12,7 @@ from transfer.bundle.reader import Bundle
 from transfer.engines.base import ImageSource, ResolvedImage
 from transfer.events import Observer
 from transfer.flows.export import Exported, export
+from transfer.model import GzipWay
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ def plan_export(
     jobs: int | None,
     observer: Observer,
     base: Sequence[Bundle] = (),
+    gzip: GzipWay = "exact",
 ) -> Plan:
     """What `export` with the same arguments would read and need."""
     weighed = None
@@ -61,6 +63,7 @@ def plan_export(
                 observer=observer,
                 base=base,
                 weigh=True,
+                gzip=gzip,
             )
     layers = {digest: size for each in found for digest, size in each.layers}
     exact = bool(sum(layers.values())) or not layers

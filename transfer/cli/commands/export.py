@@ -14,6 +14,7 @@ from transfer.cli.options import (
     ExportRequest,
     Files,
     From,
+    Gzip,
     Helm,
     HelmValues,
     Jobs,
@@ -68,6 +69,7 @@ def export(
     no_tls_verify: NoTlsVerify = False,
     no_mirrors: NoMirrors = False,
     level: Level = 3,
+    gzip: Gzip = "exact",
     base: Bases = None,
     seed: Seeds = None,
     site: SiteOption = "",
@@ -108,6 +110,7 @@ def export(
         strict,
         RegistryOptions(plain_http, not no_tls_verify, mirrors=not no_mirrors),
         referrers,
+        gzip,
     )
     how = Output(json, quiet, jobs, dry_run)
     if answer:

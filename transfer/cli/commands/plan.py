@@ -14,6 +14,7 @@ from transfer.cli.options import (
     ExportRequest,
     Files,
     From,
+    Gzip,
     Helm,
     HelmValues,
     Jobs,
@@ -61,6 +62,7 @@ def plan(
     no_tls_verify: NoTlsVerify = False,
     no_mirrors: NoMirrors = False,
     level: Level = 3,
+    gzip: Gzip = "exact",
     base: Bases = None,
     seed: Seeds = None,
     store: StoreOption = None,
@@ -79,6 +81,6 @@ def plan(
         source, listed(patterns, names), Needs(file or (), profile or (), helm or (), values or (), deep)
     )
     registry = RegistryOptions(plain_http, not no_tls_verify, mirrors=not no_mirrors)
-    request = ExportRequest(picked, source, via, platform, level, False, registry, referrers)
+    request = ExportRequest(picked, source, via, platform, level, False, registry, referrers, gzip)
     options = StoreOptions(tuple(base or ()), tuple(seed or ()), store, no_store)
     run(request, output, options, Output(json, quiet, jobs))
