@@ -35,6 +35,8 @@ from typing import IO, Any, Literal, TypeVar
 import httpx
 import pytest
 
+from transfer.chunks.deflate import DISTRIBUTION, codec
+
 PREFIX = "transfer-test-"
 RUN = Path("/run")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -559,6 +561,7 @@ def _missing(engine: str) -> str | None:
     checks["systemd"] = lambda: (
         _missing_rights() or _missing_programs("systemd-nspawn", "systemd-analyze", "mmdebstrap")
     )
+    checks["deflate"] = lambda: None if codec() else f"{DISTRIBUTION} is not installed (make builds it where cargo is)"
     return checks[engine]()
 
 

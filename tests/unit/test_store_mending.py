@@ -270,3 +270,16 @@ def test_a_store_that_cannot_be_written_is_read(place: Path, tmp_path: Path) -> 
         subprocess.run(["umount", mount], check=True)
     opened = Store(store)
     assert all(rebuilds(bundle, opened) for bundle in opened.bundles())
+
+
+def test_prune_removes_what_killed_writers_left_anywhere(place: Path, tmp_path: Path) -> None:
+    import_(place, tmp_path, 1)
+    store = tmp_path / "s"
+    (store / "out").mkdir(exist_ok=True)
+    for folder in ("", "bundles", "blobs/sha256", "sites", "out"):
+        (store / folder).mkdir(exist_ok=True)
+        (store / folder / ".leaving.json.4743.540df611.tmp").write_bytes(b"half")
+        (store / folder / "notes.tmp").write_bytes(b"not ours")
+    run("store", "prune", "--keep-last", "1", "--store", store)
+    assert not list(store.rglob(".leaving*.tmp"))
+    assert len(list(store.rglob("notes.tmp"))) == 5

@@ -1,4 +1,4 @@
-"""inspect: what a bundle says of itself."""
+"""inspect: what a bundle says of itself, and how it holds each layer."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 from transfer.bundle.reader import Bundle
 from transfer.cli.exits import printable
 from transfer.cli.render import amount, print_json, several
+from transfer.flows import holding
 
 
 def inspect(bundle: Path, json: bool) -> None:
-    """What a bundle says of itself; nothing but header and manifest is read."""
+    """What a bundle says of itself. Of the content nothing is read but the catalog, and that only to say how layers are held."""
     with Bundle(bundle) as opened:
+        held = holding.held(opened)
         header = opened.header
         signature = "present, not checked" if (bundle / "index.json.sig").exists() else "unsigned"
         rows = [
@@ -20,7 +22,10 @@ def inspect(bundle: Path, json: bool) -> None:
                 "digest": str(image.root.digest),
                 "config_digest": str(image.config_digest) if image.config_digest else None,
                 "platforms": [str(each) for each in image.platforms],
-                "layers": [{"digest": str(layer.digest), "size": layer.size} for layer in image.layers],
+                "layers": [
+                    {"digest": str(layer.digest), "size": layer.size, "held": held.get(layer.digest, "")}
+                    for layer in image.layers
+                ],
                 "absent": [str(each) for each in image.absent],
                 "bytes": image.size,
             }
@@ -55,6 +60,8 @@ def inspect(bundle: Path, json: bool) -> None:
         f"  {amount(totals.get('layer_bytes', 0))} of layers in {amount(totals.get('packed_bytes', 0))}"
         f" ({saved:.0f} % less), {several(len(header.packs), 'pack')}, {several(totals.get('chunks', 0), 'chunk')}"
     )
+    for text in holding.in_words(held):
+        print(f"  {printable(text)}")
     missing = header.prerequisites.chunks
     if not missing:
         print("  complete: depends on no other bundle")

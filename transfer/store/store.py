@@ -38,7 +38,7 @@ from transfer.store.entry import ENTRY_MAX, Entry, Role, parse_entry
 from transfer.store.index import ChunkIndex, IndexSpoiled
 from transfer.store.locks import held
 from transfer.store.marks import PRIVATE, Marks
-from transfer.streams import TEMPORARY, publish, read_small, sha256, sync_folder
+from transfer.streams import TEMPORARY, publish, read_small, sha256, sweep, sync_folder
 
 INNER = ("bundles", "blobs", "blobs/sha256", "incoming", "sites", "compacting", "sync", "out", "in", "receipts")
 FILES = (
@@ -368,6 +368,8 @@ class Store:
         left = [each for each in self.root.glob("incoming/*") if _HEX.fullmatch(each.name) and each.name not in waiting]
         for path in (*self.root.glob(".transfer-base-*"), *self.root.glob("compacting"), *left):
             shutil.rmtree(path, ignore_errors=True)
+        for inner in ("", *INNER):
+            sweep(self.root / inner)
         sync_folder(self.blobs)
         return freed
 

@@ -40,3 +40,6 @@ pub use parser::{Limits, Parser, Step};
 pub use predict::Choice;
 pub use record::{decode, encode, Head, Made};
 pub use segment::{Segment, HISTORY, MAX_PLAIN};
+
+#[cfg(test)]
+mod tests;
