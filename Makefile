@@ -7,7 +7,7 @@ WORKERS ?= auto
 WHEELS ?= wheels
 ARCH ?= $(shell uname -m)
 
-.PHONY: install-units help demo test fast fmt lint types e2e bench check pythons wheels dist man
+.PHONY: install-units help demo test fast fmt lint types deflate e2e bench check pythons wheels dist man
 
 help:
 	@echo "make demo     sets up, then shows the whole road on images made here"
@@ -15,7 +15,8 @@ help:
 	@echo "make wheels   all that an offline host needs to install this, in $(WHEELS)/ (docs/install.md)"
 	@echo "make fast     the contracts and the modules, in seconds; make test T=tests/unit/test_sums.py one file"
 	@echo "make dist     source and wheel, tried; make man: man pages; make fmt: format"
-	@echo "make check    what CI runs: lint types test e2e demo; make pythons: the tests on every other Python here"
+	@echo "make check    what CI runs: lint types deflate test e2e demo; make pythons: the tests on every other Python here"
+	@echo "make deflate  the codec for gzip layers: its tests (needs cargo)"
 
 $(BIN)/transfer: pyproject.toml
 	@echo "setting up $(VENV): about a minute, 60 MB ..."
@@ -23,19 +24,29 @@ $(BIN)/transfer: pyproject.toml
 	$(BIN)/pip install -q --disable-pip-version-check -e .
 	touch $@
 
+# The codec for gzip layers is in Rust. Where it cannot be built everything else works, and gzip layers are held as they are.
+$(VENV)/codec: $(BIN)/transfer $(wildcard deflate/*.toml deflate/*.lock deflate/*/*.toml deflate/*/src/*.rs deflate/*/src/*/*.rs)
+	@if ! command -v cargo >/dev/null; then echo "no cargo here: gzip layers are held as they are, the rest works"; \
+	elif echo "building the codec for gzip layers: about a minute ..." && \
+		rm -f $(VENV)/wheels/*.whl && \
+		$(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w $(VENV)/wheels ./deflate/python 2>$(VENV)/codec.log && \
+		$(BIN)/pip install -q --disable-pip-version-check --force-reinstall --no-deps $(VENV)/wheels/*.whl 2>>$(VENV)/codec.log; then :; \
+	else echo "the codec for gzip layers cannot be built here ($(VENV)/codec.log): they are held as they are, the rest works"; fi
+	@touch $@
+
 $(VENV)/developer: $(BIN)/transfer
 	@echo "setting up what the tests need: about a minute, 120 MB ..."
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-demo: $(BIN)/transfer
+demo: $(BIN)/transfer $(VENV)/codec
 	$(BIN)/transfer demo
 
-test: $(VENV)/developer
+test: $(VENV)/developer $(VENV)/codec
 	$(BIN)/python -m pytest -n $(WORKERS) --durations=10 $(if $(T),$(T),$(TESTS))
 
 # A loop of seconds: the contracts and what needs no command.
-fast: $(VENV)/developer
+fast: $(VENV)/developer $(VENV)/codec
 	$(BIN)/python -m pytest -n $(WORKERS) tests/conformance tests/module
 
 fmt: $(VENV)/developer
@@ -50,7 +61,19 @@ lint: $(VENV)/developer
 types: $(VENV)/developer
 	$(BIN)/mypy transfer tests benchmarks tools
 
-e2e: $(VENV)/developer
+# The codec's own tests; its golden records also on arm64, under emulation, where qemu and the target are.
+ARM = aarch64-unknown-linux-musl
+deflate:
+	@if ! command -v cargo >/dev/null; then echo "no cargo here: the codec is not tested"; else \
+	cd deflate && cargo fmt --all --check && \
+	cargo clippy -q -p deflate-recipe --all-targets -- -D warnings && \
+	cargo test -q -p deflate-recipe && \
+	if command -v qemu-aarch64 >/dev/null && rustup target list --installed | grep -q $(ARM); then \
+		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER=qemu-aarch64 \
+		cargo test -q -p deflate-recipe --target $(ARM) golden; \
+	else echo "no qemu-aarch64 or no $(ARM) here: the golden records are tested on this processor alone"; fi; fi
+
+e2e: $(VENV)/developer $(VENV)/codec
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --durations=10 tests/e2e
 
 # Figures, never a gate. Without CORPUS (docs/architecture.md) a small corpus is made here.
@@ -59,7 +82,7 @@ bench: $(VENV)/developer
 
 # Everything is tried here; `make test` alone takes a sample of what can go wrong at every step.
 check: export TRANSFER_THOROUGH = 1
-check: lint types test e2e demo
+check: lint types deflate test e2e demo
 
 # The tests that take no engine, on every other Python of this machine from 3.11 on.
 pythons:
@@ -83,6 +106,8 @@ man: $(VENV)/developer
 wheels: $(VENV)/developer
 	rm -f $(WHEELS)/*.whl
 	$(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w $(WHEELS) .
+	if command -v cargo >/dev/null; then $(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w $(WHEELS) ./deflate/python; \
+	else echo "no cargo here: the wheels are without the codec for gzip layers"; fi
 	$(BIN)/python tools/wheels.py $(WHEELS) $(ARCH) 3.11 3.12 3.13 3.14
 	cp docs/install.md $(WHEELS)/INSTALL.md
 	@echo "$(WHEELS): carry it to the offline host; INSTALL.md in it says what to type there"

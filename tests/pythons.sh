@@ -9,5 +9,6 @@ for python in python3.11 python3.12 python3.13 python3.14 "${PYENV_ROOT:-$HOME/.
   echo "Python $version ($python)"
   venv=.venv-$version
   [ -x "$venv/bin/pytest" ] || { "$python" -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check -e '.[dev]'; }
+  for wheel in .venv/wheels/*.whl; do [ ! -e "$wheel" ] || "$venv/bin/pip" install -q --disable-pip-version-check --no-deps "$wheel"; done
   "$venv/bin/python" -m pytest -p no:cacheprovider tests/unit tests/conformance tests/golden
 done

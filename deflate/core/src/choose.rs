@@ -18,9 +18,8 @@ pub struct Plan {
 }
 
 /// The most common first.
-const ENCODERS: [u8; 19] = [
-    0x16, 0x40, 0x11, 0x26, 0x19, 0x29, 0x21, 0x14, 0x15, 0x17, 0x18, 0x12, 0x13, 0x22, 0x23, 0x24, 0x25, 0x27, 0x28,
-];
+const ENCODERS: [u8; 19] =
+    [0x16, 0x40, 0x11, 0x26, 0x19, 0x29, 0x21, 0x14, 0x15, 0x17, 0x18, 0x12, 0x13, 0x22, 0x23, 0x24, 0x25, 0x27, 0x28];
 /// pigz's default.
 const PIGZ_UNIT: u32 = 131_072;
 /// Over how many plain bytes encoders are compared.
@@ -169,7 +168,8 @@ impl Chooser {
         let mut size = |choice| {
             let parameters = Parameters { shortest: shortest(segment), choice };
             let starts = vec![choice; segment.events.iter().filter(|event| matches!(event, Event::Start(_))).count()];
-            code::encode(&mut self.tables, segment, parameters, &starts).map_or(usize::MAX, |(payload, _)| payload.len())
+            code::encode(&mut self.tables, segment, parameters, &starts)
+                .map_or(usize::MAX, |(payload, _)| payload.len())
         };
         size(choice) < size(Choice::GENERAL)
     }
@@ -202,7 +202,11 @@ impl Chooser {
                 place += token.span();
             }
         }
-        if all == 0 { 0.0 } else { hits as f64 / all as f64 }
+        if all == 0 {
+            0.0
+        } else {
+            hits as f64 / all as f64
+        }
     }
 }
 

@@ -46,7 +46,11 @@ impl Candidates {
 
     #[inline(always)]
     pub fn longest(&self) -> usize {
-        if self.count > 0 { self.lengths[self.count - 1] as usize } else { 0 }
+        if self.count > 0 {
+            self.lengths[self.count - 1] as usize
+        } else {
+            0
+        }
     }
 
     /// The distance of the `rank`-th longest, 0 being the longest.
@@ -151,7 +155,13 @@ impl Chains {
     }
 
     /// Goes through the places that agree in as many bytes as a match begins with, until `wanted(index, distance)`.
-    pub fn walk(&self, data: &[u8], place: usize, lowest: usize, wanted: impl Fn(usize, usize) -> bool) -> Option<(usize, usize)> {
+    pub fn walk(
+        &self,
+        data: &[u8],
+        place: usize,
+        lowest: usize,
+        wanted: impl Fn(usize, usize) -> bool,
+    ) -> Option<(usize, usize)> {
         if place + 4 > data.len() {
             return None;
         }

@@ -102,7 +102,14 @@ impl Model {
 
     /// The token at `place`, of which copies reach down to `lowest`.
     #[inline]
-    pub fn token<C: Coder>(&mut self, coder: &mut C, data: &[u8], place: usize, lowest: usize, token: Token) -> Result<Token> {
+    pub fn token<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        data: &[u8],
+        place: usize,
+        lowest: usize,
+        token: Token,
+    ) -> Result<Token> {
         self.chains.insert_to(data, place + 1);
         if self.here.place != place {
             std::mem::swap(&mut self.here, &mut self.next);
@@ -167,7 +174,11 @@ impl Model {
             return (0, 0);
         }
         let length = common(data, start - 1, place, most);
-        if length >= self.shortest { (place + 1 - start, length) } else { (0, 0) }
+        if length >= self.shortest {
+            (place + 1 - start, length)
+        } else {
+            (0, 0)
+        }
     }
 
     /// The distance of a copy, and a class of how it was found.
@@ -203,7 +214,8 @@ impl Model {
                 return Ok((distance, rank.min(2)));
             }
         }
-        let known = if C::ENCODES { self.chains.walk(data, place, lowest, |_, distance| distance == wanted) } else { None };
+        let known =
+            if C::ENCODES { self.chains.walk(data, place, lowest, |_, distance| distance == wanted) } else { None };
         let distance = if coder.bit(&mut probabilities.in_chain, known.is_some()) {
             let index = number(coder, &mut probabilities.index, known.map_or(0, |(index, _)| index as u32))? as usize;
             let known = if C::ENCODES { known } else { self.chains.walk(data, place, lowest, |at, _| at == index) };

@@ -124,7 +124,11 @@ pub fn encode(segment: &Segment, plan: &Plan) -> Made {
     let mut tables = Tables::new();
     let parameters = Parameters { shortest: shortest(segment), choice: plan.first };
     let tokens = segment.tokens.len();
-    let coded = if segment.events.is_empty() { None } else { code::encode(&mut tables, segment, parameters, &plan.starts).ok() };
+    let coded = if segment.events.is_empty() {
+        None
+    } else {
+        code::encode(&mut tables, segment, parameters, &plan.starts).ok()
+    };
     if let Some((payload, missed)) = coded {
         if payload.len() < own.len() {
             let decoded = code::decode(&mut tables, &segment.data, segment.place, parameters, &payload);
@@ -138,7 +142,11 @@ pub fn encode(segment: &Segment, plan: &Plan) -> Made {
 }
 
 pub(crate) fn shortest(segment: &Segment) -> u8 {
-    if segment.tokens.iter().any(|token| token.span() == 3) { 3 } else { 4 }
+    if segment.tokens.iter().any(|token| token.span() == 3) {
+        3
+    } else {
+        4
+    }
 }
 
 fn record(segment: &Segment, parameters: Option<Parameters>, payload: &[u8]) -> Vec<u8> {

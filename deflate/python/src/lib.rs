@@ -132,7 +132,8 @@ impl Assembler {
 
     /// Takes the bits of the next record; gives the bytes that are whole now.
     fn join<'py>(&mut self, py: Python<'py>, record: &[u8], bits: u64) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = self.assembler.join(record.to_vec(), bits).map_err(|error| DeflateError::new_err(error.to_string()))?;
+        let bytes =
+            self.assembler.join(record.to_vec(), bits).map_err(|error| DeflateError::new_err(error.to_string()))?;
         Ok(PyBytes::new(py, &bytes))
     }
 

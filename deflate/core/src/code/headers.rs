@@ -64,7 +64,12 @@ impl HeaderCoder {
         Ok(make(family))
     }
 
-    fn explicit<C: Coder>(&mut self, coder: &mut C, wanted: Option<&DynamicHeader>, counts: &Counts) -> Result<DynamicHeader> {
+    fn explicit<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        wanted: Option<&DynamicHeader>,
+        counts: &Counts,
+    ) -> Result<DynamicHeader> {
         let (expected, ..) = lengths(Style::Go, counts);
         let literal_count = coder.plain(wanted.map_or(0, |wanted| wanted.literal_count as u32 - 257), 5) as usize + 257;
         let distance_count = coder.plain(wanted.map_or(0, |wanted| wanted.distance_count as u32 - 1), 5) as usize + 1;
@@ -112,7 +117,8 @@ impl HeaderCoder {
             .is_some_and(|wanted| wanted.code_lengths == code_lengths && wanted.code_length_count == code_length_count);
         if !coder.bit(&mut self.same_code, same) {
             code_lengths = [0; 19];
-            code_length_count = coder.plain(wanted.map_or(0, |wanted| wanted.code_length_count as u32 - 4), 4) as usize + 4;
+            code_length_count =
+                coder.plain(wanted.map_or(0, |wanted| wanted.code_length_count as u32 - 4), 4) as usize + 4;
             if code_length_count > 19 {
                 return Err(Error::Recipe("a block has too many code lengths"));
             }

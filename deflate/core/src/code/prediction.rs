@@ -31,7 +31,11 @@ impl Prediction {
             self.place += self.tokens[self.next].span();
             self.next += 1;
         }
-        if self.place == place { self.tokens.get(self.next).copied() } else { None }
+        if self.place == place {
+            self.tokens.get(self.next).copied()
+        } else {
+            None
+        }
     }
 
     /// Finds the runs for these blocks: stored bytes, then tokens.

@@ -30,7 +30,12 @@ fn split(recipe: &[u8]) -> Vec<Vec<u8>> {
 fn golden_records_stand() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let bytes = plain(7, 300_000);
-    assert_eq!(fnv(&bytes), 0x034b_da55_de1d_38e8, "{:x}: the plain bytes are others than the records were made for", fnv(&bytes));
+    assert_eq!(
+        fnv(&bytes),
+        0x034b_da55_de1d_38e8,
+        "{:x}: the plain bytes are others than the records were made for",
+        fnv(&bytes)
+    );
     if let Ok(source) = std::env::var("DEFLATE_GOLDEN") {
         return make(&folder, Path::new(&source), &bytes);
     }
@@ -54,7 +59,8 @@ fn golden_records_stand() {
 fn make(folder: &Path, source: &Path, bytes: &[u8]) {
     std::fs::write(source.join("plain"), bytes).expect("the plain bytes can be written");
     let mut sums = String::new();
-    let mut names: Vec<_> = source.read_dir().expect("the folder is there").flatten().map(|entry| entry.path()).collect();
+    let mut names: Vec<_> =
+        source.read_dir().expect("the folder is there").flatten().map(|entry| entry.path()).collect();
     names.sort();
     for path in names.iter().filter(|path| path.extension().is_some_and(|end| end == "gz")) {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();

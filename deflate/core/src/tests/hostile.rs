@@ -109,7 +109,8 @@ fn noise_does_no_harm() {
 fn heads_of_noise_do_no_harm() {
     go_on(20_000, |seed| {
         let mut random = Random::new(seed);
-        let bytes: Vec<u8> = (0..random.below(80)).map(|_| if random.one_in(3) { 255 } else { random.next() as u8 & 131 }).collect();
+        let bytes: Vec<u8> =
+            (0..random.below(80)).map(|_| if random.one_in(3) { 255 } else { random.next() as u8 & 131 }).collect();
         if let Ok(Some(head)) = Head::read(&bytes) {
             assert!(head.plain <= MAX_PLAIN);
             assert!(head.history <= crate::HISTORY);

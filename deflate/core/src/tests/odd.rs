@@ -59,7 +59,9 @@ fn what_is_no_gzip_is_held_as_it_is() {
     changed[at] ^= 1;
     let tail = [&good[..], b"something else"].concat();
     let zeros = [&good[..], &[0; 512]].concat();
-    for (file, what) in [(b"hello".to_vec(), "header"), (cut, "early"), (changed, "checksum"), (tail, "header"), (zeros, "header")] {
+    for (file, what) in
+        [(b"hello".to_vec(), "header"), (cut, "early"), (changed, "checksum"), (tail, "header"), (zeros, "header")]
+    {
         let trip = round_trip(&file);
         assert!(trip.fault.as_deref().is_some_and(|fault| fault.contains(what)), "{:?}", trip.fault);
         assert_eq!(trip.raw, trip.records.len());

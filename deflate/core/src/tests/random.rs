@@ -206,9 +206,8 @@ fn tokens(random: &mut Random, out: &mut BitWriter, plain: &mut Vec<u8>, lengths
     let near = random.one_in(2);
     for _ in 0..random.below(3000) {
         if !copies.is_empty() && random.one_in(3) {
-            let reachable: Vec<usize> = (0..30)
-                .filter(|code| distances[*code].1 > 0 && DISTANCE_BASE[*code] as usize <= plain.len())
-                .collect();
+            let reachable: Vec<usize> =
+                (0..30).filter(|code| distances[*code].1 > 0 && DISTANCE_BASE[*code] as usize <= plain.len()).collect();
             if !reachable.is_empty() {
                 let symbol = copies[random.below(copies.len())];
                 let extra = random.below(1 << LENGTH_EXTRA[symbol]);
