@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import engines
 from tests.support.run import alone, run, says
 from tests.support.specimens import BROKEN, BUNDLES, DEFECTS, DELTA_DEFECTS, GOLDEN, SEED, blobs_in
 
@@ -25,6 +26,8 @@ def seeds_of(expected: dict[str, list[str]]) -> list[object]:
 def test_a_golden_specimen_gives_back_every_blob(specimen: Path, tmp_path: Path) -> None:
     expected = json.loads(specimen.with_suffix(".json").read_text(encoding="utf-8"))
     seeds = seeds_of(expected)
+    if expected.get("plain"):
+        engines.promised("deflate")
     run("verify", specimen, "--deep", "-q", *seeds)
     run("import", specimen, "--to", f"oci:{tmp_path / 'o'}", "-q", *seeds)
     assert blobs_in(tmp_path / "o") == expected["blobs"]
@@ -40,7 +43,9 @@ def test_the_stand_alone_script_reads_it_too(specimen: Path, tmp_path: Path) -> 
         assert alone(specimen, "--rebuild", tmp_path / "o") == 13
     elif shutil.which("zstd"):
         assert alone(specimen, "--rebuild", tmp_path / "o") == 0
-        assert blobs_in(tmp_path / "o") == expected["blobs"]
+        made, plain = blobs_in(tmp_path / "o"), expected.get("plain", {})
+        assert made.items() >= plain.items()
+        assert plain or made == expected["blobs"]
 
 
 @pytest.mark.parametrize("lost", ["none", "one", "two", "three"])

@@ -1,4 +1,6 @@
-"""Makes the specimens in bundles/: `python -m tests.support.specimens`. The golden ones are made once for a version, then kept.
+"""Makes the specimens in bundles/: `python -m tests.support.specimens [FOLDER]`. The golden ones are made once for a version, then kept.
+
+FOLDER has the gzip streams of one of them, as the encoders wrote them that it names.
 
 A broken one is the golden one with exactly one thing wrong, and `expected.json`: what the commands must say of it.
 """
@@ -17,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.support.gzipped import from_folder, tar
 from tests.support.months import month
 from tests.support.zoo import Layout, siblings, zoo
 from transfer.bundle import seal
@@ -72,6 +75,16 @@ def make_golden_deltas(target: Path) -> None:
             assert all(shelf.bundle(each.manifest.digest) for each in opened)
         _expect(target / f"months{number}.json", layout, made)
         made.append(bundle)
+
+
+def make_golden_gzip(target: Path, streams: Path) -> None:
+    """Gzip streams by encoders of every family, in images of their own; `streams` has them as NAME.gz, all of `gzipped.tar()`."""
+    plain = tar()
+    _make(target, "gzip", from_folder(streams, plain))
+    path = target / "gzip.json"
+    expected = json.loads(path.read_text(encoding="utf-8"))
+    expected["plain"] = {str(sha256(plain)): len(plain)}
+    path.write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
 
 
 def make_golden_media(target: Path) -> None:
@@ -475,6 +488,8 @@ def _break(target: Path, sound: Path, defects: dict[str, Defect], seeds: list[Pa
 if __name__ == "__main__":
     if not (GOLDEN / "zoo").exists():
         make_golden(GOLDEN)
+    if not (GOLDEN / "gzip").exists():
+        make_golden_gzip(GOLDEN, Path(sys.argv[-1]))
     if not (GOLDEN / "siblings").exists():
         make_golden_siblings(GOLDEN)
     if not (GOLDEN / "months3").exists():

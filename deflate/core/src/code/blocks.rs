@@ -65,6 +65,7 @@ impl<C: Coder> Code<'_, C> {
         let extent = self.extent(wanted)?;
         let begin = self.at;
         let mut counts = Counts::new();
+        counts.literals[END_OF_BLOCK] = 1;
         let mut early = None;
         let tokens = self.tokens(extent, &mut counts, &mut early)?;
         self.last.tokens = tokens;
@@ -72,7 +73,6 @@ impl<C: Coder> Code<'_, C> {
         if !is_dynamic {
             return Ok(Block { continued, last, kind: Kind::Fixed, tokens, ends });
         }
-        counts.literals[END_OF_BLOCK] = 1;
         let wanted = match wanted {
             Some(Block { kind: Kind::Dynamic(header), .. }) => Some(&**header),
             _ => None,
