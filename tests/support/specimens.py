@@ -19,11 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.support.gzipped import from_folder, tar
+from tests.support.gzipped import from_folder, image_of, members, tar, zlib_stream
 from tests.support.months import month
 from tests.support.zoo import Layout, siblings, zoo
 from transfer.bundle import seal
-from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
+from transfer.bundle.catalog import TOGETHER, CatalogReader, document_record, recipe_records
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
 from transfer.chunks.frame import FrameHeader, decode_frame, encode_frame, put_varints
@@ -467,10 +467,62 @@ DELTA_DEFECTS: dict[str, Defect] = {
 SEED = "months1"
 
 
+def _apart(change: Callable[[bytearray, bytes], bytes]) -> Callable[[Patient], None]:
+    """The first recipe of a gzip layer changed: what is before the plain blob's digest, and that digest."""
+
+    def knife(p: Patient) -> None:
+        at = next(n for n, each in enumerate(p.records) if each[:1] == b"R" and _encoding(each) == TOGETHER)
+        record = p.records[at]
+        size = 1 + len("sha256:") + 64
+        p.recatalog([*p.records[:at], change(bytearray(record[:-size]), record[-size:]), *p.records[at + 1 :]])
+
+    return knife
+
+
+def _encoding(record: bytes) -> int:
+    reader = CatalogReader("")
+    reader.add(record)
+    return next(iter(reader._heads.values()))[1]
+
+
+def _other_records(p: Patient) -> None:
+    """The records of two streams in each other's place."""
+    found = [n for n, each in enumerate(p.records) if each[:1] == b"R" and _encoding(each) == TOGETHER]
+    one, two = (p.records[n] for n in found[:2])
+    size = 1 + len("sha256:") + 64
+    names = slice(-size - 34, -size - 2)
+    p.records[found[0]] = one[: names.start] + two[names] + one[names.stop :]
+    p.recatalog(p.records)
+
+
+GZIP_DEFECTS: dict[str, Defect] = {
+    # the same for gzip layers
+    "gzip-undeclared": (_set("features", []), 13, "malformed", "does not declare it"),
+    "gzip-without-plain": (
+        _apart(lambda head, plain: bytes(head) + plain[:-1] + bytes([plain[-1] ^ 1])),
+        13,
+        "malformed",
+        "cannot be what it holds",
+    ),
+    "gzip-of-itself": (
+        _apart(lambda head, plain: bytes(head) + bytes(head[1 : 1 + len(plain)])),
+        13,
+        "malformed",
+        "cannot be what it holds",
+    ),
+    "gzip-cut-short": (_apart(lambda head, plain: bytes(head) + plain[:-5]), 13, "malformed", "digest"),
+    "gzip-other-records": (_other_records, 13, "damaged", "gzip/"),
+}
+
+
 def make_broken(target: Path, golden: Path) -> None:
     """Every defect, each in a folder of its own."""
     _break(target, golden / "zoo", DEFECTS, [])
     _break(target, golden / "months2", DELTA_DEFECTS, [golden / SEED])
+    with tempfile.TemporaryDirectory() as folder:
+        layout = image_of([zlib_stream(tar(files=2)), members(tar(files=2))], [tar(files=2)] * 2, "gzip/small:1")
+        _make(Path(folder), "small", layout)
+        _break(target, Path(folder) / "small", GZIP_DEFECTS, [])
 
 
 def _break(target: Path, sound: Path, defects: dict[str, Defect], seeds: list[Path]) -> None:

@@ -194,6 +194,18 @@ def test_a_stream_that_is_sound_for_long_is_taken_apart_so_far(tmp_path: Path) -
     comes_back(layout, bundle)
 
 
+def test_a_stream_that_grows_too_much_is_taken_apart_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transfer.flows.taking.ROOM", 10 << 20)
+    data = bytes(30 << 20)
+    layout = image_of([zlib_stream(data), tar()], [data, tar()], "app:1")
+    bundle = out(layout, tmp_path / "b")
+    with Bundle(bundle) as opened:
+        plain = [each.size for each in opened.catalog().recipes.values() if each.encoding == PLAIN]
+    assert max(plain) < 12 << 20
+    assert "over a limit" in run("inspect", bundle)
+    comes_back(layout, bundle)
+
+
 def test_inspect_says_how_each_layer_is_held(tmp_path: Path) -> None:
     data = tar()
     layout = Layout()

@@ -64,10 +64,11 @@ class Dismantling:
     The recipe is packed into `sink`; `names` are its chunks, end to end. `fault` says why the stream is held as it is from some place on.
     """
 
-    def __init__(self, parts: Iterator[bytes], sink: ChunkSink, pool: Pool, ahead: int) -> None:
+    def __init__(self, parts: Iterator[bytes], sink: ChunkSink, pool: Pool, ahead: int, limit: int = 1 << 46) -> None:
+        """At most `limit` plain bytes are taken apart, the rest is held as it is."""
         self._parts, self._sink, self._pool = parts, sink, pool
         self._room = threading.Semaphore(ahead)
-        self._parser = codec().Parser(1 << 46, MEMBERS_MAX)
+        self._parser = codec().Parser(limit, MEMBERS_MAX)
         self._first: list[Any] = []
         self._records: deque[Future[bytes]] = deque()
         self._residual = bytearray()

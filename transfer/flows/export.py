@@ -165,6 +165,7 @@ class _Run:
         self._source, self._writer, self._observer, self._jobs = source, writer, observer, jobs
         self._base = base
         self._pairing = base.pairing() if base else None
+        self._taker = Taker(writer, self._pairing, dismantlers, jobs)
         self.bytes_read = 0
         self._current = 0
         self._strict = strict
@@ -286,15 +287,24 @@ class _Run:
         if self._base and known:
             plain = self._base.recipe(known.plain)
             why = self._base.held(known.digest)
-            self._writer.end_blob(known, plain.digest if plain else known.digest, plain, why)
+            self._end(known, plain.digest if plain else known.digest, plain, why)
             self._skip(stream, known.digest, "the base has it")
             return
         if stream.digest and self._writer.replay(stream.digest):
+            recipes = self._writer.recipes()
+            plain_of = recipes[stream.digest].plain
+            if plain_of:
+                self._taker.grew(recipes[stream.digest].size, recipes[plain_of].size)
             self._skip(stream, stream.digest, "read and packed by an earlier run")
             return
         recipe = self._cut(stream)
         if stream.on_digest:
             stream.on_digest(recipe.digest)
+
+    def _end(self, recipe: Recipe, like: Digest | None, plain: Recipe | None, why: str) -> None:
+        self._writer.end_blob(recipe, like, plain, why)
+        if plain:
+            self._taker.grew(recipe.size, plain.size)
 
     def _skip(self, stream: BlobStream, digest: Digest, why: str) -> None:
         LOG.info("layer %s is not read: %s", digest, why)
@@ -308,8 +318,7 @@ class _Run:
         parts = prefetch(self._hashed(stream, hasher), READ_AHEAD, threaded=threaded)
         with contextlib.closing(parts):  # type: ignore[type-var]
             first = next(parts, b"")
-            taker = Taker(self._writer, self._pairing, self._dismantlers, self._jobs)
-            taken = taker.take(first, chain([first] if first else [], parts))
+            taken = self._taker.take(first, chain([first] if first else [], parts), stream.size)
         digest = Digest(f"{hasher.name}:{hasher.hexdigest()}")
         size = self._current
         if stream.digest and (stream.digest != digest or (stream.size is not None and stream.size != size)):
@@ -320,7 +329,7 @@ class _Run:
             )
         LOG.info("layer %s: %d bytes read, encoding %d, %s", digest, size, taken.encoding, taken.why)
         recipe = Recipe(digest, size, taken.encoding, taken.parts, taken.plain.digest if taken.plain else None)
-        self._writer.end_blob(recipe, self._like(taken.plain.digest if taken.plain else digest), taken.plain, taken.why)
+        self._end(recipe, self._like(taken.plain.digest if taken.plain else digest), taken.plain, taken.why)
         if taken.why and self._dismantlers:
             self._odd[taken.why] = self._odd.get(taken.why, 0) + 1
         return recipe

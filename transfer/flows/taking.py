@@ -19,6 +19,10 @@ from transfer.model import Digest, Part, Recipe
 from transfer.streams import IterReader
 from transfer.work import Pool, prefetch, run_alongside
 
+GROWTH = 20
+"""Plain bytes for each byte of a gzip stream, beyond which it takes of the room."""
+ROOM = 2 << 30
+"""So many plain bytes more may all gzip streams of an export have: readers refuse a bundle that grows too much (FORMAT.md, section 9)."""
 READ_AHEAD = 2
 """Blocks of a layer that wait between two threads."""
 _COMPRESSED = {GZIP: "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
@@ -39,9 +43,10 @@ class Taker:
 
     def __init__(self, sink: ChunkSink, pairing: DeltaMatcher | None, dismantlers: Pool | None, jobs: int) -> None:
         self._sink, self._pairing, self._dismantlers, self._jobs = sink, pairing, dismantlers, jobs
+        self._room = ROOM
 
-    def take(self, first: bytes, rest: Iterator[bytes]) -> Taken:
-        """One layer's chunks, in one of three ways: a tar, a gzip stream of one, or bytes as they are. `first` is how it begins."""
+    def take(self, first: bytes, rest: Iterator[bytes], size: int | None) -> Taken:
+        """One layer's chunks, in one of three ways: a tar, a gzip stream of one, or bytes as they are. `first` is how it begins, `size` its bytes, if that is known."""
         compression = next((name for magic, name in _COMPRESSED.items() if first.startswith(magic)), "")
         if not compression:
             return Taken(PLAIN, Cutter(self._sink, self._pairing).cut(split(IterReader(rest))))
@@ -52,12 +57,17 @@ class Taker:
             elif codec() is None:
                 why = f"gzip, and {DISTRIBUTION} is not installed"
             else:
-                apart = Dismantling(rest, self._sink, self._dismantlers, min(max(1, self._jobs), AHEAD_MAX))
+                ahead = min(max(1, self._jobs), AHEAD_MAX)
+                apart = Dismantling(rest, self._sink, self._dismantlers, ahead, GROWTH * (size or ROOM) + self._room)
                 why = apart.begin()
                 if not why:
                     return self._take_apart(apart)
                 rest = chain(apart.held, rest)
         return Taken(OPAQUE, Cutter(self._sink, self._pairing).cut(raw(IterReader(rest))), why=why)
+
+    def grew(self, size: int, plain: int) -> None:
+        """A gzip stream of so many bytes came, which is put together from so many plain ones."""
+        self._room -= max(0, plain - GROWTH * size)
 
     def _take_apart(self, apart: Dismantling) -> Taken:
         """A gzip stream: its plain bytes as any layer's, and the recipe beside."""
