@@ -18,8 +18,10 @@ pub struct Plan {
 }
 
 /// The most common first.
-const ENCODERS: [u8; 19] =
-    [0x16, 0x40, 0x11, 0x26, 0x19, 0x29, 0x21, 0x14, 0x15, 0x17, 0x18, 0x12, 0x13, 0x22, 0x23, 0x24, 0x25, 0x27, 0x28];
+const ENCODERS: [u8; 21] = [
+    0x16, 0x45, 0x46, 0x11, 0x41, 0x26, 0x19, 0x29, 0x21, 0x14, 0x15, 0x17, 0x18, 0x12, 0x13, 0x22, 0x23, 0x24, 0x25,
+    0x27, 0x28,
+];
 /// pigz's default.
 const PIGZ_UNIT: u32 = 131_072;
 /// Over how many plain bytes encoders are compared.
@@ -127,7 +129,7 @@ impl Chooser {
     fn best(&mut self, segment: &Segment, part: &MemberPart) -> Choice {
         let likely: &[u8] = match part.header.map_or(0, |header| header[8]) {
             2 => &[0x19, 0x29],
-            4 => &[0x11, 0x21],
+            4 => &[0x11, 0x41, 0x21],
             _ => &[],
         };
         let mut best = (0.0, Choice::GENERAL);
@@ -213,7 +215,7 @@ impl Chooser {
 fn in_blocks(choice: Choice, unit: Option<u32>) -> Option<Choice> {
     let in_blocks = match choice.encoder {
         0x21..=0x29 => Choice { encoder: choice.encoder + 0x10, unit: unit.unwrap_or(PIGZ_UNIT) },
-        0x40 => Choice { encoder: 0x40, unit: unit? },
+        0x41..=0x49 => Choice { encoder: choice.encoder, unit: unit? },
         _ => return None,
     };
     Some(in_blocks).filter(|choice| choice.is_known())

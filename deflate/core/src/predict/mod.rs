@@ -12,7 +12,7 @@ mod zlib;
 use crate::token::Token;
 
 /// An encoder: 0 none; 0x10 + level Go compress/flate up to 1.26; 0x20 + level zlib and GNU gzip; 0x30 + level zlib in independent
-/// blocks with a dictionary, as pigz has them; 0x40 klauspost/compress level 5 from 1.15.10 on.
+/// blocks with a dictionary, as pigz has them; 0x41, 0x45, 0x46 klauspost/compress levels 1, 5 (from 1.15.10 on) and 6 (Go from 1.27 on).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Choice {
     /// The encoder's number.
@@ -32,8 +32,8 @@ impl Choice {
     /// Whether this version can emulate it.
     pub fn is_known(self) -> bool {
         let unit = self.unit == 0 || (SMALLEST_UNIT..=LARGEST_UNIT).contains(&self.unit);
-        let has_unit = matches!(self.encoder, 0x31..=0x39 | 0x40);
-        let encoder = matches!(self.encoder, 0 | 0x11..=0x19 | 0x21..=0x29 | 0x31..=0x39 | 0x40);
+        let has_unit = matches!(self.encoder, 0x31..=0x39 | 0x41 | 0x45 | 0x46);
+        let encoder = matches!(self.encoder, 0 | 0x11..=0x19 | 0x21..=0x29 | 0x31..=0x39 | 0x41 | 0x45 | 0x46);
         encoder && unit && (has_unit || self.unit == 0)
     }
 }
@@ -208,7 +208,7 @@ impl Emulator {
             0x14..=0x19 => self.go_lazy(part, level, budget, &mut sink),
             0x21..=0x29 => self.zlib(part, level, budget, &mut sink),
             0x31..=0x39 => self.zlib_in_blocks(part, level, choice.unit, budget, &mut sink),
-            _ => self.klauspost(part, choice.unit, budget, &mut sink),
+            _ => self.klauspost(part, level as u8, choice.unit, budget, &mut sink),
         }
     }
 }

@@ -126,7 +126,7 @@ fn text_made_to_be_slow_is_bounded() {
     let text: Vec<u8> = (0..1 << 18).map(|_| b'a' + random.below(2) as u8).collect();
     let mut tables = Tables::new();
     let place = Place { in_member: true, bits: 1 << 20, ..Place::default() };
-    for encoder in [0x19, 0x29, 0x39, 0x40, 0x11, 0] {
+    for encoder in [0x19, 0x29, 0x39, 0x41, 0x45, 0x46, 0x11, 0] {
         let parameters = Parameters { shortest: 3, choice: Choice { encoder, unit: 0 } };
         let begin = Instant::now();
         let _ = code::decode(&mut tables, &text, place, parameters, &[0; 40]);
