@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,8 @@ def test_a_layer_without_an_end(sound: Path, tmp_path: Path) -> None:
     for words in (["verify"], ["verify", "--deep"], ["import", "--to", f"oci:{tmp_path}/o", "--no-store"]):
         found = measured(words[0], bomb, *words[1:])
         assert (found.code, "may not become" in found.said) == (13, True), found.said
+    if not shutil.which("zstd") and sys.version_info < (3, 14):
+        return  # the script cannot decompress here
     script = str(sound / "verify.py")
     assert "may become" in measured(bomb, "--rebuild", tmp_path / "out", script=script).said
 

@@ -23,15 +23,7 @@ from pathlib import Path
 from transfer.bundle import header as head
 from transfer.bundle.reader import Bundle
 from transfer.bundle.records import one_search
-from transfer.errors import (
-    Damaged,
-    FormatError,
-    MediumError,
-    MissingPart,
-    NotFound,
-    TransferError,
-    UsageError,
-)
+from transfer.errors import Damaged, FormatError, MediumError, MissingPart, NotFound, TransferError, UsageError
 from transfer.folders import no_links, remove_ours
 from transfer.model import Digest
 from transfer.store.entry import ENTRY_MAX, Entry, Role, parse_entry
