@@ -67,6 +67,19 @@ class Pool:
             future.set_exception(error)
         return future
 
+    @contextlib.contextmanager
+    def occupied(self, jobs: int) -> Iterator[None]:
+        """One thread fewer works meanwhile, if there are more than one of `jobs`: whoever needs memory for itself."""
+        if jobs < 2 or not self._threads:
+            yield
+            return
+        over = threading.Event()
+        self._threads.submit(over.wait)
+        try:
+            yield
+        finally:
+            over.set()
+
     def __enter__(self) -> Pool:
         return self
 

@@ -109,20 +109,22 @@ class Dismantling:
     def plain(self) -> Iterator[bytes]:
         """The plain bytes, a segment at a time; may be run in a thread of its own."""
         segments, self._first = self._first, []
-        for number, segment in enumerate(segments):
-            if number:
-                self._submit(segment)
-            yield segment.plain()
+        yield segments.pop(0).plain()
+        yield from self._each(segments)
         for part in self._parts:
-            for segment in self._parser.feed(part):
-                self._submit(segment)
-                yield segment.plain()
-        for segment in self._parser.feed(b""):
-            self._submit(segment)
-            yield segment.plain()
+            yield from self._each(self._parser.feed(part))
+        yield from self._each(self._parser.feed(b""))
+
+    def _each(self, segments: list[Any]) -> Iterator[bytes]:
+        """The plain bytes of each; who makes its record is then the only one who keeps it."""
+        while segments:
+            self._room.acquire()
+            plain = segments[0].plain()
+            self._submit(segments.pop(0))
+            yield plain
+            del plain
 
     def _submit(self, segment: Any) -> None:
-        self._room.acquire()
         future: Future[bytes] = self._pool.submit(segment.record)
         future.add_done_callback(lambda _: self._room.release())
         self._records.append(future)

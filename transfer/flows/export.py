@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -117,7 +118,8 @@ def export(
                     Noted(f"resuming the unfinished export in {folder}: {len(writer.kept)} chunks are already packed")
                 )
             pools = None if gzip == "opaque" else dismantlers
-            run = _Run(source, writer, observer, built, jobs=threads, strict=strict, dismantlers=pools)
+            fewer = partial(pool.occupied, packers)
+            run = _Run(source, writer, observer, built, jobs=threads, strict=strict, dismantlers=pools, fewer=fewer)
             sealed = run.all(found)
             if not weigh:
                 look_at(sealed, base)
@@ -159,13 +161,14 @@ class _Run:
         jobs: int,
         strict: bool,
         dismantlers: Pool | None,
+        fewer: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:
         self._dismantlers = dismantlers
         self._odd: dict[str, int] = {}
         self._source, self._writer, self._observer, self._jobs = source, writer, observer, jobs
         self._base = base
         self._pairing = base.pairing() if base else None
-        self._taker = Taker(writer, self._pairing, dismantlers, jobs)
+        self._taker = Taker(writer, self._pairing, dismantlers, jobs, fewer)
         self.bytes_read = 0
         self._current = 0
         self._strict = strict

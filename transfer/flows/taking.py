@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -41,8 +41,17 @@ class Taken:
 class Taker:
     """Cuts layers into chunks for a sink. `dismantlers`: who takes gzip streams apart; None: they are held as they are."""
 
-    def __init__(self, sink: ChunkSink, pairing: DeltaMatcher | None, dismantlers: Pool | None, jobs: int) -> None:
+    def __init__(
+        self,
+        sink: ChunkSink,
+        pairing: DeltaMatcher | None,
+        dismantlers: Pool | None,
+        jobs: int,
+        fewer: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """`fewer`: while a gzip stream is taken apart, fewer frames are packed at a time, which gives the memory for it."""
         self._sink, self._pairing, self._dismantlers, self._jobs = sink, pairing, dismantlers, jobs
+        self._fewer = fewer
         self._room = ROOM
 
     def take(self, first: bytes, rest: Iterator[bytes], size: int | None) -> Taken:
@@ -57,11 +66,12 @@ class Taker:
             elif codec() is None:
                 why = f"gzip, and {DISTRIBUTION} is not installed"
             else:
-                ahead = min(max(1, self._jobs), AHEAD_MAX)
+                ahead = max(1, min(self._jobs, AHEAD_MAX) - 1)
                 apart = Dismantling(rest, self._sink, self._dismantlers, ahead, GROWTH * (size or ROOM) + self._room)
                 why = apart.begin()
                 if not why:
-                    return self._take_apart(apart)
+                    with self._fewer():
+                        return self._take_apart(apart)
                 rest = chain(apart.held, rest)
         return Taken(OPAQUE, Cutter(self._sink, self._pairing).cut(raw(IterReader(rest))), why=why)
 
@@ -74,7 +84,7 @@ class Taker:
         hasher, size = hashlib.sha256(), 0
         threaded = self._jobs > 1
         blocks = prefetch(apart.plain(), 1, threaded=threaded)
-        with contextlib.closing(blocks), run_alongside(hasher.update, READ_AHEAD, threaded=threaded) as hash_it:  # type: ignore[type-var]
+        with contextlib.closing(blocks), run_alongside(hasher.update, 1, threaded=threaded) as hash_it:  # type: ignore[type-var]
 
             def plain() -> Iterator[bytes]:
                 nonlocal size

@@ -131,7 +131,7 @@ pub fn encode(segment: &Segment, plan: &Plan) -> Made {
     };
     if let Some((payload, missed)) = coded {
         if payload.len() < own.len() {
-            let decoded = code::decode(&mut tables, &segment.data, segment.place, parameters, &payload);
+            let decoded = code::decode_encoded(&mut tables, &segment.data, segment.place, parameters, &payload);
             if decoded.is_ok_and(|bits| bits == own) {
                 let record = record(segment, Some(parameters), &payload);
                 return Made { record, is_raw: false, tokens, missed };

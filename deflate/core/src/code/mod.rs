@@ -22,11 +22,19 @@ pub struct Tables {
     pub(crate) emulator: Emulator,
     prediction: Prediction,
     tokens: Vec<Token>,
+    /// What emulation gave when a segment of one part was encoded: with the same plain bytes it gives that again.
+    remembered: Option<Vec<Token>>,
 }
 
 impl Tables {
     pub fn new() -> Tables {
-        Tables { model: Model::new(), emulator: Emulator::new(), prediction: Prediction::default(), tokens: Vec::new() }
+        Tables {
+            model: Model::new(),
+            emulator: Emulator::new(),
+            prediction: Prediction::default(),
+            tokens: Vec::new(),
+            remembered: None,
+        }
     }
 }
 
@@ -46,6 +54,7 @@ pub fn encode(
     parameters: Parameters,
     choices: &[Choice],
 ) -> Result<(Vec<u8>, usize)> {
+    tables.remembered = None;
     let mut code = Code::new(Encoder::new(), tables, &segment.data, segment.place, parameters);
     code.source = Some(Source { segment, choices, event: 0, token: 0, member: 0 });
     code.begin()?;
@@ -63,6 +72,18 @@ pub fn encode(
 
 /// The bits that a payload stands for, at their places in bytes; `data` is history and plain bytes.
 pub fn decode(
+    tables: &mut Tables,
+    data: &[u8],
+    place: Place,
+    parameters: Parameters,
+    payload: &[u8],
+) -> Result<Vec<u8>> {
+    tables.remembered = None;
+    decode_encoded(tables, data, place, parameters, payload)
+}
+
+/// The same, of what these tables have just encoded: emulation, which takes most of the time, is not run again.
+pub fn decode_encoded(
     tables: &mut Tables,
     data: &[u8],
     place: Place,
@@ -163,6 +184,8 @@ struct Code<'a, C> {
     in_member: bool,
     is_first: bool,
     missed: usize,
+    /// How many parts were predicted.
+    parts: usize,
 }
 
 impl<'a, C: Coder> Code<'a, C> {
@@ -207,6 +230,7 @@ impl<'a, C: Coder> Code<'a, C> {
             in_member: place.in_member,
             is_first: true,
             missed: 0,
+            parts: 0,
         }
     }
 
@@ -312,11 +336,20 @@ impl<'a, C: Coder> Code<'a, C> {
         if length > self.data.len() - self.at {
             return Err(Error::Recipe("a member's part is longer than the plain bytes"));
         }
+        if !C::ENCODES {
+            if let Some(tokens) = self.tables.remembered.take() {
+                self.tables.prediction.tokens = tokens;
+                return Ok(());
+            }
+        }
         let part = Part { data: &self.data[..self.at + length], lowest: self.lowest, start: self.at, offset };
         self.tables.emulator.run(self.choice, part, &mut self.budget, &mut self.tables.prediction.tokens);
         if let Some(source) = &self.source {
             self.tables.prediction.find_runs(source.blocks(skip));
+            let is_only = self.parts == 0;
+            self.tables.remembered = is_only.then(|| self.tables.prediction.tokens.clone());
         }
+        self.parts += 1;
         Ok(())
     }
 }

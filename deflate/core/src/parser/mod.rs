@@ -53,6 +53,8 @@ enum State {
 const WINDOW: usize = 70_000;
 /// How much of what cannot be taken apart makes a segment.
 const RAW_PIECE: usize = 1 << 20;
+/// How much more room is made at a time.
+const STEP: usize = 1 << 20;
 /// How much room behind the plain bytes the parser keeps: a stored block, and a copy.
 const ROOM: usize = 66_000;
 
@@ -230,7 +232,9 @@ impl Parser {
         let wanted = self.filled + ROOM;
         if self.segment.data.len() < wanted {
             let most = self.filled.max(SEGMENT_HARD + HISTORY) + ROOM + 300;
-            self.segment.data.resize(wanted.max(self.segment.data.len() * 2).min(most), 0);
+            let length = (wanted + STEP).min(most);
+            self.segment.data.reserve_exact(length - self.segment.data.len());
+            self.segment.data.resize(length, 0);
         }
     }
 
