@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -99,8 +99,7 @@ def export(
         "base": sorted(str(each.manifest.digest) for each in base),
     }
     packers = min(threads, PACKERS_MAX - (level >= SLOW_FROM))
-    apart = min(threads, AHEAD_MAX)
-    with Pool(packers, "pack") as pool, Pool(apart, "apart") as dismantlers:
+    with Pool(packers, "pack") as pool, Pool(min(threads, AHEAD_MAX), "apart") as apart:
         built = DeltaBase(base, pool=pool, jobs=packers) if base else None
         writer = BundleWriter(
             folder,
@@ -117,9 +116,8 @@ def export(
                 observer(
                     Noted(f"resuming the unfinished export in {folder}: {len(writer.kept)} chunks are already packed")
                 )
-            pools = None if gzip == "opaque" else dismantlers
-            fewer = partial(pool.occupied, packers)
-            run = _Run(source, writer, observer, built, jobs=threads, strict=strict, dismantlers=pools, fewer=fewer)
+            taker = Taker(writer, apart if gzip == "exact" else None, threads, partial(pool.occupied, packers))
+            run = _Run(source, writer, observer, built, taker, jobs=threads, strict=strict)
             sealed = run.all(found)
             if not weigh:
                 look_at(sealed, base)
@@ -157,18 +155,16 @@ class _Run:
         writer: BundleWriter,
         observer: Observer,
         base: DeltaBase | None,
+        taker: Taker,
         *,
         jobs: int,
         strict: bool,
-        dismantlers: Pool | None,
-        fewer: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:
-        self._dismantlers = dismantlers
         self._odd: dict[str, int] = {}
         self._source, self._writer, self._observer, self._jobs = source, writer, observer, jobs
         self._base = base
         self._pairing = base.pairing() if base else None
-        self._taker = Taker(writer, self._pairing, dismantlers, jobs, fewer)
+        self._taker = taker
         self.bytes_read = 0
         self._current = 0
         self._strict = strict
@@ -321,7 +317,7 @@ class _Run:
         parts = prefetch(self._hashed(stream, hasher), READ_AHEAD, threaded=threaded)
         with contextlib.closing(parts):  # type: ignore[type-var]
             first = next(parts, b"")
-            taken = self._taker.take(first, chain([first] if first else [], parts), stream.size)
+            taken = self._taker.take(first, chain([first] if first else [], parts), stream.size, self._pairing)
         digest = Digest(f"{hasher.name}:{hasher.hexdigest()}")
         size = self._current
         if stream.digest and (stream.digest != digest or (stream.size is not None and stream.size != size)):
@@ -333,7 +329,7 @@ class _Run:
         LOG.info("layer %s: %d bytes read, encoding %d, %s", digest, size, taken.encoding, taken.why)
         recipe = Recipe(digest, size, taken.encoding, taken.parts, taken.plain.digest if taken.plain else None)
         self._end(recipe, self._like(taken.plain.digest if taken.plain else digest), taken.plain, taken.why)
-        if taken.why and self._dismantlers:
+        if taken.why and self._taker.dismantles:
             self._odd[taken.why] = self._odd.get(taken.why, 0) + 1
         return recipe
 

@@ -44,18 +44,23 @@ class Taker:
     def __init__(
         self,
         sink: ChunkSink,
-        pairing: DeltaMatcher | None,
         dismantlers: Pool | None,
         jobs: int,
         fewer: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         """`fewer`: while a gzip stream is taken apart, fewer frames are packed at a time, which gives the memory for it."""
-        self._sink, self._pairing, self._dismantlers, self._jobs = sink, pairing, dismantlers, jobs
-        self._fewer = fewer
+        self._sink, self._dismantlers, self._jobs, self._fewer = sink, dismantlers, jobs, fewer
+        self._pairing: DeltaMatcher | None = None
         self._room = ROOM
 
-    def take(self, first: bytes, rest: Iterator[bytes], size: int | None) -> Taken:
-        """One layer's chunks, in one of three ways: a tar, a gzip stream of one, or bytes as they are. `first` is how it begins, `size` its bytes, if that is known."""
+    @property
+    def dismantles(self) -> bool:
+        """Whether gzip streams are to be taken apart."""
+        return self._dismantlers is not None
+
+    def take(self, first: bytes, rest: Iterator[bytes], size: int | None, pairing: DeltaMatcher | None) -> Taken:
+        """One layer's chunks, in one of three ways: a tar, a gzip stream of one, or bytes as they are. `first` is how it begins, `size` its bytes, if that is known; `pairing` finds partners in a base."""
+        self._pairing = pairing
         compression = next((name for magic, name in _COMPRESSED.items() if first.startswith(magic)), "")
         if not compression:
             return Taken(PLAIN, Cutter(self._sink, self._pairing).cut(split(IterReader(rest))))
