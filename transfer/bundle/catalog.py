@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from transfer.chunks.deflate import RATIO_MAX
@@ -60,6 +60,15 @@ def chunk_names(recipe: Recipe) -> Iterator[bytes]:
     for part in recipe.parts:
         yield from split_names(part.skeleton)
         yield from split_names(part.payload)
+
+
+def with_plain(digests: Iterable[Digest], recipe_of: Callable[[Digest], Recipe]) -> Iterator[Recipe]:
+    """Each blob's recipe, and behind it that of the plain blob it is put together from."""
+    for digest in digests:
+        recipe = recipe_of(digest)
+        yield recipe
+        if recipe.plain:
+            yield recipe_of(recipe.plain)
 
 
 def frame_record(pack: int, placed: FrameLocation, names: bytes) -> bytes:
@@ -156,11 +165,7 @@ class Catalog:
 
     def all_of(self, digests: Iterable[Digest]) -> Iterator[Recipe]:
         """The recipes of these blobs, and of the plain blobs that some are put together from."""
-        for digest in digests:
-            recipe = self.recipe(digest)
-            yield recipe
-            if recipe.plain:
-                yield self.recipe(recipe.plain)
+        return with_plain(digests, self.recipe)
 
     def add_frame(self, entry: FrameEntry) -> None:
         first, frame = len(self.frame_of), len(self.frames)
@@ -291,9 +296,8 @@ class CatalogReader:
             total += sum(part.gaps) + payload
             absent += lacking
             self._catalog.lacking |= bool(lacking or gone)
-        whole = (
-            recipe.encoding != TOGETHER
-        )  # else the parts are records, of which there are no more bytes than of the blob
+        # the parts of a blob that is put together are records, of which there are no more bytes than of the blob
+        whole = recipe.encoding != TOGETHER
         if total > recipe.size or (whole and not absent and total != recipe.size):
             raise FormatError(
                 f"{self._where}: the recipe of {recipe.digest} makes {total} bytes where it says {recipe.size}"

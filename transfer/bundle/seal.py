@@ -11,7 +11,14 @@ from importlib import resources
 from pathlib import Path
 
 from transfer.bundle import header as head
-from transfer.bundle.catalog import CATALOG_FRAME_RAW, chunk_names, document_record, frame_record, recipe_records
+from transfer.bundle.catalog import (
+    CATALOG_FRAME_RAW,
+    chunk_names,
+    document_record,
+    frame_record,
+    recipe_records,
+    with_plain,
+)
 from transfer.bundle.delta import ABSENT, DeltaBase
 from transfer.bundle.prerequisites import NONE, Prerequisites
 from transfer.bundle.ranges import Ranges
@@ -111,7 +118,8 @@ class Seal:
     ) -> Sealed:
         """Everything but the index."""
         wanted = {d for image in images for d in (*image.documents, *(layer.digest for layer in image.layers))}
-        wanted |= {r.plain for d, r in self._packing.recipes.items() if d in wanted and r.plain}
+        plain = {r.plain for d, r in self._packing.recipes.items() if d in wanted and r.plain}
+        wanted |= plain
         catalog = self._write_catalog(wanted)
         whole = {
             **totals,
@@ -124,8 +132,7 @@ class Seal:
         patched = (
             bool(prerequisites.chunks) or self._patched or any(p.header.prefix for _, p, _ in self._packing.frames)
         )
-        together = any(r.plain for d, r in self._packing.recipes.items() if d in wanted)
-        features = (*((head.DEFLATE,) if together else ()), *((head.PATCH,) if patched else ()))
+        features = (*((head.DEFLATE,) if plain else ()), *((head.PATCH,) if patched else ()))
         held = {digest: why for digest, why in self._packing.held.items() if digest in wanted}
         header = head.Header(
             created, tool, self._level, images, needs, catalog, packs, whole, prerequisites, features, held
@@ -182,16 +189,17 @@ class Seal:
         }
         by_layer = {
             digest: self._with_prefixes(
-                {frame_of[n] for recipe in self._all_of(digest) for n in chunk_names(recipe) if n in frame_of}, frame_of
+                {
+                    frame_of[n]
+                    for recipe in with_plain((digest,), self._packing.recipes.__getitem__)
+                    for n in chunk_names(recipe)
+                    if n in frame_of
+                },
+                frame_of,
             )
             for digest in {layer.digest for image in images for layer in image.layers}
         }
         return tuple(Ranges.of(set().union(*(by_layer[layer.digest] for layer in image.layers))) for image in images)
-
-    def _all_of(self, digest: Digest) -> Iterable[Recipe]:
-        """A blob's recipe, and that of the plain blob it is put together from."""
-        recipe = self._packing.recipes[digest]
-        return (recipe, self._packing.recipes[recipe.plain]) if recipe.plain else (recipe,)
 
     def _with_prefixes(self, frames: set[int], frame_of: dict[bytes, int]) -> set[int]:
         """The frames, and those of this bundle they are patched against: these are plain."""

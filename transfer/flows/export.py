@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from transfer import __version__
-from transfer.bundle.catalog import PLAIN
+from transfer.bundle.catalog import PLAIN, with_plain
 from transfer.bundle.delta import DeltaBase
 from transfer.bundle.reader import Bundle
 from transfer.bundle.seal import Sealed, clean_up
@@ -286,24 +286,23 @@ class _Run:
         if self._base and known:
             plain = self._base.recipe(known.plain)
             why = self._base.held(known.digest)
-            self._end(known, plain.digest if plain else known.digest, plain, why)
+            self._writer.end_blob(known, plain.digest if plain else known.digest, plain, why)
+            self._grew(known.digest)
             self._skip(stream, known.digest, "the base has it")
             return
         if stream.digest and self._writer.replay(stream.digest):
-            recipes = self._writer.recipes()
-            plain_of = recipes[stream.digest].plain
-            if plain_of:
-                self._taker.grew(recipes[stream.digest].size, recipes[plain_of].size)
+            self._grew(stream.digest)
             self._skip(stream, stream.digest, "read and packed by an earlier run")
             return
         recipe = self._cut(stream)
         if stream.on_digest:
             stream.on_digest(recipe.digest)
 
-    def _end(self, recipe: Recipe, like: Digest | None, plain: Recipe | None, why: str) -> None:
-        self._writer.end_blob(recipe, like, plain, why)
-        if plain:
-            self._taker.grew(recipe.size, plain.size)
+    def _grew(self, layer: Digest) -> None:
+        """Whichever way a layer came, what its plain bytes are more than it counts."""
+        recipe, *plain = with_plain((layer,), self._writer.recipes().__getitem__)
+        for each in plain:
+            self._taker.grew(recipe.size, each.size)
 
     def _skip(self, stream: BlobStream, digest: Digest, why: str) -> None:
         LOG.info("layer %s is not read: %s", digest, why)
@@ -328,7 +327,9 @@ class _Run:
             )
         LOG.info("layer %s: %d bytes read, encoding %d, %s", digest, size, taken.encoding, taken.why)
         recipe = Recipe(digest, size, taken.encoding, taken.parts, taken.plain.digest if taken.plain else None)
-        self._end(recipe, self._like(taken.plain.digest if taken.plain else digest), taken.plain, taken.why)
+        like = self._like(taken.plain.digest if taken.plain else digest)
+        self._writer.end_blob(recipe, like, taken.plain, taken.why)
+        self._grew(digest)
         if taken.why and self._taker.dismantles:
             self._odd[taken.why] = self._odd.get(taken.why, 0) + 1
         return recipe

@@ -16,7 +16,7 @@ use headers::HeaderCoder;
 use prediction::Prediction;
 use writer::Writer;
 
-/// The tables of one worker, 2 MB: made once, used for one record after the other.
+/// The tables that one record is coded with, some 3 MB; they may be used for one after the other.
 pub struct Tables {
     model: Model,
     pub(crate) emulator: Emulator,

@@ -63,22 +63,10 @@ impl Tables<'_> {
             let next_word = load64(data, next);
             self.put_short(word, place);
             self.put_long(word, place);
-            if search.is_near(place, long_entry) {
-                if let Some(other) = search.agrees(place, long_entry, word) {
-                    self.put_short(next_word, next);
-                    self.put_long(next_word, next);
-                    let mut found = Match { place, other, length: 0 };
-                    if let Some(older) = search.agrees(place, older_entry, word) {
-                        found.length = search.length(other, place);
-                        found.better(search, place, older);
-                    }
-                    return Some((found, next));
-                }
-                if let Some(other) = search.agrees(place, older_entry, word) {
-                    self.put_short(next_word, next);
-                    self.put_long(next_word, next);
-                    return Some((Match { place, other, length: 0 }, next));
-                }
+            if let Some(found) = search.long_match(place, (long_entry, older_entry), word) {
+                self.put_short(next_word, next);
+                self.put_long(next_word, next);
+                return Some((found, next));
             }
             if let Some(other) = search.agrees(place, short_entry, word) {
                 let (long_entry, older_entry) = self.long[hash7(next_word)];

@@ -213,6 +213,25 @@ impl Search<'_> {
         }
     }
 
+    /// The match that the long table has at `place`: the newer entry, or the older one if it is longer, or the only one that agrees.
+    #[inline(always)]
+    fn long_match(&self, place: usize, entries: (u32, u32), word: u64) -> Option<Match> {
+        let (newer, older) = entries;
+        if !self.is_near(place, newer) {
+            return None;
+        }
+        let older = self.agrees(place, older, word);
+        let Some(other) = self.agrees(place, newer, word) else {
+            return older.map(|other| Match { place, other, length: 0 });
+        };
+        let mut found = Match { place, other, length: 0 };
+        if let Some(older) = older {
+            found.length = self.length(other, place);
+            found.better(self, place, older);
+        }
+        Some(found)
+    }
+
     /// How long a match is, of which four bytes agree; at most 258.
     #[inline(always)]
     fn length(&self, other: usize, place: usize) -> usize {
