@@ -35,6 +35,15 @@ def tar(changed: int = 0, files: int = 40) -> bytes:
     return layer(contents)
 
 
+def long_tar(files: int = 28) -> bytes:
+    """A layer of three records' length that costs a bundle little: files of the same pieces in other orders, zeros, and noise."""
+    rand = random.Random(7)
+    pieces = [words(n, 40_000) for n in range(10)]
+    contents = {f"srv/{n:03}.txt": b"".join(rand.sample(pieces, 8)) for n in range(files)}
+    contents |= {"srv/zeros": bytes(700_000), "srv/noise": noise(3, 70_000), "srv/few": bytes(rand.choice(b"ab") for _ in range(20_000))}
+    return layer(contents)
+
+
 def zlib_stream(data: bytes, level: int = 6) -> bytes:
     """As Jib, bsdtar and Python write it."""
     maker = zlib.compressobj(level, wbits=31)

@@ -1,6 +1,6 @@
 """Makes the specimens in bundles/: `python -m tests.support.specimens [FOLDER]`. The golden ones are made once for a version, then kept.
 
-FOLDER has the gzip streams of one of them, as the encoders wrote them that it names.
+FOLDER has, in a folder for each of those that hold gzip layers, the streams as the encoders wrote them that their names say.
 
 A broken one is the golden one with exactly one thing wrong, and `expected.json`: what the commands must say of it.
 """
@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.support.gzipped import from_folder, image_of, members, tar, zlib_stream
+from tests.support.gzipped import from_folder, image_of, long_tar, members, tar, zlib_stream
 from tests.support.months import month
 from tests.support.zoo import Layout, siblings, zoo
 from transfer.bundle import seal
@@ -77,11 +77,10 @@ def make_golden_deltas(target: Path) -> None:
         made.append(bundle)
 
 
-def make_golden_gzip(target: Path, streams: Path) -> None:
-    """Gzip streams by encoders of every family, in images of their own; `streams` has them as NAME.gz, all of `gzipped.tar()`."""
-    plain = tar()
-    _make(target, "gzip", from_folder(streams, plain))
-    path = target / "gzip.json"
+def make_golden_gzip(target: Path, streams: Path, name: str, plain: bytes) -> None:
+    """Gzip streams by encoders of every family, in images of their own; `streams` has them as NAME.gz, all of `plain`."""
+    _make(target, name, from_folder(streams, plain))
+    path = target / f"{name}.json"
     expected = json.loads(path.read_text(encoding="utf-8"))
     expected["plain"] = {str(sha256(plain)): len(plain)}
     path.write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
@@ -540,8 +539,9 @@ def _break(target: Path, sound: Path, defects: dict[str, Defect], seeds: list[Pa
 if __name__ == "__main__":
     if not (GOLDEN / "zoo").exists():
         make_golden(GOLDEN)
-    if not (GOLDEN / "gzip").exists():
-        make_golden_gzip(GOLDEN, Path(sys.argv[-1]))
+    for kind, made in (("gzip", tar), ("gzip-long", long_tar)):
+        if not (GOLDEN / kind).exists():
+            make_golden_gzip(GOLDEN, Path(sys.argv[-1]) / kind, kind, made())
     if not (GOLDEN / "siblings").exists():
         make_golden_siblings(GOLDEN)
     if not (GOLDEN / "months3").exists():
