@@ -40,7 +40,11 @@ def long_tar(files: int = 28) -> bytes:
     rand = random.Random(7)
     pieces = [words(n, 40_000) for n in range(10)]
     contents = {f"srv/{n:03}.txt": b"".join(rand.sample(pieces, 8)) for n in range(files)}
-    contents |= {"srv/zeros": bytes(700_000), "srv/noise": noise(3, 70_000), "srv/few": bytes(rand.choice(b"ab") for _ in range(20_000))}
+    contents |= {
+        "srv/zeros": bytes(700_000),
+        "srv/noise": noise(3, 70_000),
+        "srv/few": bytes(rand.choice(b"ab") for _ in range(20_000)),
+    }
     return layer(contents)
 
 

@@ -57,7 +57,9 @@ def requested(options: ImportOptions, jobs: int | None) -> ImportRequest:
     platform = Platform.parse(options.platform) if options.platform else None
     if options.registry.index not in ("keep", "platform"):
         raise UsageError(f"--index {options.registry.index!r:.40} is unknown", hint="it accepts keep and platform")
-    target = importing.Target(location, platform, options.via, jobs, options.keep_tags, registry=options.registry)
+    target = importing.Target(
+        location, platform, options.via, jobs, options.keep_tags, registry=options.registry, pin=options.pin
+    )
     return ImportRequest(
         target, options.patterns, options.retag, options.stage, options.repair, location.name, options.in_turn
     )
@@ -193,6 +195,7 @@ def _import_medium(
     words = [f"--to={medium.to}"] if medium.to else []
     words += ["--stage"] if request.stage else []
     words += ["--keep-tags"] if request.target.keep_tags else []
+    words += [] if request.target.pin else ["--no-pin"]
     chosen = ["--no-store"] if store.no_store else [f"--store={store.store.absolute()}"] if store.store else []
     done = import_stick(place, words, medium.types, observer, store=chosen, answer=medium.answer)
     if output.json and done.report:

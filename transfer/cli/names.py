@@ -29,10 +29,12 @@ def tag(place: str, source: str, names: Sequence[str], registry: RegistryOptions
         print(printable(f"{name} is the image of {first} ({found.short})"))
 
 
-def remove(place: str, names: Sequence[str], registry: RegistryOptions, dry_run: bool, json: bool) -> None:
+def remove(
+    place: str, names: Sequence[str], registry: RegistryOptions, dry_run: bool, pinned: bool, json: bool
+) -> None:
     """Take names away. SomeImagesFailed if several were named and some stay."""
     observer = Progress(quiet=json)
-    keeper, _, wanted = keep.opened(place, names, registry, observer)
+    keeper, _, wanted = keep.opened(place, names, registry, observer, pinned=pinned)
     try:
         done = keep.remove(keeper, wanted, dry_run=dry_run)
     finally:

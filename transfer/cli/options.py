@@ -306,6 +306,7 @@ class ImportOptions:
     repair: tuple[Path, ...] = ()
     registry: RegistryOptions = field(default_factory=RegistryOptions)
     in_turn: bool = False
+    pin: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,11 +67,12 @@ class SinkTraits:
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """How a source is to be opened. `via`: one of its ways to be read, or "auto"."""
+    """How a source is to be opened. `via`: one of its ways to be read, or "auto". `pinned`: a pinned image's name may be taken away."""
 
     via: str = "auto"
     observer: Observer = silent
     registry: RegistryOptions = field(default_factory=RegistryOptions)
+    pinned: bool = False
 
 
 def cannot_publish(chosen: PlatformImage) -> str:
@@ -84,7 +85,8 @@ class SinkOptions:
     """How a sink is to be opened. `via`: one of its ways to take images, or "auto".
 
     `publish` makes a platform's part of an image available for a pull from this process and gives the reference to pull it by.
-    `only_look`: nothing is changed there; for whoever asks what an import would do.
+    `only_look`: nothing is changed there; for whoever asks what an import would do. `pin`: where a collector deletes images that
+    nothing runs, it is told to leave these alone.
     """
 
     platform: Platform | None = None
@@ -92,6 +94,7 @@ class SinkOptions:
     publish: Callable[[PlatformImage], str] = cannot_publish
     observer: Observer = silent
     only_look: bool = False
+    pin: bool = True
     registry: RegistryOptions = field(default_factory=RegistryOptions)
 
 
@@ -254,7 +257,7 @@ class Keeper(Protocol):
         ...
 
     def users(self, name: str) -> list[str]:
-        """The containers that use the image. NotFound if nothing has the name; UsageError for what is no name of the engine's."""
+        """The containers that use the image. NotFound if nothing has the name; InUse if it is pinned; UsageError for what is no name of the engine's."""
         ...
 
     def untag(self, name: str) -> None:

@@ -11,7 +11,7 @@ from transfer.errors import EngineError, NotFound, UsageError
 from transfer.model import Digest, Reference, is_name
 
 
-def open_keeper(options: SourceOptions) -> Keeper:
+def open_keeper(place: str, options: SourceOptions) -> Keeper:
     """Names in the daemon that DOCKER_HOST names, or the one found here."""
     return DockerKeeper(DockerClient())
 

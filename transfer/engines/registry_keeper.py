@@ -14,7 +14,7 @@ from transfer.model import Descriptor, Digest, Reference, is_name
 from transfer.streams import blocks, verified
 
 
-def open_keeper(options: SourceOptions) -> Keeper:
+def open_keeper(place: str, options: SourceOptions) -> Keeper:
     """Names in registries."""
     return RegistryKeeper(options.registry, options.observer)
 

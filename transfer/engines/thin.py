@@ -16,14 +16,14 @@ from transfer.tarfmt import RECORD, make_header, member, padding
 class ThinArchive:
     """OCI layout and manifest.json at once, with only the layers that are to be sent.
 
-    `whole`: the image as it is, index and all platforms (containerd store); else one platform's manifest. Layers are sent within `sending`;
-    `before_end` is called before what tells the engine that the archive is whole.
+    `whole`: the image as it is, index and all platforms (containerd store); else one platform's manifest. Without `chosen` it is an OCI
+    layout alone. Layers are sent within `sending`; `before_end` is called before what tells the engine that the archive is whole.
     """
 
     def __init__(
         self,
         image: Image,
-        chosen: PlatformImage,
+        chosen: PlatformImage | None,
         names: Sequence[str],
         content: Content,
         layers: Sequence[Descriptor],
@@ -32,23 +32,22 @@ class ThinArchive:
         sending: contextlib.AbstractContextManager[object],
         before_end: Callable[[], None],
     ) -> None:
-        root = image.root if whole else chosen.manifest
-        documents = image.documents if whole else (chosen.manifest.digest, chosen.config.digest)
+        part = None if whole else chosen
+        root = part.manifest if part else image.root
+        documents = (part.manifest.digest, part.config.digest) if part else image.documents
         entry = Descriptor(root.media_type, root.digest, root.size).as_json()
         entries = [{**entry, "annotations": name_annotations(name)} for name in names] or [entry]
-        saved = {
-            "Config": blob_path(chosen.config.digest),
-            "RepoTags": list(names) or None,
-            "Layers": [blob_path(each.digest) for each in chosen.layers],
-        }
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
         self._before = [(blob_path(digest), content.document(digest)) for digest in documents]
-        self._after = [
-            ("manifest.json", canonical_json([saved])),
-            ("index.json", canonical_json(index)),
-            ("oci-layout", LAYOUT),
-        ]
-        if not whole and not {each.digest for each in chosen.layers} <= {each.digest for each in image.layers}:
+        self._after = [("index.json", canonical_json(index)), ("oci-layout", LAYOUT)]
+        if chosen:
+            saved = {
+                "Config": blob_path(chosen.config.digest),
+                "RepoTags": list(names) or None,
+                "Layers": [blob_path(each.digest) for each in chosen.layers],
+            }
+            self._after = [("manifest.json", canonical_json([saved])), *self._after]
+        if part and not {each.digest for each in part.layers} <= {each.digest for each in image.layers}:
             # with plain layers it is no OCI layout: the manifest names the compressed ones
             self._before, self._after = self._before[1:], self._after[:1]
         self._layers, self._content, self._sending, self._before_end = layers, content, sending, before_end

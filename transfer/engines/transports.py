@@ -27,6 +27,13 @@ def registry_place(text: str) -> tuple[str, str]:
     return split_place(text)
 
 
+def containerd_namespace(text: str) -> tuple[str, str]:
+    """`k8s.io/app:1` is an image in a namespace."""
+    from transfer.engines.ctr import namespace_and_name
+
+    return namespace_and_name(text)
+
+
 def name_alone(text: str) -> tuple[str, str]:
     """For an engine that needs no place."""
     return "", text
@@ -64,11 +71,11 @@ class Transport:
         self._allow("--via", options.via, self.writes)
         return cast(Callable[[str, SinkOptions], ImageSink], self._function(self.sink))(place, options)
 
-    def open_keeper(self, options: SourceOptions) -> Keeper:
+    def open_keeper(self, place: str, options: SourceOptions) -> Keeper:
         if not self.keeper:
             able = ", ".join(each.form for each in TRANSPORTS.values() if each.keeper)
             raise UsageError(f"names in {self.name}: cannot be changed one by one", hint=f"possible with {able}")
-        return cast(Callable[[SourceOptions], Keeper], import_module(self.keeper).open_keeper)(options)
+        return cast(Callable[[str, SourceOptions], Keeper], import_module(self.keeper).open_keeper)(place, options)
 
     def _allow(self, option: str, value: str, allowed: tuple[str, ...]) -> None:
         if value not in allowed:
@@ -96,6 +103,14 @@ TRANSPORTS: dict[str, Transport] = {
             "transfer.engines.registry",
             split=registry_place,
             keeper="transfer.engines.registry_keeper",
+        ),
+        Transport(
+            "containerd",
+            "containerd:[NAMESPACE/][NAME]",
+            "transfer.engines.containerd",
+            split=containerd_namespace,
+            host=True,
+            keeper="transfer.engines.containerd_keeper",
         ),
         Transport("oci", "oci:DIR[:NAME]", "transfer.engines.ocilayout"),
         Transport(

@@ -31,7 +31,7 @@ from transfer.work import Pool
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where images are to land, and how. `late`: see LoadOptions."""
+    """Where images are to land, and how. `late`: see LoadOptions; `pin`: see SinkOptions."""
 
     location: Location
     platform: Platform | None = None
@@ -40,6 +40,7 @@ class Target:
     keep_tags: bool = False
     late: bool = False
     registry: RegistryOptions = field(default_factory=RegistryOptions)
+    pin: bool = True
 
 
 @dataclass
@@ -134,7 +135,9 @@ def load_into(
             if not bundle.is_delta or not find_base():
                 raise
         serving = stack.enter_context(Serving().open())
-        options = SinkOptions(target.platform, target.via, serving.publish, observer, registry=target.registry)
+        options = SinkOptions(
+            target.platform, target.via, serving.publish, observer, pin=target.pin, registry=target.registry
+        )
         return load_images(
             bundle,
             images,

@@ -24,7 +24,7 @@ class Removed:
 
 
 def opened(
-    place: str, names: Sequence[str], registry: RegistryOptions, observer: Observer
+    place: str, names: Sequence[str], registry: RegistryOptions, observer: Observer, *, pinned: bool = False
 ) -> tuple[Keeper, Transport, list[str]]:
     """The keeper of an engine, and the names as it takes them: `docker://HOST/NAME` is a name in a registry."""
     mark = f"{REGISTRIES}://"
@@ -36,9 +36,13 @@ def opened(
     for name in names:
         if GLOB & set(name) or not is_name(name.removeprefix(mark)):
             raise UsageError(f"{name!r:.100} is not an image name", hint="name each image in full, with its tag")
-    transport = locate(f"{REGISTRIES}://localhost" if any(there) else place).transport
-    keeper = transport.open_keeper(SourceOptions(observer=observer, registry=registry))
-    return keeper, transport, [name.removeprefix(mark) for name in names]
+    location = locate(f"{REGISTRIES}://localhost" if any(there) else place)
+    options = SourceOptions(observer=observer, registry=registry, pinned=pinned)
+    return (
+        location.transport.open_keeper(location.place, options),
+        location.transport,
+        [name.removeprefix(mark) for name in names],
+    )
 
 
 def tag(keeper: Keeper, source: str, names: Sequence[str]) -> Digest:

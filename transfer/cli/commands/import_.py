@@ -83,6 +83,12 @@ def import_(
     plain_http: PlainHttp = False,
     no_tls_verify: NoTlsVerify = False,
     keep_tags: Annotated[bool, typer.Option("--keep-tags", help="Do not move a name that another image has.")] = False,
+    no_pin: Annotated[
+        bool,
+        typer.Option(
+            "--no-pin", help="With containerd under Kubernetes: do not keep the kubelet from deleting the images."
+        ),
+    ] = False,
     repair: Annotated[
         list[Path] | None,
         typer.Option("--repair", help="Repair damaged files with this answer to a `verify --repair-request`."),
@@ -140,6 +146,7 @@ def import_(
         tuple(repair or ()),
         RegistryOptions(plain_http, not no_tls_verify, index=index),
         in_turn,
+        not no_pin,
     )
     medium = MediumRequest(to, tuple(medium_types.split(",")), answer)
     run(

@@ -27,7 +27,7 @@ def tag(
     no_tls_verify: NoTlsVerify = False,
     json: Json = False,
 ) -> None:
-    """Give an image more names, in Docker or in a registry.
+    """Give an image more names, in an engine or in a registry.
 
     The engine is asked afterwards. A name that another image has moves.
     """
@@ -43,14 +43,17 @@ def rm(
     ],
     place: From = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which names would be removed.")] = False,
+    pinned: Annotated[
+        bool, typer.Option("--pinned", help="Also names of images that are pinned (containerd under Kubernetes).")
+    ] = False,
     plain_http: PlainHttp = False,
     no_tls_verify: NoTlsVerify = False,
     json: Json = False,
 ) -> None:
-    """Remove names of images from Docker or a registry.
+    """Remove names of images from an engine or a registry.
 
     Only by name, never by ID, and never of an image that a container uses. The engine deletes what has no name any more.
     """
     from transfer.cli.names import remove as run
 
-    run(place, names, RegistryOptions(plain_http, not no_tls_verify, mirrors=False), dry_run, json)
+    run(place, names, RegistryOptions(plain_http, not no_tls_verify, mirrors=False), dry_run, pinned, json)

@@ -1,0 +1,154 @@
+"""Images of a containerd: names out of `ctr`, bytes out of its content folder, or through `ctr` where that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from transfer.engines.base import ImageSink, ImageSource, ResolvedImage, SinkOptions, SourceOptions, SourceTraits
+from transfer.engines.blobs import BlobSource, Root, Suits
+from transfer.engines.contents import ContentFolder
+from transfer.engines.ctr import Ctr, Name
+from transfer.engines.index import REF_NAME, Broken, Roots
+from transfer.errors import EngineError, FormatError, NotFound
+from transfer.model import Descriptor, Digest, Platform, Reference, familiar, is_label, is_name
+from transfer.streams import MAX_DOCUMENT, IterReader, Readable, blocks, parse_object
+
+PULL = "pull it there with all its content (ctr images pull), or export it from its registry"
+
+
+def open_source(place: str, options: SourceOptions) -> ImageSource:
+    """The containerd found here; the place is a namespace."""
+    return ContainerdSource(Ctr(place))
+
+
+def open_sink(place: str, options: SinkOptions) -> ImageSink:
+    """The containerd found here; the place is a namespace, which is made if there is none."""
+    from transfer.engines.containerd_sink import ContainerdSink
+
+    return ContainerdSink(
+        Ctr(place), platform=options.platform, observer=options.observer, pin=options.pin and not options.only_look
+    )
+
+
+class ContainerdSource(BlobSource):
+    """One namespace of a containerd."""
+
+    def __init__(self, ctr: Ctr) -> None:
+        super().__init__(ctr.where)
+        ctr.known()
+        self._ctr = ctr
+        self._lacking: dict[Digest, Digest] = {}
+        self._names = _familiar(ctr.images())
+        self._digests = ctr.digests()
+        self._folder: ContentFolder | None = ctr.content({each.digest for each in self._names})
+        self.traits = SourceTraits(random_access=True, keeps_digest=True, host=True, ranges=self._folder is not None)
+        self._roots = self._listed()
+
+    def _listed(self) -> Roots:
+        """The names as roots: one that is `sha256:...` is how Kubernetes calls the config, and no name."""
+        entries, broken = [], []
+        for each in self._names:
+            size = self._size(each)
+            if size is None:
+                broken.append(Broken((familiar(each.name),), each.digest, self._gone(each.name, each.digest)))
+                continue
+            alias = each.name.startswith("sha256:")
+            annotations = {} if alias else {REF_NAME: familiar(each.name)}
+            entries.append(Descriptor(each.media_type, each.digest, size, annotations=annotations))
+        return Roots(entries, self.where, broken)
+
+    def _size(self, name: Name) -> int | None:
+        """A root's size; None if it is not there."""
+        if self._folder:
+            return self._folder.size(name.digest)
+        if str(name.digest) not in self._digests:
+            return None
+        return len(self._small(name.digest))
+
+    def _small(self, digest: Digest) -> bytes:
+        """A document's bytes, however long `ctr` says it is; unchecked."""
+        stream, out = self._ctr.get(digest), bytearray()
+        for block in blocks(stream):
+            out += block
+            if len(out) > MAX_DOCUMENT:
+                stream.close()
+                raise FormatError(f"{self.where}: {digest} is larger than a document may be")
+        return bytes(out)
+
+    def roots(self, pattern: str = "") -> tuple[Sequence[Root], Sequence[Broken]]:
+        return self._roots.all()
+
+    def root(self, reference: str, suits: Suits) -> Root:
+        return self._roots.pick(reference, suits)
+
+    def _has(self, digest: Digest) -> bool:
+        return str(digest) in self._digests
+
+    def _read_document(self, descriptor: Descriptor) -> bytes | None:
+        """A manifest in an index counts as there if all it names is: the others' documents may have come without their layers."""
+        data = super()._read_document(descriptor)
+        if data is None or not descriptor.is_manifest:
+            return data
+        lacking = self._lacking_of(data, str(descriptor.digest))
+        if lacking is None:
+            return data
+        self._lacking[descriptor.digest] = lacking
+        return data if any(each.digest == descriptor.digest for each in self._names) else None
+
+    def _lacking_of(self, manifest: bytes, where: str) -> Digest | None:
+        """The first blob of a manifest that is not there."""
+        value = parse_object(manifest, where)
+        layers = value.get("layers")
+        named = [value.get("config"), *(layers if isinstance(layers, list) else ())]
+        digests = (Descriptor.parse(each, where).digest for each in named)
+        return next((each for each in digests if not self._has(each)), None)
+
+    def resolve(self, reference: str, platform: Platform | None) -> ResolvedImage:
+        """EngineError for an image whose layers were thrown away once they had been unpacked."""
+        root, _ = self.root(reference, partial(self._suits, platform))
+        label = reference or root.digest.short
+        self.document(root)
+        if root.digest in self._lacking:
+            raise self._gone(label, self._lacking[root.digest])
+        tree = self._tree(root, platform)
+        lost = next((self._lacking[each] for each in tree.absent if each in self._lacking), None)
+        if lost and not tree.manifests:
+            raise self._gone(label, lost)
+        return super().resolve(reference, platform)
+
+    def _gone(self, label: str, digest: Digest) -> EngineError:
+        return EngineError(
+            f"{self.where}: {label} is not all there: its blob {digest} is missing; "
+            "perhaps containerd was told to discard layers once they are unpacked (discard_unpacked_layers)",
+            hint=PULL,
+        )
+
+    def open(self, blob: Descriptor, start: int = 0) -> Readable:
+        if not self._has(blob.digest):
+            raise NotFound(f"{self.where} has no blob {blob.digest}")
+        if self._folder and self._folder.size(blob.digest) is not None:
+            return self._folder.open(blob, start)
+        stream = self._ctr.get(blob.digest)
+        passed = IterReader(iter(lambda: stream.read(1 << 20), b""))
+        while start:
+            skipped = len(passed.read(start))
+            if not skipped:
+                break
+            start -= skipped
+        return passed
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _familiar(names: Sequence[Name]) -> list[Name]:
+    """Each name once, as people write it: of two that read alike the one in full is meant, as Kubernetes and Docker do."""
+    found: dict[str, Name] = {}
+    for each in sorted((each for each in names if is_label(each.name)), key=lambda each: _is_full(each.name)):
+        found[familiar(each.name)] = each
+    return [each for each in names if each in found.values()]
+
+
+def _is_full(name: str) -> bool:
+    return is_name(name) and str(Reference.parse(name)) == name
