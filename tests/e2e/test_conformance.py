@@ -35,10 +35,10 @@ def daemon(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield daemon
 
 
-@pytest.fixture(scope="module")
-def visible(tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Daemon]:
-    """A daemon whose files this process sees; the newer ones run in a root of their own."""
-    with daemon_of("20.10", tmp_path_factory.mktemp("visible")) as daemon:
+@pytest.fixture(scope="module", params=["20.10", "28 containerd"])
+def visible(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Daemon]:
+    """A daemon whose files this process sees: a newer one's layers are mounted in a root of its own, its content folder is not."""
+    with daemon_of(request.param, tmp_path_factory.mktemp("visible")) as daemon:
         yield daemon
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
-from transfer.engines.base import ImageSink, ImageSource, ResolvedImage, SinkOptions, SourceOptions, SourceTraits
-from transfer.engines.blobs import BlobSource, Root, Suits
-from transfer.engines.contents import ContentFolder
+from transfer.engines.base import ImageSink, ImageSource, SinkOptions, SourceOptions, SourceTraits
+from transfer.engines.blobs import Root, Suits
+from transfer.engines.contents import ContentFolder, StoredSource
 from transfer.engines.ctr import Ctr, Name
 from transfer.engines.index import REF_NAME, Broken, Roots
-from transfer.errors import EngineError, FormatError, NotFound
-from transfer.model import Descriptor, Digest, Platform, Reference, familiar, is_label, is_name
-from transfer.streams import MAX_DOCUMENT, IterReader, Readable, blocks, parse_object
-
-PULL = "pull it there with all its content (ctr images pull), or export it from its registry"
+from transfer.errors import FormatError, NotFound
+from transfer.model import Descriptor, Digest, Reference, familiar, is_label, is_name
+from transfer.streams import MAX_DOCUMENT, IterReader, Readable, blocks
 
 
 def open_source(place: str, options: SourceOptions) -> ImageSource:
@@ -31,14 +28,13 @@ def open_sink(place: str, options: SinkOptions) -> ImageSink:
     )
 
 
-class ContainerdSource(BlobSource):
+class ContainerdSource(StoredSource):
     """One namespace of a containerd."""
 
     def __init__(self, ctr: Ctr) -> None:
         super().__init__(ctr.where)
         ctr.known()
         self._ctr = ctr
-        self._lacking: dict[Digest, Digest] = {}
         self._names = _familiar(ctr.images())
         self._digests = ctr.digests()
         self._folder: ContentFolder | None = ctr.content({each.digest for each in self._names})
@@ -51,7 +47,7 @@ class ContainerdSource(BlobSource):
         for each in self._names:
             size = self._size(each)
             if size is None:
-                broken.append(Broken((familiar(each.name),), each.digest, self._gone(each.name, each.digest)))
+                broken.append(Broken((familiar(each.name),), each.digest, self.gone(each.name, each.digest)))
                 continue
             alias = each.name.startswith("sha256:")
             annotations = {} if alias else {REF_NAME: familiar(each.name)}
@@ -82,50 +78,14 @@ class ContainerdSource(BlobSource):
     def root(self, reference: str, suits: Suits) -> Root:
         return self._roots.pick(reference, suits)
 
-    def _has(self, digest: Digest) -> bool:
+    def has(self, digest: Digest) -> bool:
         return str(digest) in self._digests
 
-    def _read_document(self, descriptor: Descriptor) -> bytes | None:
-        """A manifest in an index counts as there if all it names is: the others' documents may have come without their layers."""
-        data = super()._read_document(descriptor)
-        if data is None or not descriptor.is_manifest:
-            return data
-        lacking = self._lacking_of(data, str(descriptor.digest))
-        if lacking is None:
-            return data
-        self._lacking[descriptor.digest] = lacking
-        return data if any(each.digest == descriptor.digest for each in self._names) else None
-
-    def _lacking_of(self, manifest: bytes, where: str) -> Digest | None:
-        """The first blob of a manifest that is not there."""
-        value = parse_object(manifest, where)
-        layers = value.get("layers")
-        named = [value.get("config"), *(layers if isinstance(layers, list) else ())]
-        digests = (Descriptor.parse(each, where).digest for each in named)
-        return next((each for each in digests if not self._has(each)), None)
-
-    def resolve(self, reference: str, platform: Platform | None) -> ResolvedImage:
-        """EngineError for an image whose layers were thrown away once they had been unpacked."""
-        root, _ = self.root(reference, partial(self._suits, platform))
-        label = reference or root.digest.short
-        self.document(root)
-        if root.digest in self._lacking:
-            raise self._gone(label, self._lacking[root.digest])
-        tree = self._tree(root, platform)
-        lost = next((self._lacking[each] for each in tree.absent if each in self._lacking), None)
-        if lost and not tree.manifests:
-            raise self._gone(label, lost)
-        return super().resolve(reference, platform)
-
-    def _gone(self, label: str, digest: Digest) -> EngineError:
-        return EngineError(
-            f"{self.where}: {label} is not all there: its blob {digest} is missing; "
-            "perhaps containerd was told to discard layers once they are unpacked (discard_unpacked_layers)",
-            hint=PULL,
-        )
+    def is_root(self, digest: Digest) -> bool:
+        return any(each.digest == digest for each in self._names)
 
     def open(self, blob: Descriptor, start: int = 0) -> Readable:
-        if not self._has(blob.digest):
+        if not self.has(blob.digest):
             raise NotFound(f"{self.where} has no blob {blob.digest}")
         if self._folder and self._folder.size(blob.digest) is not None:
             return self._folder.open(blob, start)

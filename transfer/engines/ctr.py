@@ -57,7 +57,9 @@ class Ctr:
         address, program = _found()
         self.namespace = namespace or os.environ.get("CONTAINERD_NAMESPACE", "") or _usual()
         if not _NAMESPACE.fullmatch(self.namespace) or len(self.namespace) > 76:
-            raise UsageError(f"{self.namespace!r:.100} is not a containerd namespace", hint="write containerd:NAMESPACE/NAME")
+            raise UsageError(
+                f"{self.namespace!r:.100} is not a containerd namespace", hint="write containerd:NAMESPACE/NAME"
+            )
         self.where = f"containerd {address}, namespace {self.namespace}"
         self._all = Program((program, "--address", address), self.where)
         self._here = Program((program, "--address", address, "--namespace", self.namespace), self.where)

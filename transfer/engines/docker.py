@@ -18,6 +18,7 @@ from transfer.engines.base import (
     SourceTraits,
 )
 from transfer.engines.daemon import DockerClient
+from transfer.engines.dockerstore import StoreImages
 from transfer.engines.overlay import ASK, OverlayImages
 from transfer.engines.saves import Saves
 from transfer.errors import EngineError, NotFound
@@ -53,16 +54,19 @@ class DockerSource:
     def __init__(self, client: DockerClient, *, way: ReadWay = "auto", observer: Observer = silent) -> None:
         self._client, self._way, self._observer = client, way, observer
         self.where = client.where
-        files = OverlayImages.of(client.info) if client.local and way != "api" else None
+        self._containerd = client.has_containerd_store()
+        files = self._files() if client.local and way != "api" else None
         if way == "files" and files is None:
             raise EngineError(
                 f"{client.where}: the daemon's files cannot be read from here",
-                hint="--via files needs root on the daemon's own host and an overlay2 store; use --via api instead",
+                hint="--via files needs root on the daemon's own host; use --via api instead",
             )
-        self.traits = SourceTraits(
-            random_access=files is not None, keeps_digest=client.has_containerd_store(), host=True
-        )
-        self._reader: OverlayImages | Saves = files or Saves(self.where, self._save)
+        self.traits = SourceTraits(random_access=files is not None, keeps_digest=self._containerd, host=True)
+        self._reader: OverlayImages | StoreImages | Saves = files or Saves(self.where, self._save)
+
+    def _files(self) -> OverlayImages | StoreImages | None:
+        """The daemon's own files, if this process may read them and they are as they are known here."""
+        return StoreImages.of(self._client) if self._containerd else OverlayImages.of(self._client.info)
 
     def names(self, pattern: str = "") -> list[Listed]:
         out = []
@@ -84,12 +88,30 @@ class DockerSource:
         tags = tuple(value.get("RepoTags") or ())
         familiar = Reference.parse(reference).familiar if by_name else ""
         names = (familiar,) if familiar in tags else tags
+        digest = Digest.parse(value["Id"], self.where)
+        if isinstance(self._reader, StoreImages):
+            if self._reader.lacks(digest) and self._way != "files":
+                self._through_the_daemon(f"{self._reader.folder.root} does not have {digest.short}")
+            else:
+                self._reader.whole(reference, self._reader.root(str(digest), lambda root: True)[0], platform)
+                return replace(self._reader.resolve(str(digest), platform), names=names)
+        if self._containerd:
+            self._available(reference, digest)
         layers = tuple((Digest.parse(each, self.where), 0) for each in value.get("RootFS", {}).get("Layers") or [])
-        return ResolvedImage(names, Digest.parse(value["Id"], self.where), value.get("Size", 0), layers, None, platform)
+        return ResolvedImage(names, digest, value.get("Size", 0), layers, None, platform)
+
+    def _available(self, reference: str, digest: Digest) -> None:
+        """EngineError if the daemon says (from API 1.48 on) that the content of all platforms is missing: `docker save` does not."""
+        told = self._client.ask(f"/images/{digest}/json", manifests="1").get("Manifests")
+        images = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+        if images and not any(each.get("Available") is True for each in images):
+            raise StoreImages.gone_from(self.where, reference, str(images[0].get("ID")))
 
     def read(self, images: Sequence[ResolvedImage]) -> Iterator[BlobStream]:
         if isinstance(self._reader, OverlayImages):
             self._read_files(self._reader, images)
+        elif isinstance(self._reader, StoreImages):
+            self._observer(Noted(f"reading layers directly from {self._reader.folder.root}"))
         yield from self._reader.read(images)
 
     def _read_files(self, files: OverlayImages, found: Sequence[ResolvedImage]) -> None:
@@ -100,6 +122,9 @@ class DockerSource:
             return
         if self._way == "files":
             raise EngineError(odd, hint=ASK)
+        self._through_the_daemon(odd)
+
+    def _through_the_daemon(self, odd: str) -> None:
         self._observer(Noted(f"{odd}; reading all layers through the daemon instead"))
         self._reader = Saves(self.where, self._save)
         self.traits = replace(self.traits, random_access=False)

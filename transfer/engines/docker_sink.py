@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from transfer.engines.base import ALONE, Content, ImportedImage, SinkTraits, Turn, cannot_publish
+from transfer.engines.contents import ContentFolder, docker_places
 from transfer.engines.daemon import DockerClient
 from transfer.engines.thin import ThinArchive
 from transfer.engines.tree import PlatformImage, platform_image, tree_of
 from transfer.errors import Damaged, EngineError, NoSpace, NotFound, TransferError, TryAgain
 from transfer.events import Noted, Observer, silent
 from transfer.model import TEMPORARY, Descriptor, Digest, Image, Platform, Reference
-from transfer.streams import parse_object, read_small, sha256
+from transfer.streams import parse_object
 
 SENDING = 2
 """Images that are being sent at once: each has some 50 MiB of memory here. The others wait for the daemon."""
@@ -122,11 +123,7 @@ class DockerSink:
         return out
 
     def _content_folders(self) -> list[Path]:
-        root = str(self._client.info.get("DockerRootDir") or "/nowhere")
-        return [
-            place / "io.containerd.content.v1.content/blobs/sha256"
-            for place in (Path(root) / "containerd/daemon", Path("/var/lib/containerd"))
-        ]
+        return docker_places(self._client.info)
 
     def _available(self, image: Image, id: Digest, content: Content) -> bool:
         """Whether all content of the image is there. A classic store has it; a containerd store may have the name alone."""
@@ -326,7 +323,7 @@ class DockerSink:
                 hint="look at the daemon's log",
             )
         ids = [str(each) for each in plan.chosen.diff_ids]
-        if (there.get("RootFS") or {}).get("Layers") != ids:
+        if ((there.get("RootFS") or {}).get("Layers") or []) != ids:
             raise Damaged(f"{self.where}: {image.label} has other layers in the daemon than were sent")
 
     def _name(self, digest: Digest, names: Sequence[str]) -> None:
@@ -361,8 +358,8 @@ def _layers_of(manifest: str, folders: Sequence[Path]) -> set[str]:
     for folder in folders:
         with contextlib.suppress(TransferError):
             digest = Digest.parse(manifest)
-            data = read_small(folder / digest.hex)
-            if sha256(data) == digest:
+            data = ContentFolder(folder).small(digest)
+            if data is not None:
                 return {str(each.get("digest")) for each in parse_object(data, manifest).get("layers") or []}
     return set()
 
