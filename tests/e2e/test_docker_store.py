@@ -49,7 +49,7 @@ def test_every_digest_comes_back_also_of_an_index_with_one_platform(daemon: engi
     assert images_of(tmp_path / "api").items() <= back.items()
 
 
-def _images(bundle: Path) -> list[dict[str, object]]:
+def _images(bundle: Path) -> list[dict[str, list[str]]]:
     found = json.loads(run("inspect", bundle, "--json"))["images"]
     assert isinstance(found, list)
     return found

@@ -75,7 +75,7 @@ class SourceOptions:
     pinned: bool = False
 
 
-def cannot_publish(chosen: PlatformImage) -> str:
+def cannot_publish(image: PlatformImage | Image) -> str:
     """Where no registry can be started beside the engine."""
     raise UsageError("this engine cannot pull from this process", hint="use --via load")
 
@@ -84,7 +84,8 @@ def cannot_publish(chosen: PlatformImage) -> str:
 class SinkOptions:
     """How a sink is to be opened. `via`: one of its ways to take images, or "auto".
 
-    `publish` makes a platform's part of an image available for a pull from this process and gives the reference to pull it by.
+    `publish` makes a platform's part of an image available for a pull from this process and gives the reference to pull it by; `offer`
+    makes it available as it is, and gives a repository in which every tag means it.
     `only_look`: nothing is changed there; for whoever asks what an import would do. `pin`: where a collector deletes images that
     nothing runs, it is told to leave these alone.
     """
@@ -92,6 +93,7 @@ class SinkOptions:
     platform: Platform | None = None
     via: str = "auto"
     publish: Callable[[PlatformImage], str] = cannot_publish
+    offer: Callable[[Image], str] = cannot_publish
     observer: Observer = silent
     only_look: bool = False
     pin: bool = True

@@ -68,8 +68,20 @@ def _files() -> list[Path]:
     if named:
         return [Path(named)]
     first = users if users and users.is_file() else SYSTEM
+    return [first, *_drop_ins(users)]
+
+
+def _drop_ins(users: Path | None) -> list[Path]:
     folders = [Path(f"{SYSTEM}.d"), *([Path(f"{users}.d")] if users else [])]
-    return [first, *(path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.conf")))]
+    return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.conf"))]
+
+
+def ruled(reference: Reference) -> Path | None:
+    """A drop-in with a rule for exactly this repository: it counts for podman, whatever registries.conf it is told to read."""
+    home = os.environ.get("HOME", "")
+    name = f"{reference.domain}/{reference.path}"
+    users = Path(home) / ".config" / "containers" / "registries.conf" if home else None
+    return next((path for prefix, _, path in _registries(_drop_ins(users)) if prefix == name), None)
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -82,8 +94,8 @@ def _toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: {error}", hint="repair the file, or use --no-mirrors") from error
 
 
-def _registries() -> Iterator[tuple[str, dict[str, Any], Path]]:
-    for path in _files():
+def _registries(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any], Path]]:
+    for path in files:
         found = _toml(path).get("registry", [])
         for each in found if isinstance(found, list) else ():
             if isinstance(each, dict):
@@ -99,7 +111,7 @@ def _registries() -> Iterator[tuple[str, dict[str, Any], Path]]:
 def _matching(name: str) -> dict[str, Any] | None:
     """The entry with the longest prefix of a full name; of two with the same the later one."""
     best: tuple[int, dict[str, Any]] | None = None
-    for prefix, entry, path in _registries():
+    for prefix, entry, path in _registries(_files()):
         length = _matches(name, prefix)
         if length and (best is None or length >= best[0]):
             best = (length, {**entry, "prefix": prefix, "file": path})

@@ -29,14 +29,15 @@ def find(name: str, *places: str) -> str | None:
 class Program:
     """One program and the words that stand before every command of it. `where` is for messages.
 
-    `spool`: the folder in which the program puts what it takes, to be named when that is full.
+    `env`: variables that are other ones for it; None: it does not get them. `spool`: the folder in which the program puts what it takes, to be named when that is full.
     """
 
     def __init__(
-        self, words: Sequence[str], where: str, *, env: Mapping[str, str] | None = None, spool: str = ""
+        self, words: Sequence[str], where: str, *, env: Mapping[str, str | None] | None = None, spool: str = ""
     ) -> None:
         self.words, self.where = tuple(words), where
-        self._env = {**os.environ, **(env or {})}
+        own = {**os.environ, **(env or {})}
+        self._env = {name: value for name, value in own.items() if value is not None}
         self._spool = spool
 
     def run(self, *words: str, data: Iterable[bytes] = (), env: Mapping[str, str] | None = None) -> bytes:

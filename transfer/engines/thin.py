@@ -17,7 +17,7 @@ class ThinArchive:
     """OCI layout and manifest.json at once, with only the layers that are to be sent.
 
     `whole`: the image as it is, index and all platforms (containerd store); else one platform's manifest. Without `chosen` it is an OCI
-    layout alone. Layers are sent within `sending`; `before_end` is called before what tells the engine that the archive is whole.
+    layout alone, and without `docker` too. Layers are sent within `sending`; `before_end` is called before what tells the engine that the archive is whole.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class ThinArchive:
         whole: bool,
         sending: contextlib.AbstractContextManager[object],
         before_end: Callable[[], None],
+        docker: bool = True,
     ) -> None:
         part = None if whole else chosen
         root = part.manifest if part else image.root
@@ -40,7 +41,7 @@ class ThinArchive:
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
         self._before = [(blob_path(digest), content.document(digest)) for digest in documents]
         self._after = [("index.json", canonical_json(index)), ("oci-layout", LAYOUT)]
-        if chosen:
+        if chosen and docker:
             saved = {
                 "Config": blob_path(chosen.config.digest),
                 "RepoTags": list(names) or None,

@@ -34,6 +34,13 @@ def containerd_namespace(text: str) -> tuple[str, str]:
     return namespace_and_name(text)
 
 
+def podman_store(text: str) -> tuple[str, str]:
+    """`[overlay@/root+/run]app:1` is an image in a store of podman's that is not the usual one."""
+    from transfer.engines.podman import store_and_name
+
+    return store_and_name(text)
+
+
 def name_alone(text: str) -> tuple[str, str]:
     """For an engine that needs no place."""
     return "", text
@@ -105,6 +112,16 @@ TRANSPORTS: dict[str, Transport] = {
             keeper="transfer.engines.registry_keeper",
         ),
         Transport(
+            "podman",
+            "podman:[NAME]",
+            "transfer.engines.podman",
+            split=podman_store,
+            reads=("auto", "files", "api"),
+            writes=("auto", "pull", "load"),
+            host=True,
+            keeper="transfer.engines.podman_keeper",
+        ),
+        Transport(
             "containerd",
             "containerd:[NAMESPACE/][NAME]",
             "transfer.engines.containerd",
@@ -125,6 +142,8 @@ TRANSPORTS: dict[str, Transport] = {
         ),
     )
 }
+ALIASES = {"containers-storage": "podman"}
+"""What containers/image calls a transport that has another name here."""
 DEFAULT = "docker-daemon:"
 REGISTRIES = "docker"
 """The transport of images in registries, as skopeo and containers/image call it."""
@@ -156,7 +175,7 @@ class Location:
 def locate(text: str) -> Location:
     """`oci:./x` taken apart; empty is the Docker found here. UsageError for a transport that is not known, or a missing place."""
     name, colon, rest = (text or DEFAULT).partition(":")
-    transport = TRANSPORTS.get(name) if colon else None
+    transport = TRANSPORTS.get(ALIASES.get(name, name)) if colon else None
     if transport is None:
         raise UsageError(f"{text!r:.200} names an unknown transport", hint=f"use one of {forms()}")
     place, image = transport.split(rest)

@@ -136,7 +136,13 @@ def load_into(
                 raise
         serving = stack.enter_context(Serving().open())
         options = SinkOptions(
-            target.platform, target.via, serving.publish, observer, pin=target.pin, registry=target.registry
+            target.platform,
+            target.via,
+            serving.publish,
+            serving.offer,
+            observer,
+            pin=target.pin,
+            registry=target.registry,
         )
         return load_images(
             bundle,

@@ -129,6 +129,8 @@ def select(
                 take(str(each.id), (name,) if name else ())
     if failed and not found:
         raise failed[0].error
+    for note in dict.fromkeys(note for each in found for note in each.notes):
+        observer(Noted(note))
     return merge(found)
 
 

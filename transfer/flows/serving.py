@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any
 
 from transfer.engines.base import Content
-from transfer.engines.tree import PlatformImage
+from transfer.engines.tree import PlatformImage, tree_of
 from transfer.errors import EngineError
-from transfer.model import TEMPORARY, Descriptor, Digest
+from transfer.model import TEMPORARY, Descriptor, Digest, Image
 from transfer.serve.app import App, Blob
 from transfer.serve.server import Background
 
 REPOSITORY = "image"
+WHOLE = "whole/"
 
 
 class Serving:
@@ -32,12 +33,20 @@ class Serving:
         self._port = 0
 
     def publish(self, chosen: PlatformImage) -> str:
-        """Make an image available; the reference to pull it by."""
+        """Make a platform's part of an image available; the reference to pull it by."""
+        self._published.add(chosen)
+        return f"{self._place()}/{REPOSITORY}@{chosen.manifest.digest}"
+
+    def offer(self, image: Image) -> str:
+        """Make an image available as it is; a repository in which every tag means it."""
+        self._published.add_whole(image)
+        return f"{self._place()}/{WHOLE}{image.root.digest.hex}"
+
+    def _place(self) -> str:
         if not self._port:
             self._port = self._stack.enter_context(Background(self._app)).port
-        self._published.add(chosen)
         self._app.allow_again()
-        return f"127.0.0.1:{self._port}/{self._app.prefix}/{REPOSITORY}@{chosen.manifest.digest}"
+        return f"127.0.0.1:{self._port}/{self._app.prefix}"
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Serving]:
@@ -52,7 +61,7 @@ class Serving:
 
 
 class _Published:
-    """See serve/app.py, Holdings: images by digest alone."""
+    """See serve/app.py, Holdings: parts of images by digest, and whole images, each in a repository of its own."""
 
     policy = ""
 
@@ -61,11 +70,20 @@ class _Published:
         self._manifests: dict[Digest, Descriptor] = {}
         self._configs: set[Digest] = set()
         self._layers: dict[Digest, Descriptor] = {}
+        self._roots: dict[str, Descriptor] = {}
 
     def add(self, chosen: PlatformImage) -> None:
         self._manifests[chosen.manifest.digest] = chosen.manifest
         self._configs.add(chosen.config.digest)
         self._layers |= {layer.digest: layer for layer in chosen.layers}
+
+    def add_whole(self, image: Image) -> None:
+        tree = tree_of(image, self._content().document)
+        configs = {each.digest for each in tree.configs}
+        self._configs |= configs
+        self._manifests |= {each.digest: each for each in tree.documents if each.digest not in configs}
+        self._layers |= {layer.digest: layer for layer in tree.layers}
+        self._roots[WHOLE + image.root.digest.hex] = image.root
 
     def _content(self) -> Content:
         if self._serving.content is None:
@@ -73,7 +91,8 @@ class _Published:
         return self._serving.content
 
     def manifest(self, name: str, reference: str, host: str) -> tuple[Descriptor, bytes] | None:
-        found = next((each for each in self._manifests.values() if str(each.digest) == reference), None)
+        by_digest = next((each for each in self._manifests.values() if str(each.digest) == reference), None)
+        found = by_digest or (None if ":" in reference else self._roots.get(name))
         return (found, self._content().document(found.digest)) if found else None
 
     def blob(self, name: str, digest: Digest, host: str) -> Blob | None:
