@@ -31,7 +31,7 @@ def keep_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 16 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)  # at 1 GiB the peak is 32 MB higher, and nothing is faster
         libc.mallopt(_M_ARENA_MAX, 1)
 
 

@@ -15,8 +15,8 @@ from transfer.work import background
 
 BEGUN = 2
 """Blobs under way beside the one that is read."""
-BLOCK, DEPTH = 1 << 18, 32
-"""A block (bytes), and how many wait for each blob: 8 MiB."""
+BLOCK, DEPTH = 1 << 18, 8
+"""A block (bytes), and how many wait for each blob: 2 MiB."""
 _END = object()
 
 

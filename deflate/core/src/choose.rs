@@ -45,6 +45,8 @@ pub struct Chooser {
     tables: Box<Tables>,
     enabled: bool,
     current: Choice,
+    /// The size of independent blocks in the member that was begun last, as far as it was seen.
+    last_unit: u32,
     disappointments: usize,
     /// By flags, extra flags and operating system of the header: the choice, and on how many bytes it was made.
     known: HashMap<[u8; 3], (Choice, usize)>,
@@ -73,7 +75,7 @@ impl Chooser {
     /// For one file. Not `enabled`, it leaves all to the general model.
     pub fn new(enabled: bool) -> Chooser {
         let tables = Box::new(Tables::new());
-        Chooser { tables, enabled, current: Choice::GENERAL, disappointments: 0, known: HashMap::new() }
+        Chooser { tables, enabled, current: Choice::GENERAL, last_unit: 0, disappointments: 0, known: HashMap::new() }
     }
 
     /// How the next segment is to be coded.
@@ -122,7 +124,11 @@ impl Chooser {
             return;
         }
         self.disappointments += 1;
-        self.current = self.best(segment, part);
+        let found = self.best(segment, part);
+        // the beginning of a segment may be of a kind that tells little: files that are compressed already
+        if found != self.current && self.is_smaller(segment, found, self.current) {
+            self.current = found;
+        }
     }
 
     /// The encoder that hits most tokens, if it makes the record smaller.
@@ -153,27 +159,31 @@ impl Chooser {
         }
         match best.0 {
             hits if hits >= GOOD => best.1,
-            hits if hits >= USELESS && self.is_smaller(segment, best.1) => best.1,
+            hits if hits >= USELESS && self.is_smaller(segment, best.1, Choice::GENERAL) => best.1,
             _ => Choice::GENERAL,
         }
     }
 
     /// The size of independent blocks, as far as it is known.
-    fn unit(&self, part: &MemberPart) -> Option<u32> {
+    fn unit(&mut self, part: &MemberPart) -> Option<u32> {
         match part.flushed_at {
-            Some(place) if part.offset == 0 => Some(place as u32),
-            _ => Some(self.current.unit).filter(|unit| *unit > 0),
+            Some(place) if part.offset == 0 => {
+                self.last_unit = place as u32;
+                Some(place as u32)
+            }
+            _ => Some(self.last_unit).filter(|unit| *unit > 0),
         }
     }
 
-    fn is_smaller(&mut self, segment: &Segment, choice: Choice) -> bool {
+    /// Whether the segment's record is smaller with a choice than with another.
+    fn is_smaller(&mut self, segment: &Segment, choice: Choice, other: Choice) -> bool {
         let mut size = |choice| {
             let parameters = Parameters { shortest: shortest(segment), choice };
             let starts = vec![choice; segment.events.iter().filter(|event| matches!(event, Event::Start(_))).count()];
             code::encode(&mut self.tables, segment, parameters, &starts)
                 .map_or(usize::MAX, |(payload, _)| payload.len())
         };
-        size(choice) < size(Choice::GENERAL)
+        size(choice) < size(other)
     }
 
     /// The share of tokens in the first `stretch` bytes that an encoder would have chosen.
