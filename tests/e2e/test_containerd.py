@@ -125,7 +125,9 @@ def test_kubernetes_sees_it_pinned_and_rm_asks_for_more(ctr: list[str], tmp_path
     code, text = says("rm", "app:1", "--from", "containerd:k8s.io/", "--dry-run")
     assert code == 20 and "pinned" in text and "--pinned" in text
     run("tag", "app:1", "app:prod", "--from", "containerd:k8s.io/")
-    assert sorted(named(ctr, "k8s.io")) == ["docker.io/library/app:1", "docker.io/library/app:prod"]
+    digest = next(iter(named(ctr, "k8s.io").values()))
+    tags = ["docker.io/library/app:1", "docker.io/library/app:prod"]
+    assert sorted(named(ctr, "k8s.io")) == sorted([*tags, f"docker.io/library/app@{digest}"])  # as a pull leaves it
     for name in ("app:1", "app:prod"):
         run("rm", name, "--from", "containerd:k8s.io/", "--pinned")
     assert named(ctr, "k8s.io") == {}

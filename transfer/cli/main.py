@@ -27,6 +27,7 @@ from transfer.cli.commands import (
     mirrors,
     names,
     plan,
+    ready,
     receipt,
     receive,
     serve,
@@ -91,6 +92,7 @@ app.command(epilog=sync.STATUS_EXAMPLES)(sync.status)
 app.command(epilog=sync.LOG_EXAMPLES)(sync.log)
 app.command(hidden=True)(sync.notify)
 app.command(epilog=inventory.EXAMPLES)(inventory.inventory)
+app.command(epilog=ready.EXAMPLES)(ready.ready)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.command(epilog=mirrors.EXAMPLES)(mirrors.mirrors)
 app.command(epilog=login.EXAMPLES)(login.login)

@@ -30,14 +30,16 @@ Jobs = Annotated[
 From = Annotated[
     str,
     typer.Option(
-        "--from", help=f"Where the images are: {forms()}. Default: {DEFAULT}.", autocompletion=completing.transports
+        "--from",
+        help=f"Where the images are: {forms()}. Default: {DEFAULT}, or the engine found here.",
+        autocompletion=completing.transports,
     ),
 ]
 To = Annotated[
     str,
     typer.Option(
         "--to",
-        help=f"Where the images go: {forms(sinks=True)}. Default: {DEFAULT}.",
+        help=f"Where the images go: {forms(sinks=True)}. Default: {DEFAULT}, or the engine found here.",
         autocompletion=completing.transports,
     ),
 ]

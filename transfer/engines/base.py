@@ -205,6 +205,24 @@ class Referred(Protocol):
         ...
 
 
+@runtime_checkable
+class Runs(Protocol):
+    """A source whose images are run where they are."""
+
+    @property
+    def platform(self) -> Platform:
+        """What runs there."""
+        ...
+
+    def platforms(self, image: ResolvedImage) -> list[Platform]:
+        """Those of the image that are there with all their content."""
+        ...
+
+    def is_kept(self, image: ResolvedImage) -> bool:
+        """Whether the engine leaves the image alone when it makes room."""
+        ...
+
+
 class Content(Protocol):
     """What a sink may ask of the bundle that is being imported."""
 

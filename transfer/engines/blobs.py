@@ -103,6 +103,12 @@ class BlobSource(ABC):
         layers = tuple((each.digest, each.size) for each in tree.layers)
         return ResolvedImage(names, root.digest, sum(size for _, size in layers), layers, root, platform)
 
+    def platforms(self, image: ResolvedImage) -> list[Platform]:
+        """What of the image is here, but for what is said of it."""
+        tree = self._tree(image.root, None) if image.root else Tree()
+        known = [each.descriptor.platform or each.platform for each in tree.manifests]
+        return [each for each in known if each.os != "unknown"]
+
     def _suits(self, platform: Platform | None, root: Descriptor) -> bool:
         """Whether a root has anything for the platform that is wanted."""
         with contextlib.suppress(TransferError):

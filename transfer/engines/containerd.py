@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transfer.engines.base import ImageSink, ImageSource, SinkOptions, SourceOptions, SourceTraits
+from transfer.engines.base import ImageSink, ImageSource, ResolvedImage, SinkOptions, SourceOptions, SourceTraits
 from transfer.engines.blobs import Root, Suits
 from transfer.engines.contents import ContentFolder, StoredSource
-from transfer.engines.ctr import Ctr, Name
+from transfer.engines.ctr import KUBERNETES, Ctr, Name, socket_here
 from transfer.engines.index import REF_NAME, Broken, Roots
 from transfer.errors import FormatError, NotFound
-from transfer.model import Descriptor, Digest, Reference, familiar, is_label, is_name
+from transfer.model import Descriptor, Digest, Platform, Reference, familiar, is_label, is_name
 from transfer.streams import MAX_DOCUMENT, IterReader, Readable, blocks
+
+
+def is_here() -> bool:
+    """Whether the socket of a containerd is there that is not Docker's own."""
+    return socket_here() != ""
 
 
 def open_source(place: str, options: SourceOptions) -> ImageSource:
@@ -97,6 +102,14 @@ class ContainerdSource(StoredSource):
                 break
             start -= skipped
         return passed
+
+    platform = Platform.here()
+
+    def is_kept(self, image: ResolvedImage) -> bool:
+        """Under Kubernetes every name that is asked for has to be pinned."""
+        mine = [each for each in self._names if each.digest == image.id and familiar(each.name) in image.names]
+        pinned = all(each.labels.get("io.cri-containerd.pinned") == "pinned" for each in mine)
+        return self._ctr.namespace != KUBERNETES or pinned
 
     def close(self) -> None:
         """Nothing is kept open."""

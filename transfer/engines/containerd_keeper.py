@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transfer.engines.base import Keeper, SourceOptions
-from transfer.engines.containerd_sink import PINS
+from transfer.engines.containerd_sink import PINS, by_digest
 from transfer.engines.ctr import Ctr, Name
 from transfer.errors import EngineError, InUse, NotFound, UsageError
 from transfer.model import Digest, Reference, is_name
@@ -53,7 +53,12 @@ class ContainerdKeeper:
     def untag(self, name: str) -> None:
         found = self._image(name)
         self._ctr.remove(found.name)
-        if any(each.name == found.name for each in self._ctr.images()):
+        left = {each.name for each in self._ctr.images() if each.digest == found.digest}
+        pin, wanted = by_digest(found.name, found.digest), Reference.parse(found.name)
+        tagged = f"{wanted.domain}/{wanted.path}:"
+        if pin in left and not any(each.startswith(tagged) for each in left):
+            self._ctr.remove(pin)  # it came with the tag
+        if found.name in left:
             raise EngineError(f"{self.where} still has {found.name}")
 
     def close(self) -> None:

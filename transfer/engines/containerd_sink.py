@@ -101,6 +101,8 @@ class ContainerdSink:
         plan = self._plan(image, content, turn)
         total = len(set(image.layers))
         full = tuple(dict.fromkeys(_full(image, names).values())) or (_nameless(image),)
+        if self._ctr.namespace == KUBERNETES:
+            full = tuple(dict.fromkeys([*full, *(by_digest(name, image.root.digest) for name in full)]))
         if plan.present:
             there = [each.name for each in self._ctr.images() if each.digest == image.root.digest]
             self._name(image, there[0], full)
@@ -188,6 +190,12 @@ def _full(image: Image, names: Sequence[str]) -> dict[str, str]:
     """Names as containerd and Kubernetes write them, in full. What is no name there is left out, and so is another image's digest."""
     found = {name: Reference.parse(name) for name in names if is_name(name)}
     return {name: str(each) for name, each in found.items() if each.digest in (None, image.root.digest)}
+
+
+def by_digest(name: str, digest: Digest) -> str:
+    """The name by which Kubernetes finds an image that a manifest names by its digest; a pull leaves it, too."""
+    wanted = Reference.parse(name)
+    return str(Reference(wanted.domain, wanted.path, "", digest))
 
 
 def _nameless(image: Image) -> str:

@@ -72,9 +72,9 @@ class Ctr:
             raise EngineAway(error.message, hint="is it running, and are you root?") from error
 
     def known(self) -> None:
-        """NotFound if nothing has the namespace."""
+        """NotFound for a namespace that nothing has; the usual ones are there, if only in name."""
         there = self.namespaces()
-        if self.namespace not in there:
+        if self.namespace not in (*there, "default", KUBERNETES):
             raise NotFound(
                 f"{self.where}: there is no such namespace; it has {', '.join(there) or 'none'}",
                 hint="write containerd:NAMESPACE/NAME",
@@ -145,8 +145,8 @@ def _names(lines: Iterable[str]) -> Iterator[Name]:
 def _found() -> tuple[str, str]:
     """The socket and the program. EngineAway says which is missing."""
     named = os.environ.get("CONTAINERD_ADDRESS", "").removeprefix("unix://")
-    address = named or next(filter(_is_socket, SOCKETS), "")
-    if not address or not _is_socket(address):
+    address = socket_here()
+    if not address:
         raise EngineAway(
             f"no containerd here: {named or ', '.join(SOCKETS)} is not there",
             hint="start containerd, or set CONTAINERD_ADDRESS",
@@ -159,8 +159,10 @@ def _found() -> tuple[str, str]:
     return address, program
 
 
-def _is_socket(path: str) -> bool:
-    return Path(path).is_socket()
+def socket_here() -> str:
+    """The socket that is named, or of those that are known the first that is there; "" for none."""
+    named = os.environ.get("CONTAINERD_ADDRESS", "").removeprefix("unix://")
+    return next((each for each in ([named] if named else SOCKETS) if Path(each).is_socket()), "")
 
 
 def _usual() -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, cast
+from pathlib import Path
+from typing import Any, Literal, cast
 
 from transfer.engines.base import (
     BlobStream,
@@ -17,7 +19,7 @@ from transfer.engines.base import (
     SourceOptions,
     SourceTraits,
 )
-from transfer.engines.daemon import DockerClient
+from transfer.engines.daemon import DEFAULT_HOST, DockerClient
 from transfer.engines.dockerstore import StoreImages
 from transfer.engines.overlay import ASK, OverlayImages
 from transfer.engines.saves import Saves
@@ -28,6 +30,11 @@ from transfer.streams import coalesced
 
 ReadWay = Literal["auto", "files", "api"]
 """How images are read: out of the files the daemon keeps them in, or through its API."""
+
+
+def is_here() -> bool:
+    """Whether a daemon is named, or the usual one's socket is there."""
+    return bool(os.environ.get("DOCKER_HOST")) or Path(DEFAULT_HOST.removeprefix("unix://")).exists()
 
 
 def open_source(place: str, options: SourceOptions) -> ImageSource:
@@ -81,7 +88,7 @@ class DockerSource:
         value = self._client.inspect(reference)
         if value is None:
             raise NotFound(f"{self.where} has no image {reference!r:.200}", hint="`transfer images` lists what it has")
-        own = Platform(value.get("Os") or "linux", value.get("Architecture") or "amd64", value.get("Variant") or "")
+        own = _platform_of(value)
         if platform and not self.traits.keeps_digest and not platform.accepts(own):
             raise NotFound(f"{self.where}: {reference} is for {own}, not {platform}")
         by_name = is_name(reference) and not reference.startswith(value["Id"].removeprefix("sha256:")[: len(reference)])
@@ -139,5 +146,23 @@ class DockerSource:
     ) -> list[Image]:
         return self._reader.images(found, documents, sizes)
 
+    @property
+    def platform(self) -> Platform:
+        return self._client.platform
+
+    def platforms(self, image: ResolvedImage) -> list[Platform]:
+        if isinstance(self._reader, StoreImages) and image.root:
+            return self._reader.platforms(image)
+        return [_platform_of(self._client.inspect(str(image.id)) or {})]
+
+    def is_kept(self, image: ResolvedImage) -> bool:
+        """Docker deletes no image by itself."""
+        return True
+
     def close(self) -> None:
         self._client.close()
+
+
+def _platform_of(value: Mapping[str, Any]) -> Platform:
+    """What an image is for, by what a daemon says of it."""
+    return Platform(value.get("Os") or "linux", value.get("Architecture") or "amd64", value.get("Variant") or "")

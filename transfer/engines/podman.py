@@ -49,6 +49,11 @@ def store_and_name(text: str) -> tuple[str, str]:
     return "|".join([found[1] or "", found[2], found[3] or ""]), found[4]
 
 
+def is_here() -> bool:
+    """Whether the program is there."""
+    return find("podman") is not None
+
+
 def open_source(place: str, options: SourceOptions) -> ImageSource:
     """The podman found here; the place is a store of its."""
     return PodmanSource(Podman(place), way=cast(ReadWay, options.via), observer=options.observer)
@@ -245,7 +250,7 @@ class PodmanSource:
     def resolve(self, reference: str, platform: Platform | None) -> ResolvedImage:
         held, names = self._find(reference)
         value = self._podman.inspect(held.id.hex) or {}
-        own = Platform(str(value.get("Os") or "linux"), str(value.get("Architecture") or "amd64"))
+        own = _platform_of(value)
         if platform and not platform.accepts(own):
             raise NotFound(f"{self.where}: {reference} is for {own}, not {platform}")
         if self._images:
@@ -258,6 +263,17 @@ class PodmanSource:
         layers = tuple((Digest.parse(each, self.where), 0) for each in (value.get("RootFS") or {}).get("Layers") or [])
         note = f"{names[0] if names else held.id.short}: podman saves it with another manifest: its digest is a new one"
         return ResolvedImage(names, held.id, held.size, layers, None, platform, (note,))
+
+    @property
+    def platform(self) -> Platform:
+        return self._podman.platform
+
+    def platforms(self, image: ResolvedImage) -> list[Platform]:
+        return [_platform_of(self._podman.inspect(image.id.hex) or {})]
+
+    def is_kept(self, image: ResolvedImage) -> bool:
+        """Podman deletes no image by itself."""
+        return True
 
     def _find(self, reference: str) -> tuple[Held, tuple[str, ...]]:
         """The image, and its names; by one of these alone, if it was named. Podman's own short name is localhost's where nothing else has it."""
@@ -301,3 +317,8 @@ class PodmanSource:
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+
+def _platform_of(value: Mapping[str, Any]) -> Platform:
+    """What an image is for, by what podman says of it."""
+    return Platform(str(value.get("Os") or "linux"), str(value.get("Architecture") or "amd64"))

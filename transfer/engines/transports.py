@@ -41,6 +41,11 @@ def podman_store(text: str) -> tuple[str, str]:
     return store_and_name(text)
 
 
+def place_alone(text: str) -> tuple[str, str]:
+    """For a place without names."""
+    return text, ""
+
+
 def name_alone(text: str) -> tuple[str, str]:
     """For an engine that needs no place."""
     return "", text
@@ -52,7 +57,8 @@ class Transport:
 
     `form`: as it is typed after --from and --to. `source` and `sink`: the functions of the module that open one, `keeper`: a module whose `open_keeper` does; "" for none.
     `split`: place and image name. `reads`, `writes`: what --via may say. `host`: it is found on this host, so no place is named, and
-    `inventory` asks it. `grows`: it keeps what it has when more is imported, so later imports may read from it and add to it.
+    `inventory` asks it; its module's `is_here` says, without asking it, whether it may be. `optional`: a place may be named, and is known
+    where none is. `grows`: it keeps what it has when more is imported, so later imports may read from it and add to it.
     """
 
     name: str
@@ -65,12 +71,20 @@ class Transport:
     reads: tuple[str, ...] = ("auto",)
     writes: tuple[str, ...] = ("auto",)
     host: bool = False
+    optional: bool = False
     grows: bool = True
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this host seems to have it."""
+        return self.host and cast(Callable[[], bool], self._function("is_here"))()
 
     def _function(self, name: str) -> object:
         return getattr(import_module(self.module), name)
 
     def open_source(self, place: str, options: SourceOptions) -> ImageSource:
+        if not self.source:
+            raise UsageError(f"{self.name}: cannot be read", hint=f"use one of {forms()}")
         self._allow("--via", options.via, self.reads)
         return cast(Callable[[str, SourceOptions], ImageSource], self._function(self.source))(place, options)
 
@@ -129,6 +143,15 @@ TRANSPORTS: dict[str, Transport] = {
             host=True,
             keeper="transfer.engines.containerd_keeper",
         ),
+        Transport(
+            "agent-images",
+            "agent-images:[DIR]",
+            "transfer.engines.agentimages",
+            source="",
+            split=place_alone,
+            optional=True,
+            grows=False,
+        ),
         Transport("oci", "oci:DIR[:NAME]", "transfer.engines.ocilayout"),
         Transport(
             "docker-archive",
@@ -145,6 +168,7 @@ TRANSPORTS: dict[str, Transport] = {
 ALIASES = {"containers-storage": "podman"}
 """What containers/image calls a transport that has another name here."""
 DEFAULT = "docker-daemon:"
+"""What is meant where no engine is named, if this host has a Docker; else see `usual`."""
 REGISTRIES = "docker"
 """The transport of images in registries, as skopeo and containers/image call it."""
 
@@ -152,6 +176,18 @@ REGISTRIES = "docker"
 def forms(*, sinks: bool = False) -> str:
     """All that may be typed, for help texts and messages."""
     return ", ".join(each.form for each in TRANSPORTS.values() if (each.sink if sinks else each.source))
+
+
+def usual() -> str:
+    """The engine that is meant where none is named: Docker, or the only other one that this host has. UsageError where it has several."""
+    docker, *others = [each for each in TRANSPORTS.values() if each.host]
+    here = [each.name for each in others if not docker.is_here and each.is_here]
+    if len(here) > 1:
+        raise UsageError(
+            f"no Docker is here, and there are several other engines: {', '.join(here)}",
+            hint=f"name the one that is meant with --from or --to, for example {here[0]}:",
+        )
+    return f"{here[0]}:" if here else DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +209,13 @@ class Location:
 
 
 def locate(text: str) -> Location:
-    """`oci:./x` taken apart; empty is the Docker found here. UsageError for a transport that is not known, or a missing place."""
-    name, colon, rest = (text or DEFAULT).partition(":")
+    """`oci:./x` taken apart; empty is the engine found here. UsageError for a transport that is not known, or a missing place."""
+    name, colon, rest = (text or usual()).partition(":")
     transport = TRANSPORTS.get(ALIASES.get(name, name)) if colon else None
     if transport is None:
         raise UsageError(f"{text!r:.200} names an unknown transport", hint=f"use one of {forms()}")
     place, image = transport.split(rest)
-    if not place and not image and not transport.host:
+    if not place and not image and not transport.host and not transport.optional:
         raise UsageError(f"{text!r}: the path is missing", hint=f"use one of {forms()}")
     return Location(transport, place, image)
 
@@ -187,7 +223,7 @@ def locate(text: str) -> Location:
 def found_here() -> Iterator[ImageSource]:
     """The engines of this host that answer, each open."""
     for transport in TRANSPORTS.values():
-        if transport.host:
+        if transport.is_here:
             try:
                 yield transport.open_source("", SourceOptions())
             except TransferError:

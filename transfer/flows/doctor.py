@@ -19,7 +19,8 @@ from transfer.errors import TransferError
 from transfer.flows.site import StoreChoice
 
 LIBRARIES = ("pyzstd", "blake3", "pyfastcdc", "httpx", "paramiko", "typer", "tqdm")
-PROGRAMS = ("ssh", "docker", "podman", "zstd")
+PROGRAMS = ("ssh", "docker", "podman", "ctr", "zstd")
+VARIABLES = ("DOCKER_HOST", "SOURCE_DATE_EPOCH")
 EARLIEST = 1_767_225_600
 """2026-01-01: a clock before this is wrong. Certificates and times in bundles go by it (seconds since 1970)."""
 LITTLE = 1 << 30
@@ -42,14 +43,12 @@ def examine(choice: StoreChoice) -> Iterator[Finding]:
     yield Finding("libraries", ", ".join(f"{name} {_version(name)}" for name in LIBRARIES))
     yield Finding("programs", ", ".join(f"{name} {shutil.which(name) or 'not found'}" for name in PROGRAMS))
     yield _clock(time.time())
-    for transport in TRANSPORTS.values():
-        if transport.host:
-            yield _engine(transport.name)
+    engines = [each for each in TRANSPORTS.values() if each.host]
+    for transport in [each for each in engines if each.is_here] or engines[:1]:
+        yield _engine(transport.name)
     yield from _store(choice)
     yield _room("this folder", Path.cwd())
-    names = sorted(
-        name for name in os.environ if name.startswith("TRANSFER_") or name in ("DOCKER_HOST", "SOURCE_DATE_EPOCH")
-    )
+    names = sorted(name for name in os.environ if name.startswith(("TRANSFER_", "CONTAINER")) or name in VARIABLES)
     yield Finding("environment", ", ".join(f"{name}={os.environ[name]}" for name in names) or "nothing set")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from transfer.errors import UsageError
 from transfer.flows.charts import IMAGES
-from transfer.model import is_name
+from transfer.model import Reference, is_name
 from transfer.streams import open_plain
 
 FILE_MAX = 2 << 20
@@ -34,9 +34,13 @@ _LOOKS_LIKE = re.compile(r"[a-z0-9][a-z0-9._/-]*:[A-Za-z0-9_][\w.-]*(@sha256:[0-
 
 @dataclass
 class Picks:
-    """`names`: what is needed, each once, in the order in which it was found, and where. `passed`: what looked like an image and was not taken."""
+    """`names`: what is needed, each once, in the order in which it was found, and where. `passed`: what looked like an image and was not taken.
+
+    `asking`: those of the names whose registry is asked whenever they start, and where that is said.
+    """
 
     names: dict[str, str] = field(default_factory=dict)
+    asking: dict[str, str] = field(default_factory=dict)
     passed: list[str] = field(default_factory=list)
 
     def take(self, name: str, where: str) -> None:
@@ -140,7 +144,10 @@ class _Reading:
                 continue
             image = self._image_of(service, value, path, folder, 0)
             if image:
-                self.picks.take(_filled(image, variables, where), where)
+                name = _filled(image, variables, where)
+                self.picks.take(name, where)
+                if service.get("pull_policy") in ("always", "daily", "weekly"):
+                    self.picks.asking.setdefault(name, f"{where}: pull_policy: {service['pull_policy']}")
             elif "build" in service:
                 self.picks.passed.append(f"{where}: is built and has no image name")
             else:
@@ -185,11 +192,20 @@ class _Reading:
             if isinstance(image, str) and image.strip():
                 if _BESIDE & mapping.keys():
                     self.picks.take(image.strip(), place)
+                    self._asking(image.strip(), mapping.get("imagePullPolicy"), place)
                 else:
                     self._maybe(image.strip(), place, "image")
             elif isinstance(image, dict) and isinstance(image.get("reference"), str):
                 self.picks.take(image["reference"], place)
             self._hints(mapping, place)
+
+    def _asking(self, name: str, policy: object, place: str) -> None:
+        """Whether the kubelet asks the registry each time: it does for :latest where nothing else is said."""
+        wanted = Reference.parse(name)
+        if policy == "Always":
+            self.picks.asking.setdefault(name, f"{place}: imagePullPolicy: Always")
+        elif policy is None and wanted.tag == "latest" and not wanted.digest:
+            self.picks.asking.setdefault(name, f"{place}: the tag latest and no imagePullPolicy, which means Always")
 
     def _hints(self, mapping: Mapping[str, Any], place: str) -> None:
         """What only looks like an image: arguments, values of variables, and a repository with a tag, as values files have it."""
