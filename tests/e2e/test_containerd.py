@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +19,7 @@ from tests.conformance.test_sinks import digest, listed
 from tests.support import engines
 from tests.support.gzipped import GZIP_LAYER, tar, zlib_stream
 from tests.support.run import run, says
+from tests.support.specimens import BROKEN
 from tests.support.zoo import Layout, layer, noise
 from tests.unit.test_artifacts import everything
 from transfer.engines.containerd import ContainerdSource
@@ -24,16 +29,22 @@ from transfer.engines.ctr import Ctr
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def ctr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    engines.promised("containerd")
-    with engines.containerd(tmp_path_factory.mktemp("containerd")) as words:
+@pytest.fixture(scope="module", params=["1.6", "2"])
+def ctr(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """This machine's, and the one that comes with the Docker of a newer Debian."""
+    engines.promised("containerd" if request.param == "1.6" else "docker28")
+    root = None if request.param == "1.6" else engines.docker28_root()
+    with engines.containerd(tmp_path_factory.mktemp("containerd"), root=root) as words:
         yield words
 
 
 @pytest.fixture(autouse=True)
-def here(ctr: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def here(ctr: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("CONTAINERD_ADDRESS", ctr[2])
+    if "/" in ctr[0]:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/ctr").symlink_to(ctr[0])
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     yield
     for space in said(ctr, "namespaces", "ls", "-q").split():
         names = said(ctr, "-n", space, "images", "ls", "-q").split()
@@ -197,6 +208,45 @@ def test_layers_that_were_thrown_away_are_told(ctr: list[str], tmp_path: Path) -
     assert code == 20 and gone in text and "discard_unpacked_layers" in text
     assert into(folder, "--to", "containerd:")["layers_sent"] == 1
     run("export", "--from", "containerd:", "app:1", "-o", tmp_path / "back", "--no-store", "-q")
+
+
+def test_a_wrong_chunk_is_refused_and_its_frame_named(ctr: list[str]) -> None:
+    """All digests of the bundle are right but for one chunk's name: containerd sees it, and which frame it is comes after."""
+    code, said = says("import", BROKEN / "other-content" / "bundle", "zoo/plain:1", "--to", "containerd:", "--no-store")
+    assert code == 13, said
+    assert "frame 0 at byte 16: a chunk does not match its name" in said
+    assert named(ctr) == {}
+
+
+def test_a_full_disk_under_containerd_is_told_and_leaves_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = one(tmp_path, "b", layer({"a": noise(1, 30 << 20)}))
+    (tmp_path / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "t", str(tmp_path / "small")], check=True)
+    try:
+        with engines.containerd(tmp_path / "small") as small:
+            monkeypatch.setenv("CONTAINERD_ADDRESS", small[2])
+            code, said = says("import", folder, "--to", "containerd:", "--no-store")
+            assert code == 23, said
+            assert "free space" in said
+            assert named(small) == {}
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path / "small")], check=True)
+
+
+@pytest.mark.parametrize("after", [0.4, 0.7, 1.0])
+def test_a_killed_import_leaves_what_the_next_one_completes(ctr: list[str], tmp_path: Path, after: float) -> None:
+    folder, layout = one(tmp_path, "b", layer({"a": noise(1, 30 << 20)}), layer({"b": noise(2, 1 << 20)}))
+    words = [sys.executable, "-m", "transfer", "import", str(folder), "--to", "containerd:", "--no-store", "-q"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=after)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert {name for name in named(ctr) if "transfer-import" not in name} <= {"docker.io/library/app:1"}
+    into(folder, "--to", "containerd:")
+    assert named(ctr) == {"docker.io/library/app:1": layout.entries[0]["digest"]}
 
 
 def test_a_name_that_claims_another_digest_is_not_given(ctr: list[str], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.support import engines
 from tests.support.gzipped import GZIP_LAYER, tar, zlib_stream
 from tests.support.podmen import Store, podman
 from tests.support.run import run, says
+from tests.support.specimens import BROKEN
 from tests.support.zoo import Layout, layer, noise, zoo
 from tests.unit.test_artifacts import everything
 from transfer.engines.base import ImageSink
@@ -195,6 +196,25 @@ def test_layers_that_the_config_does_not_name_are_refused(store: Store) -> None:
         sink = PodmanSink(Podman(), offer=serving.offer)
         with pytest.raises(Damaged, match="config"):
             sink.put(content.image("app:1"), ["app:1"], content)
+    assert store.ids() == {}
+
+
+@pytest.mark.parametrize("via", ["auto", "pull", "load"])
+def test_a_wrong_chunk_is_refused_and_its_frame_named(store: Store, via: str) -> None:
+    """All digests of the bundle are right but for one chunk's name: podman sees that the layer is wrong, and which frame it is comes after."""
+    words = [
+        "import",
+        BROKEN / "other-content" / "bundle",
+        "zoo/plain:1",
+        "--to",
+        "podman:",
+        "--no-store",
+        "--via",
+        via,
+    ]
+    code, said = says(*words)
+    assert code == 13, said
+    assert "frame 0 at byte 16: a chunk does not match its name" in said
     assert store.ids() == {}
 
 

@@ -243,17 +243,20 @@ def registry(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def containerd(folder: Path) -> Iterator[list[str]]:
-    """A containerd of its own; the beginning of a `ctr` command that talks to it."""
+def containerd(folder: Path, *, root: Path | None = None) -> Iterator[list[str]]:
+    """A containerd of its own, this machine's or that of a Debian root; the beginning of a `ctr` command that talks to it."""
+    programs = root / "usr/bin" if root else None
+    ctr_program = str(programs / "ctr") if programs else "ctr"
+    containerd_program = str(programs / "containerd") if programs else "containerd"
     place, run = _new_folder(folder, "containerd-"), Path(tempfile.mkdtemp(prefix="tc-"))  # a socket's path is short
     socket = run / "c.sock"
     config = {"version": 2, "root": str(place / "root"), "state": str(run / "state"), "disabled_plugins": _NOT_NEEDED}
     config["grpc"] = {"address": str(socket)}
     try:
         (place / "config.toml").write_text(_toml(config), encoding="utf-8")
-        command = ["sh", "-c", _GUARD, "guard", "containerd", "--config", str(place / "config.toml")]
+        command = ["sh", "-c", _GUARD, "guard", containerd_program, "--config", str(place / "config.toml")]
         with _guarded(command, place / "log") as engine:
-            ctr = ["ctr", "--address", str(socket)]
+            ctr = [ctr_program, "--address", str(socket)]
             _wait(engine, place / "log", lambda: _answers([*ctr, "version"]))
             yield ctr
     finally:

@@ -23,6 +23,10 @@ _MARGIN = 128 << 10
 BATCH_RAW = 48 << 20
 """Changed chunks are gathered until there are so many (bytes), then go by the place of their partners: so the base is decoded about once."""
 _DIGITS: Final = re.compile(rb"\d+")
+_HASH: Final = re.compile(
+    rb"(?<![A-Za-z0-9])(?=[A-Za-z0-9]{6,64}(?![A-Za-z0-9]))(?=[A-Za-z]*[0-9]+[A-Za-z])[A-Za-z0-9]+"
+)
+"""A part of a name in which letters follow digits: `libx-76c43bf0.so`, `main.4f3c2a1b.js`. Build tools put a hash of the content there."""
 _SAMPLE_ALL, _SAMPLE_EVERY = 64, 16
 
 
@@ -49,8 +53,8 @@ class _Table:
 
 
 def normalised(path: bytes) -> bytes:
-    """A path in which version numbers do not count: `lib/libfoo.so.1.2` and `lib/libfoo.so.1.3` are one."""
-    return _DIGITS.sub(b"0", path)
+    """A path in which version numbers and hashes do not count: `lib/libfoo.so.1.2` and `lib/libfoo.so.1.3` are one."""
+    return _DIGITS.sub(b"0", _HASH.sub(b"0", path))
 
 
 class BaseFiles:
@@ -62,6 +66,7 @@ class BaseFiles:
         self._size, self._chunk_size = array("Q"), array("I")
         self.chunks = array("I")
         self.skeletons: list[array[int]] = []
+        self._owner = array("I")
         self._tables: dict[str, _Table] = {"path": _Table()}
 
     def add_layer(self, skeleton: Sequence[int], files: Iterator[tuple[bytes, int, int]]) -> None:
@@ -80,6 +85,9 @@ class BaseFiles:
                 last = path
             self.chunks.append(chunk)
             self._chunk_size.append(size)
+            if chunk >= len(self._owner):
+                self._owner.frombytes(bytes(4 * (chunk + 1024 + len(self._owner) // 4 - len(self._owner))))
+            self._owner[chunk] = len(self._paths)
             self._count[-1] += 1
             self._size[-1] += size
 
@@ -96,6 +104,10 @@ class BaseFiles:
         """The file's chunks, and where each begins (bytes) with the file's end behind them."""
         first, end = self._first[file], self._first[file] + self._count[file]
         return self.chunks[first:end], array("Q", [0, *accumulate(self._chunk_size[first:end])])
+
+    def with_chunk(self, chunk: int) -> int:
+        """A file that has this chunk; -1 if none has."""
+        return self._owner[chunk] - 1 if 0 <= chunk < len(self._owner) else NO_PARTNER
 
     def named(self, path: bytes) -> Iterator[int]:
         """Files of exactly this path."""
@@ -126,6 +138,8 @@ class DeltaMatcher:
         self._file: tuple[array[int], array[int]] | None = None
         self._shift = 0
         self._skeleton = 0
+        self._is_named = False
+        self._seen: tuple[bytes, int, int] = (b"", NO_PARTNER, 0)
 
     def begin_blob(self) -> None:
         """Another blob: which base layer it resembles is found out anew."""
@@ -135,8 +149,10 @@ class DeltaMatcher:
 
     def known(self, name: ChunkId, path: bytes, offset: int) -> None:
         """A chunk that the base has went by. Some are looked at: they tell which layer this one is a version of."""
+        if path:
+            self._seen = (path, self._find(name), offset)
         if offset:
-            number = self._find(name)
+            number = self._seen[1] if path else self._find(name)
             if self._file and self._path == path and number in self._file[0]:
                 self._shift = self._file[1][self._file[0].index(number)] - offset
             return
@@ -158,6 +174,8 @@ class DeltaMatcher:
             file = self._choose(path, size)
             self._path, self._shift = path, 0
             self._file = None if file == NO_PARTNER else self._older.chunks_of(file)
+        if offset and not self._is_named:
+            self._follow(path)
         if self._file is None:
             return ()
         chunks, starts = self._file
@@ -165,6 +183,16 @@ class DeltaMatcher:
         end = min(offset + self._shift + length + _MARGIN, starts[-1])
         first, last = bisect_right(starts, begin) - 1, bisect_left(starts, max(end, begin + 1))
         return tuple(n for n in chunks[first:last] if self._usable(n))
+
+    def _follow(self, path: bytes) -> None:
+        """A file that is not in the base by its name: if the base has a chunk of it, the file with that chunk is the older self."""
+        seen, number, offset = self._seen
+        if seen != path or number < 0 or (self._file and number in self._file[0]):
+            return
+        file = self._older.with_chunk(number)
+        if file != NO_PARTNER:
+            self._file = self._older.chunks_of(file)
+            self._shift = self._file[1][self._file[0].index(number)] - offset
 
     def skeleton(self) -> tuple[int, ...]:
         """The base's chunks for the next skeleton chunk of this blob."""
@@ -184,8 +212,10 @@ class DeltaMatcher:
     def _choose(self, path: bytes, size: int) -> int:
         """The file itself as it was: in the layer this one resembles, else of the nearest size; then files of nearly its path."""
         likeness = self._votes
+        self._is_named = False
         # one way after the other: the tables for near paths are made when a path is first not found
-        for hits in chain((self._older.named(path),), self._older.alike(path) if path else ()):
+        ways = chain((self._older.named(path),), self._older.alike(path) if path else ())
+        for way, hits in enumerate(ways):
             best, rank = NO_PARTNER, (0, 0, 0)
             for seen, file in enumerate(hits):
                 if seen > 200:
@@ -196,6 +226,7 @@ class DeltaMatcher:
                 if best == NO_PARTNER or here > rank:
                     best, rank = file, here
             if best != NO_PARTNER:
+                self._is_named = way == 0
                 layer = self._older.layer_of(best)
                 likeness[layer] = likeness.get(layer, 0) + 1
                 return best

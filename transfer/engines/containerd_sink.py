@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from transfer.engines.base import ALONE, Content, ImportedImage, SinkTraits, Turn
-from transfer.engines.ctr import KUBERNETES, TEMPORARY_NAMES, Ctr
+from transfer.engines.ctr import KUBERNETES, TEMPORARY_NAMES, Ctr, Name
 from transfer.engines.thin import ThinArchive
 from transfer.engines.tree import is_artifact, tree_of
 from transfer.errors import EngineError, TransferError
@@ -31,6 +31,15 @@ class _Plan:
     turn: Turn = ALONE
 
 
+@dataclass(frozen=True, slots=True)
+class _There:
+    """What a namespace has: names, blobs, and of which names the content is complete, and (True) unpacked."""
+
+    names: Mapping[str, Name]
+    blobs: set[str]
+    whole: Mapping[str, bool]
+
+
 class ContainerdSink:
     """One namespace of a containerd.
 
@@ -51,26 +60,24 @@ class ContainerdSink:
         self._lock = threading.Lock()
         self._sending = threading.Semaphore(SENDING)
         ctr.namespaces()
-        self._blobs: set[str] | None = None
+        self._there: _There | None = None
 
     def taken(
         self, image: Image, names: Sequence[str], content: Content, beside: Collection[Digest]
     ) -> dict[str, Digest]:
-        there = {each.name: each.digest for each in self._ctr.images()}
+        there = {name: each.digest for name, each in self._look().names.items()}
         held = {name: there.get(full) for name, full in _full(image, names).items()}
         return {name: digest for name, digest in held.items() if digest and digest != image.root.digest}
 
     def _plan(self, image: Image, content: Content, turn: Turn = ALONE) -> _Plan:
         runnable = self._runnable(image, content)
-        if self._is_there(image, content, runnable):
+        if self._is_there(image, runnable):
             return _Plan((), True, runnable)
         layers = {str(each.digest): each for each in image.layers}
 
         def look() -> Iterable[str]:
-            with self._lock:
-                if self._blobs is None:
-                    self._blobs = self._ctr.digests()
-                return [digest for digest in layers if digest not in self._blobs]
+            blobs = self._look().blobs
+            return [digest for digest in layers if digest not in blobs]
 
         mine = turn.claim(look)
         return _Plan(tuple(each for key, each in layers.items() if key in mine), False, runnable, turn)
@@ -83,15 +90,25 @@ class ContainerdSink:
             return False
         return any(here.rank(each.descriptor.platform or each.platform) for each in tree.manifests)
 
-    def _is_there(self, image: Image, content: Content, runnable: bool) -> bool:
-        """Whether containerd has all of it, under any name."""
-        names = [each.name for each in self._ctr.images() if each.digest == image.root.digest]
-        whole = bool(names) and self._has_all(image)
-        return whole and (not runnable or self._ctr.is_whole(names[0], unpacked=True))
+    def _look(self, *, anew: bool = False) -> _There:
+        """What containerd has; asked again only after something has changed."""
+        with self._lock:
+            if self._there is None or anew:
+                names = {each.name: each for each in self._ctr.images()}
+                self._there = _There(names, self._ctr.digests(), self._ctr.checked())
+            return self._there
 
-    def _has_all(self, image: Image) -> bool:
-        wanted = {*map(str, image.documents), *(str(each.digest) for each in image.layers)}
-        return wanted <= self._ctr.digests()
+    def _names_of(self, image: Image) -> list[str]:
+        return [name for name, each in self._look().names.items() if each.digest == image.root.digest]
+
+    def _is_there(self, image: Image, runnable: bool) -> bool:
+        """Whether containerd has all of it, under any name."""
+        there, names = self._look(), self._names_of(image)
+        unpacked = any(there.whole.get(name) for name in names)
+        return bool(names) and self._has_all(image, there.blobs) and (unpacked or not runnable)
+
+    def _has_all(self, image: Image, blobs: Collection[str]) -> bool:
+        return {*map(str, image.documents), *(str(each.digest) for each in image.layers)} <= set(blobs)
 
     def missing(self, image: Image, content: Content) -> list[Descriptor] | None:
         plan = self._plan(image, content)
@@ -104,8 +121,7 @@ class ContainerdSink:
         if self._ctr.namespace == KUBERNETES:
             full = tuple(dict.fromkeys([*full, *(by_digest(name, image.root.digest) for name in full)]))
         if plan.present:
-            there = [each.name for each in self._ctr.images() if each.digest == image.root.digest]
-            self._name(image, there[0], full)
+            self._name(image, self._names_of(image)[0], full)
             return ImportedImage(image, "present", image.root.digest, tuple(names), 0, total, _note(image, names))
         temporary = f"{TEMPORARY_NAMES}{image.root.digest.hex}:new"
         try:
@@ -113,9 +129,6 @@ class ContainerdSink:
             self._name(image, temporary, full)
         finally:
             self._drop(temporary)
-        with self._lock:
-            if self._blobs is not None:
-                self._blobs.update(str(each.digest) for each in image.layers)
         return ImportedImage(
             image, "imported", image.root.digest, tuple(names), sent, total - sent, _note(image, names)
         )
@@ -164,20 +177,21 @@ class ContainerdSink:
         found = self._ctr.images(name)
         if not found or found[0].digest != image.root.digest:
             raise EngineError(f"{self.where} took {image.label} and does not have it")
-        if not self._has_all(image):
+        if not self._has_all(image, self._ctr.digests()):
             raise EngineError(f"{self.where} took {image.label} and lacks some of its blobs")
-        if plan.runnable and not self._ctr.is_whole(name, unpacked=True):
+        if plan.runnable and not self._ctr.checked(name).get(name):
             raise EngineError(f"{self.where} has {image.label}, and has not unpacked it")
 
     def _name(self, image: Image, source: str, names: Sequence[str]) -> None:
         """Give it its names, and pin them where Kubernetes would collect them. Each was asked for afterwards."""
-        there = {each.name: each for each in self._ctr.images()}
-        for name in names:
-            if name not in there or there[name].digest != image.root.digest:
-                self._ctr.tag(source, name)
-            if self._pin:
-                self._ctr.label(name, PINS)
-        after = {each.name: each for each in self._ctr.images()}
+        there = self._look(anew=source.startswith(TEMPORARY_NAMES)).names
+        lacking = [name for name in names if name not in there or there[name].digest != image.root.digest]
+        bare = [each for each in names if each in lacking or not PINS.items() <= there[each].labels.items()]
+        for name in lacking:
+            self._ctr.tag(source, name)
+        for name in bare if self._pin else ():
+            self._ctr.label(name, PINS)
+        after = self._look(anew=bool(lacking)).names
         for name in names:
             if name not in after or after[name].digest != image.root.digest:
                 raise EngineError(f"{self.where} did not give {name} to {image.label}")

@@ -87,13 +87,11 @@ class Ctr:
             each for each in _names(_lines(found)) if not each.name.startswith(TEMPORARY_NAMES) or each.name == name
         ]
 
-    def is_whole(self, name: str, *, unpacked: bool) -> bool:
-        """Whether containerd has all content of an image for this host, and (with `unpacked`) its files."""
-        for line in _lines(self._here.run("images", "check", f"name=={name}")):
-            found = _IMAGE.fullmatch(line)
-            if found and found[1] == name:
-                return bool(_COMPLETE.search(found[4])) and (not unpacked or found[4].split()[-1] == "true")
-        return False
+    def checked(self, name: str = "") -> dict[str, bool]:
+        """The images, or this one, of which containerd has all content for this host; and whether each is unpacked."""
+        found = self._here.run("images", "check", *([f"name=={name}"] if name else []))
+        rows = [row for row in map(_IMAGE.fullmatch, _lines(found)) if row and _COMPLETE.search(row[4])]
+        return {row[1]: row[4].split()[-1] == "true" for row in rows}
 
     def digests(self) -> set[str]:
         """The blobs of the namespace. Another namespace's are not among them, be they in the same folder."""

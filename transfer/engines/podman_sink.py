@@ -12,7 +12,7 @@ from typing import Literal
 from transfer.engines.base import ALONE, Content, ImportedImage, SinkTraits, Turn, cannot_publish
 from transfer.engines.cstorage import ContainerStorage
 from transfer.engines.endpoints import ruled
-from transfer.engines.podman import Podman
+from transfer.engines.podman import Held, Podman
 from transfer.engines.thin import ThinArchive
 from transfer.engines.tree import PlatformImage, platform_image
 from transfer.errors import Damaged, EngineError, TransferError
@@ -62,10 +62,10 @@ class PodmanSink:
 
     `offer` gives a repository of a registry in this process in which every tag is the image: podman pulls from there under the image's
     real name, by a registries.conf of our own, so that names, index and digests are what they would be after a pull from the real
-    place, and layers that it has are never asked for. It does not compare layers with the config, so that is done here.
+    place, and layers that it has are never asked for. It hashes what it pulls, and does not compare layers with the config, so that is done here.
     """
 
-    traits = SinkTraits(keeps_digest=True, parallel=3)
+    traits = SinkTraits(keeps_digest=True, parallel=3, checks=True)
 
     def __init__(
         self,
@@ -83,6 +83,7 @@ class PodmanSink:
         self._sending = threading.Semaphore(2)
         self._storage: ContainerStorage | None = None
         self._blobs: set[Digest] | None = None
+        self._held: dict[Digest, Held] | None = None
 
     @property
     def platform(self) -> Platform | None:
@@ -92,14 +93,14 @@ class PodmanSink:
         self, image: Image, names: Sequence[str], content: Content, beside: Collection[Digest]
     ) -> dict[str, Digest]:
         mine = platform_image(image, content.document, self._platform).config.digest
-        there = {name: each.id for each in self._podman.images() for name in each.names}
+        there = self._named()
         held = {name: there.get(str(Reference.parse(name))) for name in _tagged(names)}
         return {name: digest for name, digest in held.items() if digest and digest != mine}
 
     def _plan(self, image: Image, content: Content, turn: Turn = ALONE) -> _Plan:
         chosen = platform_image(image, content.document, self._platform)
         self._agrees(image, chosen, content)
-        if self._is_there(chosen):
+        if self._is_there(image, chosen):
             return _Plan(chosen, (), True)
         lacking: dict[Digest, Descriptor] = {}
 
@@ -127,32 +128,40 @@ class PodmanSink:
             self._blobs = self._storage.blobs() if self._storage else set()
         return self._blobs
 
-    def _is_there(self, chosen: PlatformImage) -> bool:
-        """Whether the image is there: the config says which layers, and podman names none that is not whole."""
-        return self._podman.inspect(chosen.config.digest.hex) is not None
+    def _listed(self, *, anew: bool = False) -> dict[Digest, Held]:
+        """What podman lists, by IDs; asked again only after something has changed."""
+        with self._lock:
+            if self._held is None or anew:
+                self._held = {each.id: each for each in self._podman.images()}
+            return self._held
+
+    def _named(self, *, anew: bool = False) -> dict[str, Digest]:
+        """Which image has each name."""
+        return {name: each.id for each in self._listed(anew=anew).values() for name in each.names}
+
+    def _is_there(self, image: Image, chosen: PlatformImage) -> bool:
+        """Whether podman has the image, and knows it by the bundle's own manifest: what else is pulled again then has no layer to send."""
+        held = self._listed().get(chosen.config.digest)
+        if held is None:
+            return False
+        digests = {each.rpartition("@")[2] for each in held.digests}
+        return not held.names or bool({str(image.root.digest), str(chosen.manifest.digest)} & digests)
 
     def missing(self, image: Image, content: Content) -> list[Descriptor] | None:
         plan = self._plan(image, content)
-        if plan.present and self._has_manifest(image, plan.chosen):
-            return None
-        return list(plan.missing)
-
-    def _has_manifest(self, image: Image, chosen: PlatformImage) -> bool:
-        """Whether it knows the image by the bundle's own manifest, too: what is pulled again then has no layer to send."""
-        found = self._podman.inspect(chosen.config.digest.hex) or {}
-        digests = {str(each).rpartition("@")[2] for each in found.get("RepoDigests") or []}
-        return bool({str(image.root.digest), str(chosen.manifest.digest)} & digests) or not found.get("RepoTags")
+        return None if plan.present else list(plan.missing)
 
     def put(self, image: Image, names: Sequence[str], content: Content, turn: Turn = ALONE) -> ImportedImage:
         plan = self._plan(image, content, turn)
         total, tags = len(set(plan.chosen.layers)), _tagged(names)
         mine = plan.chosen.config.digest
-        if plan.present and self._has_manifest(image, plan.chosen):
+        if plan.present:
             self._name(image, mine, tags)
             return ImportedImage(image, "present", mine, tuple(names), 0, total, _note(names))
         plan.turn.wait()
         self._send(image, plan, tags, content)
         self._check(image, plan)
+        self._listed(anew=True)
         self._name(image, mine, tags)
         with self._lock:
             if self._blobs is not None:
@@ -245,13 +254,13 @@ class PodmanSink:
 
     def _name(self, image: Image, mine: Digest, tags: Sequence[str]) -> None:
         """Give it its names, and ask for each of them afterwards."""
-        there = {name: each.id for each in self._podman.images() for name in each.names}
+        there = self._named()
         wanted = [str(Reference.parse(name)) for name in tags]
         lacking = [name for name in wanted if there.get(name) != mine]
         if not lacking:
             return
         self._podman.run("tag", mine.hex, *lacking)
-        there = {name: each.id for each in self._podman.images() for name in each.names}
+        there = self._named(anew=True)
         for name in wanted:
             if there.get(name) != mine:
                 raise EngineError(f"{self.where} did not give {name} to {image.label}")

@@ -1,0 +1,156 @@
+"""Deltas of content that the reference corpus has little of, kind by kind: `python -m benchmarks.kinds --place TMPFS --packages DIR`.
+
+Two versions of each package, out of the public indexes (kept in DIR): Python wheels, installed and as files; jars; programs in Go. Each
+kind is an image with one layer; its second version is exported given the first, at the default level and at 9, beside zstd's --patch-from
+of the whole layer and, where it is installed, casync.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.run import Bench, mb, timed, weight, write
+from tests.support.zoo import Layout
+
+WHEELS = {
+    "numpy": ("2.1.0", "2.1.3"),
+    "scipy": ("1.14.0", "1.14.1"),
+    "pillow": ("10.4.0", "11.0.0"),
+    "lxml": ("5.3.0", "5.3.1"),
+    "pandas": ("2.2.2", "2.2.3"),
+}
+JARS = {
+    "com/fasterxml/jackson/core/jackson-databind": ("2.22.0", "2.22.4"),
+    "com/fasterxml/jackson/core/jackson-core": ("2.22.0", "2.22.4"),
+    "com/google/guava/guava": ("33.7.0-jre", "33.8.0-jre"),
+}
+MAVEN = "https://repo1.maven.org/maven2"
+PROGRAMS = {
+    "github.com/regclient/regclient/cmd/regctl": ("v0.11.5", "v0.11.7"),
+    "github.com/google/go-containerregistry/cmd/crane": ("v0.21.4", "v0.22.1"),
+}
+Files = Iterator[tuple[str, bytes]]
+
+
+def wheels(folder: Path, version: int) -> list[Path]:
+    target = folder / f"wheels-{version}"
+    if not target.is_dir():
+        names = [f"{name}=={each[version]}" for name, each in WHEELS.items()]
+        words = ["download", "-q", "--no-deps", "--only-binary", ":all:", "--python-version", "3.11", "-d", str(target)]
+        subprocess.run([sys.executable, "-m", "pip", *words, *names], check=True)
+    return sorted(target.glob("*.whl"))
+
+
+def installed(folder: Path, version: int) -> Files:
+    """Wheels as pip unpacks them."""
+    for path in wheels(folder, version):
+        with zipfile.ZipFile(path) as wheel:
+            for name in sorted(wheel.namelist()):
+                if not name.endswith("/"):
+                    yield f"usr/lib/python3/site-packages/{name}", wheel.read(name)
+
+
+def as_files(folder: Path, version: int) -> Files:
+    for path in wheels(folder, version):
+        yield f"wheels/{path.name}", path.read_bytes()
+
+
+def jars(folder: Path, version: int) -> Files:
+    for place, versions in JARS.items():
+        name = f"{place.rpartition('/')[2]}-{versions[version]}.jar"
+        path = folder / name
+        if not path.exists():
+            with urllib.request.urlopen(f"{MAVEN}/{place}/{versions[version]}/{name}") as reply:
+                path.write_bytes(reply.read())
+        yield f"app/lib/{name}", path.read_bytes()
+
+
+def programs(folder: Path, version: int) -> Files:
+    """As their authors' containers have them: stripped, without paths."""
+    target = folder / f"go-{version}"
+    for place, versions in PROGRAMS.items():
+        path = target / place.rpartition("/")[2]
+        if not path.exists():
+            words = ["go", "install", "-trimpath", "-ldflags=-s -w", f"{place}@{versions[version]}"]
+            subprocess.run(words, env={**os.environ, "GOBIN": str(target), "CGO_ENABLED": "0"}, check=True)
+        yield f"usr/bin/{path.name}", path.read_bytes()
+
+
+KINDS: dict[str, Callable[[Path, int], Files]] = {
+    "wheels, installed": installed,
+    "wheels, as files": as_files,
+    "jars": jars,
+    "programs in Go": programs,
+}
+
+
+def layer_of(files: Files) -> bytes:
+    """A tar as engines make it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o644
+            tar.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+class Kinds(Bench):
+    """A row for each kind, and one for all of them."""
+
+    def measure(self, packages: Path) -> None:
+        total = {3: 0, 9: 0}
+        for kind, files in KINDS.items():
+            tars = []
+            for version in (0, 1):
+                layer = layer_of(files(packages, version))
+                tars.append(self.place / f"{version}.tar")
+                tars[-1].write_bytes(layer)
+                layout = Layout()
+                layout.name(layout.image([layer]), f"kinds/it:{version}")
+                shutil.rmtree(self.place / f"oci{version}", ignore_errors=True)
+                layout.write(self.place / f"oci{version}")
+            whole, sizes = 0, {}
+            for level in total:
+                for version in (0, 1):
+                    bundle = self.place / f"b{version}"
+                    base = ["--base", self.place / "b0"] if version else []
+                    shutil.rmtree(bundle, ignore_errors=True)
+                    words = ["--from", f"oci:{self.place}/oci{version}", "-o", bundle, "-q", "--level", level, *base]
+                    self.ours("export", *words)
+                sizes[level] = weight(self.place / "b1")
+                whole = whole if level != 3 else weight(self.place / "b0")
+                total[level] += sizes[level]
+            timed(f"zstd -q -f -3 --long=27 --patch-from={tars[0]} {tars[1]} -o {self.place}/patch")
+            peer = (self.place / "patch").stat().st_size
+            said = f"{mb(sizes[3])}, level 9 {mb(sizes[9])}, full {mb(whole)}"
+            self.add(kind, said, f"zstd --patch-from: {mb(peer)}", sizes[3] / peer, "-", True)
+        said = f"{mb(total[3])}, level 9 {mb(total[9])}"
+        self.add("all kinds; level 9 is no larger", said, "", total[9] / total[3], "<= 1", total[9] <= total[3])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--place", type=Path, required=True)
+    parser.add_argument("--packages", type=Path, required=True)
+    args = parser.parse_args()
+    shutil.rmtree(args.place, ignore_errors=True)
+    for folder in (args.place, args.packages):
+        folder.mkdir(parents=True, exist_ok=True)
+    bench = Kinds(args.packages, [], args.place, 1)
+    bench.measure(args.packages)
+    write(bench, "kinds")
+
+
+if __name__ == "__main__":
+    main()
