@@ -219,13 +219,14 @@ def test_a_wrong_chunk_is_refused_and_its_frame_named(ctr: list[str]) -> None:
 
 
 def test_a_full_disk_under_containerd_is_told_and_leaves_no_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ctr: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, _ = one(tmp_path, "b", layer({"a": noise(1, 30 << 20)}))
     (tmp_path / "small").mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "t", str(tmp_path / "small")], check=True)
     try:
-        with engines.containerd(tmp_path / "small") as small:
+        root = Path(ctr[0]).parents[2] if "/" in ctr[0] else None
+        with engines.containerd(tmp_path / "small", root=root) as small:
             monkeypatch.setenv("CONTAINERD_ADDRESS", small[2])
             code, said = says("import", folder, "--to", "containerd:", "--no-store")
             assert code == 23, said

@@ -25,7 +25,8 @@ from tests.support.specimens import BROKEN
 from tests.support.zoo import Layout, layer, noise, zoo
 from tests.unit.test_artifacts import everything
 from transfer.engines.base import ImageSink
-from transfer.engines.podman import Podman, PodmanSource, ReadWay
+from transfer.engines.podman import PodmanSource, ReadWay
+from transfer.engines.podman_client import Podman
 from transfer.engines.podman_sink import LoadWay, PodmanSink
 from transfer.errors import Damaged
 from transfer.flows.serving import Serving

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal, cast
 
 from transfer.engines.base import (
@@ -22,20 +17,17 @@ from transfer.engines.base import (
     SourceOptions,
     SourceTraits,
 )
-from transfer.engines.cstorage import ContainerStorage
 from transfer.engines.index import REF_NAME, Roots
 from transfer.engines.podimages import PodmanImages
-from transfer.engines.program import Program, find
+from transfer.engines.podman_client import Held, Podman
+from transfer.engines.program import find
 from transfer.engines.saves import Saves
-from transfer.errors import EngineAway, EngineError, FormatError, NotFound, TransferError, UsageError
+from transfer.errors import EngineError, FormatError, NotFound, UsageError
 from transfer.events import Noted, Observer, silent
-from transfer.model import TEMPORARY, Descriptor, Digest, Image, Platform, Reference, familiar, is_name
-from transfer.streams import coalesced, parse_json, parse_object
+from transfer.model import Descriptor, Digest, Image, Platform, Reference, familiar, is_name
 
 ReadWay = Literal["auto", "files", "api"]
 """How images are read: out of the storage folder, or through `podman save`."""
-_ANSWER_MAX = 64 << 20
-"""What podman says of its images may be so long (bytes)."""
 _STORE = re.compile(r"\[(?:(overlay|vfs|btrfs|zfs)@)?(/[^+\]:]+)(?:\+(/[^+\]:]+))?\](.*)", re.ASCII | re.DOTALL)
 
 
@@ -70,139 +62,6 @@ def open_sink(place: str, options: SinkOptions) -> ImageSink:
         offer=options.offer,
         observer=options.observer,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """An image as podman lists it: its ID (the config's digest), names in full, names with digests, size (bytes), age."""
-
-    id: Digest
-    names: tuple[str, ...]
-    digests: tuple[str, ...]
-    size: int
-    created: int
-
-
-class Podman:
-    """The `podman` program, with one store. It needs no service; CONTAINER_HOST is not heeded, since its images are elsewhere."""
-
-    def __init__(self, place: str = "") -> None:
-        program = find("podman")
-        if program is None:
-            raise EngineAway("no podman here: the program is not in PATH", hint="install podman")
-        driver, root, run = place.split("|") if place else ("", "", "")
-        options = [*(["--root", root] if root else []), *(["--runroot", run] if run else [])]
-        options += ["--storage-driver", driver] if driver else []
-        env = dict.fromkeys(("CONTAINER_HOST", "CONTAINER_CONNECTION"))
-        self.where = f"podman at {root}" if root else "podman"
-        self._program = Program([program, *options], self.where, env=env, spool=os.environ.get("TMPDIR", "/var/tmp"))
-        self._info: dict[str, Any] | None = None
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What it says of itself. EngineAway if it says nothing."""
-        if self._info is None:
-            try:
-                self._info = parse_object(self._program.run("info", "--format", "json"), self.where)
-            except EngineError as error:
-                raise EngineAway(error.message, hint="`podman info` says more") from error
-            if not self._program_has_root():
-                self.where = f"podman at {self._store().get('graphRoot', '')}"
-                self._program.where = self.where
-        return self._info
-
-    def _program_has_root(self) -> bool:
-        return "--root" in self._program.words
-
-    def _store(self) -> dict[str, Any]:
-        value = (self._info or {}).get("store")
-        return value if isinstance(value, dict) else {}
-
-    def storage(self) -> ContainerStorage | None:
-        """Its storage on disk, if that is one this process may read and knows."""
-        store = (self.info and self._store()) or {}
-        root = Path(str(store.get("graphRoot") or "/nowhere"))
-        options = store.get("graphOptions")
-        listed = options.get("overlay.imagestore") if isinstance(options, dict) else None
-        also = [Path(each) for each in (listed if isinstance(listed, list) else [listed]) if isinstance(each, str)]
-        if store.get("graphDriverName") != "overlay" or not root.is_absolute():
-            return None
-        with contextlib.suppress(TransferError):
-            return ContainerStorage(root, [each for each in also if each.is_absolute()])
-        return None
-
-    @property
-    def platform(self) -> Platform:
-        """What runs here."""
-        host = self.info.get("host")
-        value = host if isinstance(host, dict) else {}
-        return Platform(str(value.get("os") or "linux"), str(value.get("arch") or "amd64"))
-
-    def run(self, *words: str, env: Mapping[str, str] | None = None) -> bytes:
-        return self._program.run(*words, env=env)
-
-    def load(self, archive: Iterator[bytes]) -> None:
-        """`podman load` of an archive, which podman puts into its temporary folder first."""
-        self._program.run("load", "--quiet", data=archive)
-
-    def images(self) -> list[Held]:
-        """All images, each once; names that a killed import left are not among them."""
-        found: dict[str, Held] = {}
-        rows = parse_json(
-            self._program.run("images", "--all", "--no-trunc", "--format", "json"), self.where, _ANSWER_MAX
-        )
-        for row in rows if isinstance(rows, list) else ():
-            if not isinstance(row, dict):
-                continue
-            with contextlib.suppress(FormatError):
-                id = Digest.parse("sha256:" + str(row.get("Id")), self.where)
-                names, digests = _texts(row.get("Names")), _texts(row.get("RepoDigests"))
-                size, created = row.get("Size"), row.get("Created")
-                found[str(id)] = Held(
-                    id,
-                    tuple(dict.fromkeys(each for each in names if is_name(each) and f"/{TEMPORARY}/" not in each)),
-                    digests,
-                    size if type(size) is int else 0,
-                    created if type(created) is int else 0,
-                )
-        return list(found.values())
-
-    def inspect(self, reference: str) -> dict[str, Any] | None:
-        """An image, by its ID or full name; None if it is not there."""
-        try:
-            found = parse_json(self._program.run("image", "inspect", reference), self.where)
-        except EngineError as error:
-            if "no such image" in error.message or "image not known" in error.message:
-                return None
-            raise
-        return found[0] if isinstance(found, list) and found and isinstance(found[0], dict) else None
-
-    def layers(self, images: Sequence[Digest]) -> dict[Digest, int]:
-        """How many layers images have, by their IDs."""
-        if not images:
-            return {}
-        rows = parse_json(
-            self._program.run("image", "inspect", *(each.hex for each in images)), self.where, _ANSWER_MAX
-        )
-        out = {}
-        for row in rows if isinstance(rows, list) else ():
-            rootfs = row.get("RootFS") if isinstance(row, dict) else None
-            if isinstance(rootfs, dict):
-                out[Digest(f"sha256:{row.get('Id')}")] = len(rootfs.get("Layers") or [])
-        return out
-
-    @contextlib.contextmanager
-    def save(self, wanted: Sequence[str]) -> Iterator[Iterator[bytes]]:
-        """Some images as a docker-archive, with plain layers."""
-        several = ["--multi-image-archive"] if len(wanted) > 1 else []
-        ids = [each.removeprefix("sha256:") for each in wanted]
-        stream = self._program.open("save", "--quiet", "--format", "docker-archive", *several, *ids)
-        with contextlib.closing(stream):
-            yield coalesced(iter(partial(stream.read, 1 << 20), b""))
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
 
 
 class PodmanSource:

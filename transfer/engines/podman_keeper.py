@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transfer.engines.base import Keeper, SourceOptions
-from transfer.engines.podman import Held, Podman
+from transfer.engines.podman_client import Held, Podman
 from transfer.errors import EngineError, NotFound, UsageError
 from transfer.model import Digest, Reference, is_name
 from transfer.streams import parse_json

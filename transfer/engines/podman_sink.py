@@ -12,7 +12,7 @@ from typing import Literal
 from transfer.engines.base import ALONE, Content, ImportedImage, SinkTraits, Turn, cannot_publish
 from transfer.engines.cstorage import ContainerStorage
 from transfer.engines.endpoints import ruled
-from transfer.engines.podman import Held, Podman
+from transfer.engines.podman_client import Held, Podman
 from transfer.engines.thin import ThinArchive
 from transfer.engines.tree import PlatformImage, platform_image
 from transfer.errors import Damaged, EngineError, TransferError
