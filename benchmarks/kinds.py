@@ -36,7 +36,7 @@ JARS = {
 }
 MAVEN = "https://repo1.maven.org/maven2"
 PROGRAMS = {
-    "github.com/regclient/regclient/cmd/regctl": ("v0.11.5", "v0.11.7"),
+    "github.com/caddyserver/caddy/v2/cmd/caddy": ("v2.11.8", "v2.11.9"),
     "github.com/google/go-containerregistry/cmd/crane": ("v0.21.4", "v0.22.1"),
 }
 Files = Iterator[tuple[str, bytes]]

@@ -196,6 +196,8 @@ PATCH_LEVEL = 9
 """The least level of a patched frame: nearly all of it is matches, so that it costs little."""
 PATCH_FAST = 5
 """Up to this level a patched frame is made a third as expensive, by tables that are filled with every third position of the prefix: 5 % larger."""
+PATCH_HASH = 23
+"""Above it, log2 of the entries of zstd's hash table: with its own 2^22 or fewer a match farther back than 4 MiB is not found (docs/decisions/0015)."""
 _FAR, _NEAR = _Table(WINDOW_LOG_MAX, 21, 19, 6), _Table(WINDOW_LOG_MAX, 20, 0, 7)
 """How matches are then searched for, in a base and in the same bundle (docs/decisions/0005 and 0009)."""
 PLAIN_FROM = 4
@@ -244,6 +246,8 @@ def _patch(raw: bytes | memoryview, level: int, prefix: bytes, table: _Table) ->
     }
     if level <= PATCH_FAST:
         settings |= table.search()
+    else:
+        settings |= {pyzstd.CParameter.hashLog: PATCH_HASH}
     return pyzstd.compress(raw, settings, pyzstd.ZstdDict(prefix, is_raw=True).as_prefix)
 
 

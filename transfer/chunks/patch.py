@@ -18,7 +18,7 @@ from transfer.model import ChunkId
 
 PATCH_RAW, PREFIX_RAW = 4 << 20, 8 << 20
 """A patched frame takes no further chunk that would make it, or its prefix, larger than this (bytes)."""
-_MARGIN = 128 << 10
+_MARGIN = 1 << 20
 """How much before and behind its place a changed stretch of a big file may have moved (bytes)."""
 BATCH_RAW = 48 << 20
 """Changed chunks are gathered until there are so many (bytes), then go by the place of their partners: so the base is decoded about once."""
