@@ -196,6 +196,8 @@ PATCH_LEVEL = 9
 """The least level of a patched frame: nearly all of it is matches, so that it costs little."""
 PATCH_FAST = 5
 """Up to this level a patched frame is made a third as expensive, by tables that are filled with every third position of the prefix: 5 % larger."""
+PATCH_LAZY = 12
+"""The last level of zstd whose search is lazy."""
 PATCH_HASH = 23
 """Above it, log2 of the entries of zstd's hash table: with its own 2^22 or fewer a match farther back than 4 MiB is not found (docs/decisions/0015)."""
 _FAR, _NEAR = _Table(WINDOW_LOG_MAX, 21, 19, 6), _Table(WINDOW_LOG_MAX, 20, 0, 7)
@@ -236,7 +238,16 @@ def encode_frame(
 
 
 def _patch(raw: bytes | memoryview, level: int, prefix: bytes, table: _Table) -> bytes:
-    """Compressed with the window over prefix and content (docs/decisions/0005)."""
+    """Compressed with the window over prefix and content (docs/decisions/0005).
+
+    The slowest searches choose by what a match costs, and miss some that a lazy one takes: the smaller of the two is kept.
+    """
+    if level > PATCH_LAZY:
+        return min(_searched(raw, level, prefix, table), _searched(raw, PATCH_LAZY, prefix, table), key=len)
+    return _searched(raw, level, prefix, table)
+
+
+def _searched(raw: bytes | memoryview, level: int, prefix: bytes, table: _Table) -> bytes:
     window = min(WINDOW_LOG_MAX, max(10, (len(raw) + len(prefix) - 1).bit_length()))
     settings: dict[int, int] = {
         pyzstd.CParameter.compressionLevel: _FAST if level <= PATCH_FAST else max(level, PATCH_LEVEL),
