@@ -16,6 +16,7 @@ import pytest
 from tests.conformance.sinks import HeldContent, Place, SinkSuite, saved_suite
 from tests.conformance.sources import OpenedSource, SourceSuite, suite_images
 from tests.conformance.test_sinks import digest, listed
+from tests.e2e.test_podman import liar
 from tests.support import engines
 from tests.support.gzipped import GZIP_LAYER, tar, zlib_stream
 from tests.support.run import run, says
@@ -135,6 +136,8 @@ def test_kubernetes_sees_it_pinned_and_rm_asks_for_more(ctr: list[str], tmp_path
     assert "io.cri-containerd.image=managed" in labels and "io.cri-containerd.pinned=pinned" in labels
     code, text = says("rm", "app:1", "--from", "containerd:k8s.io/", "--dry-run")
     assert code == 20 and "pinned" in text and "--pinned" in text
+    code, text = says("rm", next(iter(named(ctr, "k8s.io").values()))[7:19], "--from", "containerd:k8s.io/")
+    assert code == 2 and "is an ID here" in text
     run("tag", "app:1", "app:prod", "--from", "containerd:k8s.io/")
     digest = next(iter(named(ctr, "k8s.io").values()))
     tags = ["docker.io/library/app:1", "docker.io/library/app:prod"]
@@ -218,6 +221,17 @@ def test_a_wrong_chunk_is_refused_and_its_frame_named(ctr: list[str]) -> None:
     assert named(ctr) == {}
 
 
+def test_a_containerd_that_says_yes_and_has_not_is_found(
+    ctr: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program in the place of ctr that takes everything and keeps nothing."""
+    folder, _ = one(tmp_path, "b", layer({"a": b"a"}))
+    liar(tmp_path, monkeypatch, "ctr", '*" import "*) cat >/dev/null; exit 0')
+    code, said = says("import", folder, "--to", "containerd:", "--no-store")
+    assert code == 20 and "does not have it" in said
+    assert named(ctr) == {}
+
+
 def test_a_full_disk_under_containerd_is_told_and_leaves_no_name(
     ctr: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +250,7 @@ def test_a_full_disk_under_containerd_is_told_and_leaves_no_name(
         subprocess.run(["umount", "-l", str(tmp_path / "small")], check=True)
 
 
+@pytest.mark.parametrize("ctr", ["1.6"], indirect=True, scope="module")
 @pytest.mark.parametrize("after", [0.4, 0.7, 1.0])
 def test_a_killed_import_leaves_what_the_next_one_completes(ctr: list[str], tmp_path: Path, after: float) -> None:
     folder, layout = one(tmp_path, "b", layer({"a": noise(1, 30 << 20)}), layer({"b": noise(2, 1 << 20)}))

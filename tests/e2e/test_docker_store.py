@@ -16,7 +16,7 @@ from tests.support.gzipped import GZIP_LAYER, tar, zlib_stream
 from tests.support.run import run, says
 from tests.support.zoo import Layout, layer, zoo
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.xdist_group("docker_store")]
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from transfer.engines.archive import open_archive
 from transfer.model import OCI_INDEX, OCI_MANIFEST, Platform
 from transfer.streams import blocks
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200), pytest.mark.xdist_group("matrix")]
 
 SOURCES = ["docker 20.10", "docker 28", "podman", "containerd", "registry", "oci"]
 NAMES = ["matrix/plain:1", "matrix/gzip:1", "matrix/multi:1"]

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,15 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
         yield store
 
 
+def liar(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, case: str) -> None:
+    """A program in PATH before the real one, which answers some commands itself."""
+    (folder / "liar").mkdir()
+    path = folder / "liar" / name
+    path.write_text(f'#!/bin/sh\ncase " $* " in {case};; esac\nexec {shutil.which(name)} "$@"\n', encoding="utf-8")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+
+
 def bundle(folder: Path, layout: Layout, name: str = "b") -> Path:
     layout.write(folder / f"{name}.oci")
     run("export", "--from", f"oci:{folder / name}.oci", "-o", folder / name, "-q", "--no-store")
@@ -78,7 +88,7 @@ class TestPodmanSource(SourceSuite):
 
 
 class TestPodmanSink(SinkSuite):
-    @pytest.fixture(params=["pull", "load", "auto"])
+    @pytest.fixture(params=["pull", "load"])
     def place(self, request: pytest.FixtureRequest, store: Store) -> Iterator[Place]:
         way: LoadWay = request.param
         with contextlib.ExitStack() as stack:
@@ -140,6 +150,8 @@ def test_a_container_runs_and_its_image_cannot_be_removed(store: Store, tmp_path
     assert "tiny" in store.run("--cgroup-manager", "cgroupfs", "run", *options, engines.SMALL_IMAGE)
     code, text = says("rm", engines.SMALL_IMAGE, "--from", "podman:")
     assert code == 20 and "c1" in text
+    code, text = says("rm", store.ids()[f"docker.io/{engines.SMALL_IMAGE}"][7:19], "--from", "podman:")
+    assert code == 2 and "is an ID here" in text
     run("tag", engines.SMALL_IMAGE, "test/other:1", "--from", "podman:")
     assert len(set(store.ids().values())) == 1 and len(store.ids()) == 2
     store.run("rm", "c1")
@@ -148,6 +160,60 @@ def test_a_container_runs_and_its_image_cannot_be_removed(store: Store, tmp_path
     assert store.ids() == {}
     code, text = says("rm", engines.SMALL_IMAGE, "--from", "podman:")
     assert code == 0 and "already gone" in text
+
+
+def test_a_podman_that_says_yes_and_has_not_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in its place that takes everything and keeps nothing."""
+    layout = Layout()
+    layout.name(layout.image([layer({"a": b"a"})]), "app/web:1")
+    folder = bundle(tmp_path, layout)
+    liar(tmp_path, monkeypatch, "podman", '*" pull "*|*" load "*) cat >/dev/null; echo taken; exit 0')
+    for via in ("pull", "load"):
+        code, said = says("import", folder, "--to", "podman:", "--no-store", "--via", via)
+        assert code == 20 and "reports success" in said
+
+
+def test_a_full_store_is_told_and_leaves_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout()
+    layout.name(layout.image([layer({"a": noise(1, 30 << 20)})]), "app/web:1")
+    folder = bundle(tmp_path, layout)
+    (tmp_path / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "t", str(tmp_path / "small")], check=True)
+    try:
+        with podman(tmp_path / "small") as small:
+            code, said = says("import", folder, "--to", "podman:", "--no-store", "--via", "pull", env=small.env)
+            assert code == 23, said
+            assert small.ids() == {}
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path / "small")], check=True)
+
+
+def test_images_of_another_store_that_podman_reads_from(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout()
+    layout.name(layout.image([tar(files=3)]), "app/web:1")
+    into(bundle(tmp_path, layout))
+    (tmp_path / "other").mkdir()
+    with podman(tmp_path / "other") as other:
+        config = tmp_path / "other/storage.conf"
+        more = f'[storage.options]\nadditionalimagestores = ["{store.root}"]\n'
+        config.write_text(config.read_text(encoding="utf-8") + more, encoding="utf-8")
+        words = [
+            "export",
+            "--from",
+            "podman:",
+            "app/web:1",
+            "-o",
+            tmp_path / "back",
+            "-q",
+            "--no-store",
+            "--via",
+            "files",
+        ]
+        run(*words, env=other.env)
+    (image,) = json.loads(run("inspect", tmp_path / "back", "--json"))["images"]
+    assert image["digest"] == layout.entries[0]["digest"]
 
 
 def test_what_was_built_here_is_found_by_its_short_name(store: Store, tmp_path: Path) -> None:

@@ -287,6 +287,22 @@ class Keeper(Protocol):
     def close(self) -> None: ...
 
 
+def is_id(text: str, names: Sequence[str]) -> UsageError:
+    """What is said of an ID where a name has to stand; `names` are those of the image it means."""
+    return UsageError(
+        f"{text} is an ID here, and an ID can have several names",
+        hint=f"name one of {', '.join(names) or 'none'}"[:300],
+    )
+
+
+def refuse_ids(text: str, held: Iterable[tuple[Digest, Sequence[str]]]) -> None:
+    """UsageError if what is no name of any image is the beginning of an image's ID (six digits or more)."""
+    beginning = text.removeprefix("sha256:")
+    for digest, names in held if len(beginning) >= 6 else ():
+        if digest.hex.startswith(beginning):
+            raise is_id(text, names)
+
+
 class ImageSink(Protocol):
     """Where images go. Nothing of an image is visible before `put` has it whole."""
 

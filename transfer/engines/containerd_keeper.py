@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transfer.engines.base import Keeper, SourceOptions
+from transfer.engines.base import Keeper, SourceOptions, refuse_ids
 from transfer.engines.containerd_sink import PINS, by_digest
 from transfer.engines.ctr import Ctr, Name
 from transfer.errors import EngineError, InUse, NotFound, UsageError
@@ -29,6 +29,7 @@ class ContainerdKeeper:
         there = {each.name: each for each in self._ctr.images()}
         found = there.get(str(wanted)) or there.get(wanted.familiar)
         if found is None:
+            refuse_ids(name, [(each.digest, [each.name]) for each in there.values()])
             raise NotFound(f"{self.where} has no image {wanted.familiar}", hint="`transfer images` lists what it has")
         return found
 

@@ -136,7 +136,7 @@ def _names(lines: Iterable[str]) -> Iterator[Name]:
     for line in lines:
         found = _IMAGE.fullmatch(line)
         if found:
-            labels = dict(_LABEL.findall(found[4].split()[-1]))
+            labels = dict(_LABEL.findall(found[4]))
             yield Name(found[1], found[2], Digest(found[3]), labels)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from transfer.engines.base import Keeper, SourceOptions
+from transfer.engines.base import Keeper, SourceOptions, is_id
 from transfer.engines.daemon import DockerClient
 from transfer.errors import EngineError, NotFound, UsageError
 from transfer.model import Digest, Reference, is_name
@@ -32,10 +32,7 @@ class DockerKeeper:
             raise NotFound(f"{self.where} has no image {wanted.familiar}", hint="`transfer images` lists what it has")
         names = [*(found.get("RepoTags") or []), *(found.get("RepoDigests") or [])]
         if wanted.familiar not in names and str(wanted) not in names:
-            raise UsageError(
-                f"{name} is an ID here, and an ID can have several names",
-                hint=f"name one of {', '.join(names) or 'none'}"[:300],
-            )
+            raise is_id(name, names)
         return wanted, found
 
     def tag(self, source: str, name: str) -> Digest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transfer.engines.base import Keeper, SourceOptions
+from transfer.engines.base import Keeper, SourceOptions, refuse_ids
 from transfer.engines.podman_client import Held, Podman
 from transfer.errors import EngineError, NotFound, UsageError
 from transfer.model import Digest, Reference, is_name
@@ -32,6 +32,7 @@ class PodmanKeeper:
             for image in held:
                 if full in image.names or full in image.digests:
                     return image, full
+        refuse_ids(name, [(each.id, each.names) for each in held])
         raise NotFound(
             f"{self.where} has no image {Reference.parse(name).familiar}", hint="`transfer images` lists what it has"
         )
