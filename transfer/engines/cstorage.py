@@ -99,7 +99,9 @@ class ContainerStorage:
 
 
 def _list(path: Path) -> list[dict[str, Any]]:
-    """One of the lists; what is no object in it is left out."""
+    """One of the lists, empty where podman has not written one yet; what is no object in it is left out."""
+    if path.parent.parent.is_dir() and not path.exists():
+        return []
     value = parse_json(read_small(path, LISTS_MAX), str(path), LISTS_MAX)
     if not isinstance(value, list):
         raise FormatError(f"{path} is not a list")
