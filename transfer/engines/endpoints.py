@@ -38,7 +38,7 @@ class Endpoint:
 
 
 class Blocked(EngineError):
-    """registries.conf of this host forbids the registry."""
+    """This host's rules (registries.conf, policy.json) forbid the registry or the image."""
 
     slug = "policy"
     advice = "ask whoever administers this host"

@@ -11,7 +11,7 @@ from typing import Literal
 
 from transfer.engines.base import ALONE, Content, ImportedImage, SinkTraits, Turn, cannot_publish
 from transfer.engines.cstorage import ContainerStorage
-from transfer.engines.endpoints import ruled
+from transfer.engines.endpoints import Blocked, ruled
 from transfer.engines.podman_client import Held, Podman
 from transfer.engines.thin import ThinArchive
 from transfer.engines.tree import PlatformImage, platform_image
@@ -38,13 +38,7 @@ location = "{host}"
 blocked = true
 """
 """A registries.conf. Names have no character in them that TOML's quotes do not take."""
-
-
-class PolicyRefuses(EngineError):
-    """The engine's policy does not allow an image."""
-
-    slug = "policy"
-    advice = "ask whoever keeps /etc/containers/policy.json; --via load is not under that rule"
+ASK = "ask whoever keeps /etc/containers/policy.json; --via load is not under that rule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +172,7 @@ class PodmanSink:
                 return
             try:
                 self._pull(image, first)
-            except PolicyRefuses:
+            except Blocked:
                 raise
             except EngineError as error:
                 if self._way == "pull":
@@ -205,7 +199,7 @@ class PodmanSink:
                 self._podman.run("pull", "--quiet", *platform, name, env={"CONTAINERS_REGISTRIES_CONF": path})
             except EngineError as error:
                 if "rejected by policy" in error.message or "is rejected" in error.message:
-                    raise PolicyRefuses(error.message) from error
+                    raise Blocked(error.message, hint=ASK) from error
                 raise
 
     def _load(self, image: Image, plan: _Plan, name: str, content: Content) -> None:

@@ -213,7 +213,8 @@ def locate(text: str) -> Location:
     name, colon, rest = (text or usual()).partition(":")
     transport = TRANSPORTS.get(ALIASES.get(name, name)) if colon else None
     if transport is None:
-        raise UsageError(f"{text!r:.200} names an unknown transport", hint=f"use one of {forms()}")
+        every = ", ".join(each.form for each in TRANSPORTS.values())
+        raise UsageError(f"{text!r:.200} names an unknown transport", hint=f"use one of {every}")
     place, image = transport.split(rest)
     if not place and not image and not transport.host and not transport.optional:
         raise UsageError(f"{text!r}: the path is missing", hint=f"use one of {forms()}")

@@ -50,7 +50,7 @@ def ready(
     no_store: NoStore = False,
     json: Json = False,
 ) -> None:
-    """Say whether the images that a file or chart needs would start here, offline.
+    """Say whether what a file or chart needs would start here.
 
     Every image must be in the engine, whole, by its digest where one is named, for this platform, and pinned under Kubernetes.
     Exit code 0 if all of them are; else a list of what is missing, why, and which bundle has it.
