@@ -22,7 +22,7 @@ from tests.support import engines
 from tests.support.gzipped import GZIP_LAYER, tar, zlib_stream
 from tests.support.podmen import Store, podman
 from tests.support.run import run, says
-from tests.support.specimens import BROKEN
+from tests.support.specimens import BROKEN, GOLDEN
 from tests.support.zoo import Layout, layer, noise, zoo
 from tests.unit.test_artifacts import everything
 from transfer.engines.base import ImageSink
@@ -130,6 +130,26 @@ def test_a_plain_image_goes_there_and_back_with_its_digest(store: Store, tmp_pat
     (image,) = json.loads(run("inspect", tmp_path / "back", "--json"))["images"]
     assert image["digest"] == layout.entries[0]["digest"]
     assert image["names"] == ["app/web:1"]
+
+
+@pytest.mark.parametrize("encoder", ["go1.26--1", "go1.26-9", "zlib-6"])
+def test_gzip_layers_are_made_again_where_their_encoder_is_known_so_well(
+    store: Store, tmp_path: Path, encoder: str
+) -> None:
+    """Podman has their digest and size alone."""
+    engines.promised("deflate")
+    name = f"gzip/{encoder}:1"
+    into(GOLDEN / "gzip", name)
+    shown = {}
+    for folder, via in (("auto", "auto"), ("files", "files")):
+        code, said = says("export", "--from", "podman:", name, "-o", tmp_path / folder, "--no-store", "--via", via)
+        assert code == 0, said
+        (shown[via],) = json.loads(run("inspect", tmp_path / folder, "--json"))["images"]
+        assert ("its digest is another" in said) == (shown[via]["digest"] not in store.digests(name))
+    assert (shown["auto"]["digest"] in store.digests(name)) == encoder.startswith("go")
+    assert shown["files"]["digest"] not in store.digests(name)
+    assert shown["auto"]["config_digest"] == shown["files"]["config_digest"] == store.ids()[f"docker.io/{name}"]
+    run("import", tmp_path / "auto", "--to", f"oci:{tmp_path}/oci", "-q", "--no-store")
 
 
 def test_layers_that_podman_has_are_not_asked_for(store: Store, tmp_path: Path) -> None:

@@ -160,6 +160,27 @@ def _done(record: bytes) -> Future[bytes]:
     return future
 
 
+REMADE = (0x16, 0x19)
+"""Encoders whose gzip streams can be made of plain bytes alone, by their numbers in FORMAT.md: Go at its usual level, and at its best."""
+
+
+def can_remake() -> bool:
+    """Whether the codec is here, and knows how."""
+    return hasattr(codec(), "Remaker")
+
+
+def remade(plain: Iterator[bytes], encoder: int) -> Iterator[bytes]:
+    """The gzip stream that an encoder makes of these plain bytes. FormatError where they take it too long."""
+    module = codec()
+    try:
+        remaker = module.Remaker(encoder)
+        for block in plain:
+            yield remaker.feed(block)
+        yield remaker.finish()
+    except module.DeflateError as error:
+        raise FormatError(f"the gzip stream cannot be made again: {error}") from error
+
+
 def put_together(residual: Readable, plain: Readable, pool: Pool, ahead: int, where: str) -> Iterator[bytes]:
     """The gzip stream of a recipe and its plain bytes. FormatError where they do not fit together; the digest of all is the caller's to check."""
     module = codec()

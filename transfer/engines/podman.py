@@ -76,7 +76,7 @@ class PodmanSource:
                 f"{self.where}: its storage cannot be read",
                 hint="--via files needs the overlay driver, and root or `podman unshare`; use --via api instead",
             )
-        self._images = PodmanImages(self.where, storage) if storage else None
+        self._images = PodmanImages(self.where, storage, remake=way == "auto", observer=observer) if storage else None
         self._saves: Saves | None = None if storage else Saves(self.where, podman.save)
         self._held = podman.images()
         self._roots = Roots(

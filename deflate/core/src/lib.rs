@@ -29,6 +29,7 @@ mod predict;
 mod prefix;
 mod range;
 mod record;
+mod remake;
 mod segment;
 mod tables;
 mod token;
@@ -39,6 +40,7 @@ pub use error::{Error, Result};
 pub use parser::{Limits, Parser, Step};
 pub use predict::Choice;
 pub use record::{decode, encode, Head, Made};
+pub use remake::Remaker;
 pub use segment::{Segment, HISTORY, MAX_PLAIN};
 
 #[cfg(test)]

@@ -143,6 +143,38 @@ impl Assembler {
     }
 }
 
+/// Makes a gzip stream of plain bytes alone, as an encoder would that is known so well.
+#[pyclass]
+struct Remaker {
+    remaker: Option<recipe::Remaker>,
+}
+
+#[pymethods]
+impl Remaker {
+    /// `encoder`: its number in bundles/FORMAT.md; DeflateError for one that is not known so well.
+    #[new]
+    fn new(encoder: u8) -> PyResult<Remaker> {
+        match recipe::Remaker::new(encoder) {
+            Ok(remaker) => Ok(Remaker { remaker: Some(remaker) }),
+            Err(error) => Err(DeflateError::new_err(error.to_string())),
+        }
+    }
+
+    /// Takes the next plain bytes; gives the bytes of the stream that are known now.
+    fn feed<'py>(&mut self, py: Python<'py>, plain: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+        let remaker = self.remaker.as_mut().ok_or_else(|| DeflateError::new_err("the stream is finished"))?;
+        let bytes = apart(py, || remaker.feed(plain))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// The rest of the stream.
+    fn finish<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let remaker = self.remaker.take().ok_or_else(|| DeflateError::new_err("the stream is finished"))?;
+        let bytes = apart(py, || remaker.finish())?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+}
+
 /// The codec of transfer for gzip layers (bundles/FORMAT.md, "Recipes of gzip layers").
 #[pymodule]
 fn transfer_deflate(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -151,6 +183,7 @@ fn transfer_deflate(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Parser>()?;
     module.add_class::<Segment>()?;
     module.add_class::<Assembler>()?;
+    module.add_class::<Remaker>()?;
     module.add_function(wrap_pyfunction!(head, module)?)?;
     module.add_function(wrap_pyfunction!(decode, module)?)
 }

@@ -14,7 +14,7 @@ use crate::segment::{Event, Kind, Place, Segment, HISTORY, MAX_EVENTS};
 use crate::token::{span, Token};
 use headers::HeaderCoder;
 use prediction::Prediction;
-use writer::Writer;
+pub(crate) use writer::Writer;
 
 /// The tables that one record is coded with, some 3 MB; they may be used for one after the other.
 pub struct Tables {

@@ -23,6 +23,17 @@ impl Writer {
         Writer { bits: BitWriter::new(place.start_bit, likely), most: place.start_bit as u64 + place.bits }
     }
 
+    /// Writes as many bits as there are, from bit `start_bit` of the first byte on.
+    pub fn unbounded(start_bit: u8) -> Writer {
+        Writer { bits: BitWriter::new(start_bit, 1 << 20), most: u64::MAX }
+    }
+
+    /// The bytes that were written, and how many bits of them are its own.
+    pub fn into_bits(self, start_bit: u8) -> (Vec<u8>, u64) {
+        let bits = self.bits.bits() - start_bit as u64;
+        (if bits == 0 { Vec::new() } else { self.bits.finish() }, bits)
+    }
+
     /// The event's bits; `plain` and `tokens` are its own.
     pub fn event(&mut self, event: &Event, plain: &[u8], tokens: &[Token]) -> Result<()> {
         match event {

@@ -1,7 +1,7 @@
 //! Go's compress/flate up to 1.26, levels 2 to 9. Learnt from the behaviour of its source (BSD); what is here was written anew.
 
 use super::chain::Chain;
-use super::{Budget, Emulator, Part, Sink, Window, HALF, LEVELS, WARM_UP};
+use super::{Budget, Emulator, Part, Sink, Window, HALF, LEVELS};
 use crate::bits::load32;
 use crate::matches::common;
 use crate::token::Token;
@@ -32,8 +32,8 @@ impl Emulator {
         let Part { data, lowest, start, offset } = part;
         let level = LEVELS[level];
         let hash = |place: usize| hash(data, place);
+        let mut place = start.saturating_sub(self.warm_up).max(lowest);
         let mut chain = self.go_chain(&part);
-        let mut place = start.saturating_sub(WARM_UP).max(lowest);
         chain.insert_all(place.saturating_sub(HALF as usize).max(lowest), place, hash);
         sink.at = place;
         let mut window = Window::new(place, offset as i64 - (start - place) as i64);

@@ -122,6 +122,11 @@ impl Window {
     }
 }
 
+/// Where the window of an encoder begins that is at this byte of its input.
+pub(crate) fn slid(place: u64) -> u64 {
+    Window::new(place as usize, place as i64).base.max(0) as u64
+}
+
 /// How a level of Go, zlib or GNU gzip searches.
 #[derive(Clone, Copy)]
 struct Level {
@@ -166,6 +171,7 @@ pub(crate) struct Emulator {
     is_clear: bool,
     highest: usize,
     block: Vec<Token>,
+    warm_up: usize,
 }
 
 impl Emulator {
@@ -177,7 +183,13 @@ impl Emulator {
             is_clear: true,
             highest: 0,
             block: Vec::with_capacity(65536),
+            warm_up: WARM_UP,
         }
+    }
+
+    /// For Go's lazy levels: parts begin where the encoder ended a block, so that it has nothing pending and needs no warming up.
+    pub fn at_blocks() -> Emulator {
+        Emulator { warm_up: 0, ..Emulator::new() }
     }
 
     /// Nothing of what was seen before is used again.

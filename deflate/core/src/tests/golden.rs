@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::random::plain;
 use super::{put_together, take_apart};
-use crate::Head;
+use crate::{Head, Remaker};
 
 const SEGMENT: usize = 64 << 10;
 
@@ -54,6 +54,24 @@ fn golden_records_stand() {
         count += 1;
     }
     assert!(count >= 20, "{count} golden records");
+}
+
+#[test]
+fn golden_files_of_go_are_made_of_their_plain_bytes_alone() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let bytes = plain(7, 300_000);
+    for (name, encoder) in [("-1", 0x16), ("4", 0x14), ("5", 0x15), ("7", 0x17), ("8", 0x18), ("9", 0x19)] {
+        let recipe = std::fs::read(folder.join(format!("go1.26-{name}.recipe"))).expect("a recipe");
+        let file = put_together(&bytes, &split(&recipe)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut remaker = Remaker::new(encoder).expect("a level that is known");
+        let mut made = Vec::new();
+        for piece in bytes.chunks(70_001) {
+            made.extend(remaker.feed(piece).expect("no fault"));
+        }
+        made.extend(remaker.finish().expect("no fault"));
+        assert!(made == file, "go1.26-{name}");
+    }
+    assert!(Remaker::new(0x11).is_err());
 }
 
 fn make(folder: &Path, source: &Path, bytes: &[u8]) {
