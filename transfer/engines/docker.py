@@ -66,7 +66,7 @@ class DockerSource:
         if way == "files" and files is None:
             raise EngineError(
                 f"{client.where}: the daemon's files cannot be read from here",
-                hint="--via files needs root on the daemon's own host; use --via api instead",
+                hint="--via files needs root on the daemon's own host, and an overlay2 or a containerd store; use --via api instead",
             )
         self.traits = SourceTraits(random_access=files is not None, keeps_digest=self._containerd, host=True)
         self._reader: OverlayImages | StoreImages | Saves = files or Saves(self.where, self._save)
