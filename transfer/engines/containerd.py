@@ -11,7 +11,7 @@ from transfer.engines.ctr import KUBERNETES, Ctr, Name, socket_here
 from transfer.engines.index import REF_NAME, Broken, Roots
 from transfer.errors import FormatError, NotFound
 from transfer.model import Descriptor, Digest, Platform, Reference, familiar, is_label, is_name
-from transfer.streams import MAX_DOCUMENT, IterReader, Readable, blocks
+from transfer.streams import MAX_DOCUMENT, Readable, blocks
 
 
 def is_here() -> bool:
@@ -95,13 +95,9 @@ class ContainerdSource(StoredSource):
         if self._folder and self._folder.size(blob.digest) is not None:
             return self._folder.open(blob, start)
         stream = self._ctr.get(blob.digest)
-        passed = IterReader(iter(lambda: stream.read(1 << 20), b""))
-        while start:
-            skipped = len(passed.read(start))
-            if not skipped:
-                break
-            start -= skipped
-        return passed
+        while start and (skipped := stream.read(start)):
+            start -= len(skipped)
+        return stream
 
     platform = Platform.here()
 

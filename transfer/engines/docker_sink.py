@@ -115,15 +115,12 @@ class DockerSink:
         stands in the daemon's content folder alone, so this is known to root on the daemon's host.
         """
         out: set[str] = set()
-        folders = [folder for folder in self._content_folders() if folder.is_dir()] if self._client.local else []
+        folders = [each for each in docker_places(self._client.info) if each.is_dir()] if self._client.local else []
         for each in self._client.images(all="1", manifests="1") if folders else ():
             for manifest in each.get("Manifests") or []:
                 if isinstance(manifest, dict) and manifest.get("Available") is True:
                     out |= _layers_of(str(manifest.get("ID")), folders)
         return out
-
-    def _content_folders(self) -> list[Path]:
-        return docker_places(self._client.info)
 
     def _available(self, image: Image, id: Digest, content: Content) -> bool:
         """Whether all content of the image is there. A classic store has it; a containerd store may have the name alone."""

@@ -8,9 +8,10 @@ from transfer.engines.blobs import Root, Suits
 from transfer.engines.contents import ContentFolder, StoredSource, docker_places
 from transfer.engines.daemon import DockerClient
 from transfer.engines.index import Broken
+from transfer.engines.tree import described
 from transfer.errors import NotFound
-from transfer.model import OCI_INDEX, OCI_MANIFEST, Descriptor, Digest
-from transfer.streams import Readable, parse_object
+from transfer.model import Descriptor, Digest
+from transfer.streams import Readable
 
 
 class StoreImages(StoredSource):
@@ -41,10 +42,7 @@ class StoreImages(StoredSource):
             data = self.folder.small(digest)
             if data is None:
                 raise NotFound(f"{self.where} has no blob {digest}")
-            value = parse_object(data, str(digest))
-            usual = OCI_INDEX if "manifests" in value else OCI_MANIFEST
-            kind = {"mediaType": value.get("mediaType") or usual, "digest": str(digest), "size": len(data)}
-            self._roots[digest] = Descriptor.parse(kind, str(digest))
+            self._roots[digest] = described(data, digest)
         return self._roots[digest], ()
 
     def has(self, digest: Digest) -> bool:

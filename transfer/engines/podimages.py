@@ -11,21 +11,19 @@ from transfer.engines.base import BlobStream, ResolvedImage
 from transfer.engines.cstorage import ContainerStorage, StoredImage, StoredLayer
 from transfer.engines.savefile import Layer, made_image
 from transfer.engines.savestream import tail
-from transfer.engines.tree import Tree, diff_ids, image_of, walk
+from transfer.engines.tree import Tree, described, diff_ids, image_of, walk
 from transfer.errors import FormatError, NotFound, TransferError
 from transfer.events import Noted, Observer, silent
 from transfer.model import OCI_LAYER, Descriptor, Digest, Image
-from transfer.streams import IterReader, parse_object
+from transfer.streams import IterReader
 
 
 class PodmanImages:
     """One store's images, by the digests of their configs."""
 
-    def __init__(
-        self, where: str, storage: ContainerStorage, *, remake: bool = True, observer: Observer = silent
-    ) -> None:
+    def __init__(self, storage: ContainerStorage, *, remake: bool = True, observer: Observer = silent) -> None:
         """`remake`: gzip layers are made again of their plain bytes, where that gives the bytes that they were."""
-        self._where, self._storage, self._remake, self._observer = where, storage, remake, observer
+        self._storage, self._remake, self._observer = storage, remake, observer
         self.root = storage.root
         self._trees: dict[Digest, Tree] = {}
         self._encoders: dict[Digest, int] = {}
@@ -54,7 +52,7 @@ class PodmanImages:
         image = self._image(id)
         return self._storage.layers(image, diff_ids(self._config(image, id), str(id)))
 
-    def resolved(self, id: Digest, names: tuple[str, ...], size: int) -> ResolvedImage:
+    def resolved(self, id: Digest, names: tuple[str, ...]) -> ResolvedImage:
         """The image as it will travel. NotFound or EngineError if its layers cannot be had here."""
         layers = self._layers(id)
         for each in layers:
@@ -94,10 +92,7 @@ class PodmanImages:
             data = self._storage.document(image, digest)
             if data is None or digest == id:
                 continue
-            value = parse_object(data, str(digest))
-            kind = "application/vnd.oci.image." + ("index" if "manifests" in value else "manifest") + ".v1+json"
-            about = {"mediaType": value.get("mediaType") or kind, "digest": str(digest), "size": len(data)}
-            found = Descriptor.parse(about, str(digest))
+            found = described(data, digest)
             roots.insert(0 if found.is_index else len(roots), found)
         return roots
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -76,7 +75,7 @@ class PodmanSource:
                 f"{self.where}: its storage cannot be read",
                 hint="--via files needs the overlay driver, and root or `podman unshare`; use --via api instead",
             )
-        self._images = PodmanImages(self.where, storage, remake=way == "auto", observer=observer) if storage else None
+        self._images = PodmanImages(storage, remake=way == "auto", observer=observer) if storage else None
         self._saves: Saves | None = None if storage else Saves(self.where, podman.save)
         self._held = podman.images()
         self._roots = Roots(
@@ -87,7 +86,6 @@ class PodmanSource:
             ],
             self.where,
         )
-        self._lock = threading.Lock()
 
     @property
     def traits(self) -> SourceTraits:
@@ -114,7 +112,7 @@ class PodmanSource:
             raise NotFound(f"{self.where}: {reference} is for {own}, not {platform}")
         if self._images:
             try:
-                return self._images.resolved(held.id, names, held.size)
+                return self._images.resolved(held.id, names)
             except (EngineError, NotFound, FormatError) as error:
                 if self._way == "files":
                     raise

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from transfer.engines.base import ALONE, Content, ImportedImage, SinkTraits, Turn, cannot_publish
-from transfer.engines.cstorage import ContainerStorage
 from transfer.engines.endpoints import Blocked, ruled
 from transfer.engines.podman_client import Held, Podman
 from transfer.engines.thin import ThinArchive
@@ -75,7 +74,6 @@ class PodmanSink:
         self.where = podman.where
         self._lock = threading.Lock()
         self._sending = threading.Semaphore(2)
-        self._storage: ContainerStorage | None = None
         self._blobs: set[Digest] | None = None
         self._held: dict[Digest, Held] | None = None
 
@@ -118,8 +116,8 @@ class PodmanSink:
     def _known(self) -> set[Digest]:
         """The layers podman has, by the digests under which it would find them again: plain ones, and those they came with."""
         if self._blobs is None:
-            self._storage = self._podman.storage()
-            self._blobs = self._storage.blobs() if self._storage else set()
+            storage = self._podman.storage()
+            self._blobs = storage.blobs() if storage else set()
         return self._blobs
 
     def _listed(self, *, anew: bool = False) -> dict[Digest, Held]:

@@ -213,13 +213,25 @@ def subject_of(manifest: bytes, where: str) -> Descriptor | None:
     return Descriptor.parse(value["subject"], where) if value.get("subject") else None
 
 
+def described(manifest: bytes, digest: Digest) -> Descriptor:
+    """The descriptor of a manifest or index that was found by its digest alone. FormatError for what is neither."""
+    value = parse_object(manifest, str(digest))
+    return Descriptor.parse(
+        {"mediaType": _media_type(value), "digest": str(digest), "size": len(manifest)}, str(digest)
+    )
+
+
+def _media_type(value: dict[str, Any]) -> Any:
+    """What a manifest or index says it is; where it says nothing, what it looks like."""
+    return value.get("mediaType") or (OCI_INDEX if "manifests" in value else OCI_MANIFEST)
+
+
 def referrer_entry(manifest: bytes, digest: Digest) -> dict[str, Any]:
     """A manifest as a list of referrers has it (distribution-spec, listing referrers)."""
     value = parse_object(manifest, str(digest))
     config = value.get("config")
     kind = value.get("artifactType") or (config.get("mediaType") if isinstance(config, dict) else None)
-    media_type = value.get("mediaType") or (OCI_INDEX if "manifests" in value else OCI_MANIFEST)
-    out: dict[str, Any] = {"mediaType": media_type, "digest": str(digest), "size": len(manifest)}
+    out: dict[str, Any] = {"mediaType": _media_type(value), "digest": str(digest), "size": len(manifest)}
     if isinstance(kind, str) and kind:
         out["artifactType"] = kind
     if isinstance(value.get("annotations"), dict):
