@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, NewType, Protocol
 
 from transfer.errors import FormatError, UsageError
@@ -185,8 +186,8 @@ def _platform(value: object, where: str) -> Platform | None:
     return Platform(*parts)
 
 
-GzipWay = Literal["exact", "opaque"]
-"""What becomes of gzip layers: taken apart, so that they can be put together again bit for bit, or held as they are."""
+GzipWay = Literal["exact", "layers", "opaque"]
+"""What is taken apart, so that it can be put together again bit for bit: gzip layers and the files in them that are compressed inside, the layers alone, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +204,29 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Folds:
+    """What makes a blob of its unfolded bytes, of which there are `size`: the deflate streams inside its files are made again.
+
+    `names` are the chunks that say how, 32 bytes each, end to end; `leads` has for each the unfolded bytes that come before it (FORMAT.md, section 14).
+    """
+
+    size: int
+    names: bytes
+    leads: Sequence[int]
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Folds go on from chunk to chunk, but for a new run where something is copied before: how much, and the run's number of chunks."""
+        starts = [n for n, lead in enumerate(self.leads) if lead or not n]
+        for start, end in pairwise([*starts, len(self.leads)]):
+            yield self.leads[start], end - start
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to rebuild one blob, byte for byte: its parts in order. `encoding`: 0 plain, 1 opaque, 2 put together (FORMAT.md).
+    """How to rebuild one blob, byte for byte: its parts in order. `encoding`: 0 plain, 1 opaque, 2 put together, 3 folded (FORMAT.md).
 
     Of a blob that is put together, the parts make the records that do it, from the bytes of the blob `plain`, which has a recipe of its own.
+    Of one that is folded, the parts make its unfolded bytes.
     """
 
     digest: Digest
@@ -214,6 +234,7 @@ class Recipe:
     encoding: int
     parts: tuple[Part, ...]
     plain: Digest | None = None
+    folds: Folds | None = None
 
 
 @dataclass(frozen=True, slots=True)

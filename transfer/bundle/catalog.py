@@ -12,11 +12,13 @@ from transfer.chunks.frame import get_varints, put_varints
 from transfer.chunks.name import CHUNK_MAX, ID_SIZE, split_names
 from transfer.chunks.pack import FrameLocation
 from transfer.errors import Damaged, FormatError, MissingPart, Unsupported
-from transfer.model import Digest, Part, Recipe
+from transfer.model import Digest, Folds, Part, Recipe
 from transfer.streams import MAX_DOCUMENT
 
 DOCUMENT, RECIPE, FRAME = b"D", b"R", b"F"
-PLAIN, OPAQUE, TOGETHER = 0, 1, 2
+PLAIN, OPAQUE, TOGETHER, FOLDED = 0, 1, 2, 3
+AS_FILES = (PLAIN, FOLDED)
+"""Encodings of blobs whose parts are skeleton and files."""
 CATALOG_FRAME_RAW = 32 << 20
 """A catalog frame takes no further record that would make it larger than this (bytes)."""
 RECORD_MAX = 32 << 20
@@ -51,12 +53,17 @@ def recipe_records(recipe: Recipe) -> Iterator[bytes]:
     for number, part in enumerate(parts):
         counts = (len(part.skeleton) // ID_SIZE, len(part.payload) // ID_SIZE)
         head = put_varints((recipe.size, recipe.encoding, number, len(parts), *counts))
-        plain = _digest(recipe.plain) if recipe.plain else b""
-        yield RECIPE + _digest(recipe.digest) + head + part.skeleton + part.payload + put_varints(part.gaps) + plain
+        more = _digest(recipe.plain) if recipe.plain else b""
+        if recipe.folds:
+            names, leads = (b"", ()) if number else (recipe.folds.names, recipe.folds.leads)
+            more += put_varints((recipe.folds.size, len(leads))) + names + put_varints(leads)
+        yield RECIPE + _digest(recipe.digest) + head + part.skeleton + part.payload + put_varints(part.gaps) + more
 
 
 def chunk_names(recipe: Recipe) -> Iterator[bytes]:
-    """Every chunk a recipe names, part by part, skeleton first."""
+    """Every chunk a recipe names: those that say how it is folded, then part by part, skeleton first."""
+    if recipe.folds:
+        yield from split_names(recipe.folds.names)
     for part in recipe.parts:
         yield from split_names(part.skeleton)
         yield from split_names(part.payload)
@@ -186,7 +193,8 @@ class CatalogReader:
         self._where, self._room = where, room
         self._catalog = Catalog()
         self._parts: dict[Digest, list[Part]] = {}
-        self._heads: dict[Digest, tuple[int, int, int, Digest | None]] = {}
+        self._heads: dict[Digest, tuple[int, int, int, Digest | None, int]] = {}
+        self._folds: dict[Digest, Folds] = {}
 
     def add(self, record: bytes) -> None:
         """FormatError for an unknown or malformed record, one beyond the limits, or one too many; Damaged for a document that is another."""
@@ -221,20 +229,33 @@ class CatalogReader:
         if end > len(record):
             raise FormatError(f"{self._where}: a recipe is cut short")
         gaps, rest = get_varints(record, end, payloads + 1, self._where)
-        plain = None
+        plain, unfolded = None, 0
         if encoding == TOGETHER:
             plain, rest = _take_digest(record, self._where, rest)
+        elif encoding == FOLDED:
+            folds, rest = self._take_folds(record, rest)
+            unfolded = folds.size
+            if self._folds.setdefault(digest, folds) is not folds and folds.names:
+                raise FormatError(f"{self._where}: a recipe contradicts itself")
         elif encoding not in (PLAIN, OPAQUE):
             raise Unsupported(
                 f"{self._where}: {digest} has encoding {encoding}, which this version does not know",
                 hint="use a newer version of transfer",
             )
         parts = self._parts.setdefault(digest, [])
-        head = (size, encoding, count, plain)
+        head = (size, encoding, count, plain, unfolded)
         same = self._heads.setdefault(digest, head) == head
         if rest != len(record) or number != len(parts) or not same or number >= count:
             raise FormatError(f"{self._where}: a recipe contradicts itself")
         parts.append(Part(record[at:middle], record[middle:end], array("Q", gaps)))
+
+    def _take_folds(self, record: bytes, at: int) -> tuple[Folds, int]:
+        (size, count), at = get_varints(record, at, 2, self._where)
+        end = at + count * ID_SIZE
+        if end > len(record):
+            raise FormatError(f"{self._where}: a recipe is cut short")
+        leads, rest = get_varints(record, end, count, self._where)
+        return Folds(size, record[at:end], tuple(leads)), rest
 
     def _add_frame(self, record: bytes) -> None:
         numbers, at = get_varints(record, 1, 9, self._where)
@@ -267,10 +288,10 @@ class CatalogReader:
 
     def finish(self) -> Catalog:
         for digest, parts in self._parts.items():
-            size, encoding, count, plain = self._heads[digest]
+            size, encoding, count, plain, _ = self._heads[digest]
             if len(parts) != count:
                 raise FormatError(f"{self._where}: the recipe of {digest} is not complete")
-            recipe = Recipe(digest, size, encoding, tuple(parts), plain)
+            recipe = Recipe(digest, size, encoding, tuple(parts), plain, self._folds.get(digest))
             self._check(recipe)
             self._catalog.recipes[digest] = recipe
         for recipe in self._catalog.recipes.values():
@@ -280,7 +301,7 @@ class CatalogReader:
 
     def _check_plain(self, recipe: Recipe, plain: Recipe | None) -> None:
         """A blob is put together from one that is plain, and not of more bytes than it can hold."""
-        if plain is None or plain.encoding != PLAIN or plain.size > RATIO_MAX * recipe.size:
+        if plain is None or plain.encoding not in AS_FILES or plain.size > RATIO_MAX * recipe.size:
             raise FormatError(
                 f"{self._where}: {recipe.digest} is put together from a blob that cannot be what it holds"
             )
@@ -297,11 +318,19 @@ class CatalogReader:
             absent += lacking
             self._catalog.lacking |= bool(lacking or gone)
         # the parts of a blob that is put together are records, of which there are no more bytes than of the blob
+        size = recipe.folds.size if recipe.folds else recipe.size
         whole = recipe.encoding != TOGETHER
-        if total > recipe.size or (whole and not absent and total != recipe.size):
-            raise FormatError(
-                f"{self._where}: the recipe of {recipe.digest} makes {total} bytes where it says {recipe.size}"
-            )
+        if total > size or (whole and not absent and total != size):
+            raise FormatError(f"{self._where}: the recipe of {recipe.digest} makes {total} bytes where it says {size}")
+        if recipe.folds:
+            self._check_folds(recipe, recipe.folds)
+
+    def _check_folds(self, recipe: Recipe, folds: Folds) -> None:
+        """A blob has no more unfolded bytes than it can hold, and is folded by no more bytes than it has."""
+        size, lacking = self._sum(folds.names)
+        self._catalog.lacking |= bool(lacking)
+        if not folds.names or folds.size > RATIO_MAX * recipe.size or size > recipe.size:
+            raise FormatError(f"{self._where}: {recipe.digest} is folded out of more than it can hold")
 
     def _sum(self, names: bytes) -> tuple[int, int]:
         """The size of all these chunks that are carried, and how many are not."""

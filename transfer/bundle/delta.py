@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 from transfer.bundle import header as head
 from transfer.bundle.assembly import DEPTH_MAX, BundleSet, complete
-from transfer.bundle.catalog import PLAIN, chunk_names, recipe_records
+from transfer.bundle.catalog import AS_FILES, chunk_names, recipe_records
 from transfer.bundle.files import payload_paths, skeleton_names
 from transfer.bundle.reader import Bundle, BundleLookup
+from transfer.chunks.deflate import done
+from transfer.chunks.fold import records_by_key
 from transfer.chunks.name import ID_SIZE, chunk_id, split_names
 from transfer.chunks.patch import BaseFiles, DeltaMatcher
 from transfer.chunks.recall import ChunkCache, with_prefixes
+from transfer.chunks.unfold import KnownRecords
 from transfer.errors import Damaged, FormatError, MissingPart
 from transfer.model import ChunkId, Digest, Recipe
+from transfer.streams import IterReader
 from transfer.work import Pool
 
 ABSENT = -1
@@ -113,7 +117,7 @@ class DeltaBase:
     def _look_through(self) -> BaseFiles:
         """Every file of every layer: the names are in the skeletons, which are small."""
         older = BaseFiles()
-        recipes = [r for r in self._recipes.values() if r.encoding == PLAIN and self._rebuildable(r)]
+        recipes = [r for r in self._recipes.values() if r.encoding in AS_FILES and self._rebuildable(r)]
         plan = array("I", [self.find(name) for r in recipes for name in skeleton_names(r)])
         skeletons = self.fetch(plan)
         for recipe in recipes:
@@ -123,6 +127,18 @@ class DeltaBase:
                 self._files(recipe, skeletons),
             )
         return older
+
+    def learn_records(self, known: KnownRecords) -> None:
+        """What the base's folds are made with, so that it is not made once more for files that stayed."""
+        for recipe in self._recipes.values():
+            names = split_names(recipe.folds.names) if recipe.folds else []
+            if recipe.folds is None or not all(self.usable_for_reading(name) for name in names):
+                continue
+            chunks = self.fetch(array("I", [self.find(name) for name in names]))
+            for _, count in recipe.folds.runs():
+                run = IterReader(islice(chunks, count))
+                for key, records in records_by_key(run, f"layer {recipe.digest}"):
+                    known.add(key, done(records))
 
     def _rebuildable(self, recipe: Recipe) -> bool:
         return all(self.usable_for_reading(name) for name in skeleton_names(recipe))

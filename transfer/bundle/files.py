@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from transfer.bundle.catalog import PLAIN
-from transfer.chunks.layer import file_paths
+from transfer.bundle.catalog import AS_FILES
 from transfer.chunks.name import split_names
+from transfer.chunks.nested import file_paths
 from transfer.model import Part, Recipe
 
 
@@ -18,7 +18,7 @@ def payload_paths(part: Part, skeleton: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def skeleton_names(recipe: Recipe) -> list[bytes]:
     """The recipe's skeleton chunks, in order; none for a blob that was not taken apart."""
-    return [name for part in recipe.parts for name in split_names(part.skeleton)] if recipe.encoding == PLAIN else []
+    return [name for part in recipe.parts for name in split_names(part.skeleton)] if recipe.encoding in AS_FILES else []
 
 
 def files_of(recipe: Recipe, skeleton: Callable[[], bytes]) -> Iterator[tuple[bytes, list[bytes]]]:

@@ -33,7 +33,9 @@ PATCH = "patch"
 """The feature of a delta: frames with prefixes, and chunks that others carry."""
 DEFLATE = "deflate"
 """The feature of a bundle that holds gzip layers taken apart."""
-KNOWN_FEATURES = frozenset({PATCH, DEFLATE})
+FOLDS = "folds"
+"""The feature of a bundle whose layers have compressed files taken apart."""
+KNOWN_FEATURES = frozenset({PATCH, DEFLATE, FOLDS})
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
 
 

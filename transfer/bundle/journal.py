@@ -16,7 +16,7 @@ from transfer.chunks.name import Kind
 from transfer.chunks.packer import New
 from transfer.errors import FormatError
 from transfer.folders import open_own
-from transfer.model import ChunkId, Digest, Part, Recipe
+from transfer.model import ChunkId, Digest, Folds, Part, Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ def _encode_recipe(recipe: Recipe) -> dict[str, object]:
         "size": recipe.size,
         "encoding": recipe.encoding,
         "parts": [[part.skeleton.hex(), part.payload.hex(), list(part.gaps)] for part in recipe.parts],
+        "folds": [recipe.folds.size, recipe.folds.names.hex(), list(recipe.folds.leads)] if recipe.folds else None,
     }
 
 
@@ -99,7 +100,11 @@ def _parse_recipe(value: Any, plain: Digest | None = None) -> Recipe:
         Part(bytes.fromhex(skeleton), bytes.fromhex(payload), array("Q", gaps))
         for skeleton, payload, gaps in value["parts"]
     )
-    return Recipe(Digest.parse(value["digest"]), int(value["size"]), int(value["encoding"]), parts, plain)
+    folds = None
+    if value["folds"]:
+        size, names, leads = value["folds"]
+        folds = Folds(int(size), bytes.fromhex(names), tuple(map(int, leads)))
+    return Recipe(Digest.parse(value["digest"]), int(value["size"]), int(value["encoding"]), parts, plain, folds)
 
 
 def _encode(seen: Seen) -> dict[str, object]:

@@ -211,11 +211,13 @@ class Bundle:
             raise FormatError(f"{where}: the bundle uses chunks of other bundles and does not declare it")
         if any(recipe.plain for recipe in catalog.recipes.values()) and head.DEFLATE not in self.header.features:
             raise FormatError(f"{where}: the bundle holds gzip layers taken apart and does not declare it")
+        if any(recipe.folds for recipe in catalog.recipes.values()) and head.FOLDS not in self.header.features:
+            raise FormatError(f"{where}: the bundle holds compressed files taken apart and does not declare it")
         self._check_growth(catalog, where)
 
     def _check_growth(self, catalog: Catalog, where: str) -> None:
         """A few frames that are named again and again must not become layers without end."""
-        size = sum(recipe.size for recipe in catalog.recipes.values())
+        size = sum(max(each.size, each.folds.size if each.folds else 0) for each in catalog.recipes.values())
         most = GROWTH_FREE + GROWTH_RATIO * sum(blob.size for blob in self.header.packs)
         if size <= most:
             return

@@ -9,9 +9,10 @@ from functools import partial
 from transfer.bundle.assembly import BundleSet, assemble
 from transfer.bundle.reader import Bundle
 from transfer.chunks.deflate import need_codec, put_together
+from transfer.chunks.fold import folded
 from transfer.chunks.recall import AHEAD, BUDGET, BUDGET_DELTA, ChunkCache, with_prefixes
 from transfer.errors import FormatError
-from transfer.model import Digest, Recipe
+from transfer.model import Digest, Folds, Recipe
 from transfer.streams import BLOCK, IterReader, coalesced
 from transfer.work import Pool
 
@@ -39,8 +40,9 @@ class BlobReader:
         ordered = list(dict.fromkeys(digests))
         self._catalog, self._where, self._pool = bundle.catalog(), str(bundle.folder), pool
         self._ahead = max(1, min(jobs, TOGETHER_MAX))
-        if any(self._catalog.recipe(digest).plain for digest in ordered):
-            need_codec(self._where)
+        for recipe in self._catalog.all_of(ordered):
+            if recipe.plain or recipe.folds:
+                need_codec(self._where, files=bool(recipe.folds))
         assembly = assemble(bundle, ordered, bundle.library) if bundle.is_delta else BundleSet([bundle])
         if budget is None:
             budget = BUDGET_DELTA if bundle.is_delta else BUDGET
@@ -52,6 +54,8 @@ class BlobReader:
             begin = len(self.plan)
             for recipe in self._catalog.all_of((digest,)):
                 self._plain_at[digest] = len(self.plan)
+                if recipe.folds:
+                    self.plan.extend(assembly.numbers(recipe.folds.names))
                 for part in recipe.parts:
                     self.plan.extend(assembly.numbers(part.skeleton + part.payload))
             self._places[digest] = range(begin, len(self.plan))
@@ -86,7 +90,22 @@ class BlobReader:
         return IterReader(put_together(stream, plain, self._pool, self._ahead, where))
 
     def _stream(self, recipe: Recipe, position: int) -> IterReader:
-        return IterReader(coalesced(self._pieces(recipe, position)))
+        folds = recipe.folds
+        if folds is None:
+            return IterReader(coalesced(self._pieces(recipe, position)))
+        unfolded = IterReader(coalesced(self._pieces(recipe, position + len(folds.leads))))
+        runs = self._runs(folds, position)
+        return IterReader(folded(runs, unfolded, self._pool, self._ahead, f"{self._where}: layer {recipe.digest}"))
+
+    def _runs(self, folds: Folds, position: int) -> Iterator[tuple[int, IterReader]]:
+        """The folds of a blob, from a position of the plan on: what is copied before some, and those."""
+        for lead, count in folds.runs():
+            yield lead, IterReader(self._each(range(position, position + count)))
+            position += count
+
+    def _each(self, positions: range) -> Iterator[bytes]:
+        for position in positions:
+            yield self.use(position, position + 1)[0]
 
     def _pieces(self, recipe: Recipe, position: int) -> Iterator[bytes | memoryview]:
         """Skeleton and chunks in turn, from a position of the plan on."""

@@ -132,7 +132,9 @@ class Seal:
         patched = (
             bool(prerequisites.chunks) or self._patched or any(p.header.prefix for _, p, _ in self._packing.frames)
         )
-        features = (*((head.DEFLATE,) if plain else ()), *((head.PATCH,) if patched else ()))
+        folded = any(r.folds for d, r in self._packing.recipes.items() if d in wanted)
+        found = ((head.DEFLATE, plain), (head.FOLDS, folded), (head.PATCH, patched))
+        features = tuple(name for name, is_used in found if is_used)
         held = {digest: why for digest, why in self._packing.held.items() if digest in wanted}
         header = head.Header(
             created, tool, self._level, images, needs, catalog, packs, whole, prerequisites, features, held

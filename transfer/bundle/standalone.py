@@ -2,7 +2,7 @@
 """Checks a bundle, and rebuilds its images, with Python's standard library alone: python3 verify.py [FOLDER] [--rebuild DIR]
 
 Every file is compared with its sha256; in a damaged pack the damaged frames are found, and the images that need them are
-named. Exit 0: sound; 13: damaged or no bundle; 14: files missing. It finds accidents, not forgers: who made the bundle it
+named. Exit 0: sound; 2: an image cannot be rebuilt here; 13: damaged or no bundle; 14: files missing. It finds accidents, not forgers: who made the bundle it
 cannot tell, and whoever changed the bundle may have changed this script. Run the one you brought, not the one you found.
 The format is described in FORMAT.md of the transfer project.
 """
@@ -134,7 +134,7 @@ def checked_header(header):
     where = "the header"
     if header.get("format") != "transfer.bundle" or header.get("version") != 1:
         raise Broken("a bundle of another version")
-    if set(map(str, member(header, "features", list, where))) - {"deflate", "patch"}:
+    if set(map(str, member(header, "features", list, where))) - {"deflate", "folds", "patch"}:
         raise Broken("a bundle with features that this script does not know")
     for name in ("catalog", "packs"):
         for blob in member(header, name, list, where):
@@ -292,7 +292,7 @@ class Rebuilder:
 
     def __init__(self, folder, header):
         self.folder, self.header = folder, header
-        self.documents, self.recipes, self.frames, self.where = {}, {}, [], {}
+        self.documents, self.recipes, self.frames, self.where, self.folded = {}, {}, [], {}, set()
         self.held, self.held_size = {}, 0
         self.room = self.ROOM + self.GROWTH * sum(blob["size"] for blob in header["catalog"])
         for blob in header["catalog"]:
@@ -334,7 +334,7 @@ class Rebuilder:
             self.documents[digest] = record[end:]
         elif kind == b"R":
             (size, encoding, _, _, skeletons, payloads), i = varints(record, end, 6)
-            if encoding > 2:
+            if encoding > 3:
                 raise Broken("a recipe with encoding %d, which this script does not know" % encoding)
             middle, last = i + 32 * skeletons, i + 32 * (skeletons + payloads)
             if last > len(record):
@@ -343,6 +343,9 @@ class Rebuilder:
             held = record[last_gap + 1 :].decode("ascii", "replace") if encoding == 2 else None
             if held is not None:
                 path_like(held)
+            if encoding == 3:
+                self.folded.add(digest)
+                size = max(size, varints(record, last_gap, 2)[0][0])
             self.recipes.setdefault(digest, (size, [], held))[1].append((record[i:middle], record[middle:last], gaps))
         else:
             raise Broken("a catalog record of kind %s, which this script does not know" % ascii(kind))
@@ -395,6 +398,12 @@ class Rebuilder:
         if digest not in self.recipes:
             raise Broken("%s has no recipe: the bundle is not whole" % digest)
         return self.recipes[digest][2] or digest
+
+    def cannot(self, image):
+        """Why an image cannot be rebuilt here; "" if it can."""
+        held = [self.held_as(layer["digest"]) for layer in image["layers"]]
+        found = sum(each in self.folded for each in held)
+        return "%d of its layers have compressed files (jars, wheels) that were taken apart" % found if found else ""
 
     def blob(self, digest):
         if self.held_as(digest) != digest:
@@ -459,7 +468,7 @@ def unzstd(packed, size, prefix):
 
 
 def rebuild(folder, header, target, names):
-    """The images as an OCI layout that `tar -C TARGET -c . | docker load` takes as well; each blob checked by digest.
+    """The images as an OCI layout that `tar -C TARGET -c . | docker load` takes as well; each blob checked by digest. Whether it was all of them.
 
     Of a gzip layer that was taken apart only the plain bytes are made: that is enough for `docker load`, and no OCI layout.
     """
@@ -467,9 +476,14 @@ def rebuild(folder, header, target, names):
         raise Broken("it builds on other bundles: only `transfer import` can rebuild its images")
     source = Rebuilder(folder, header)
     os.makedirs(target, exist_ok=True)
-    entries, saved, apart = [], [], False
+    entries, saved, apart, whole = [], [], False, True
     for image in header["images"]:
         if names and not set(names) & set(image["names"]):
+            continue
+        why = source.cannot(image)
+        if why:
+            print("NOT REBUILT  %s: %s; only `transfer import` can put them together" % (plain(label(image)), why))
+            whole = False
             continue
         for digest in image["documents"]:
             if digest not in source.documents:
@@ -497,6 +511,7 @@ def rebuild(folder, header, target, names):
         print("gzip layers are there uncompressed: `docker load` takes them; registries need `transfer import`")
     for name, value in [("manifest.json", saved)] + ([] if apart else layout):
         write(os.path.join(target, name), [json.dumps(value).encode()])
+    return whole
 
 
 def write(path, blocks, algorithm="sha256"):
@@ -576,14 +591,15 @@ def say(text):
 
 def run(wanted):
     header, found, media = check(wanted.folder)
+    whole = True
     if wanted.rebuild and not found:
-        rebuild(wanted.folder, header, wanted.rebuild, wanted.images)
+        whole = rebuild(wanted.folder, header, wanted.rebuild, wanted.images)
     if wanted.json:
         print(json.dumps({"sound": not found, "damage": found, "images": [each["names"] for each in header["images"]]}))
     else:
         report(header, found, media)
     if not found:
-        return 0
+        return 0 if whole else 2
     return 13 if any(each["why"] == "damaged" for each in found) else 14
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from transfer.bundle import header as head
+from transfer.bundle.catalog import chunk_names
 from transfer.bundle.delta import DeltaBase
 from transfer.bundle.journal import Journal, Seen
 from transfer.bundle.seal import (
@@ -28,7 +29,7 @@ from transfer.bundle.seal import (
     publish_index,
 )
 from transfer.chunks.folder import FolderChunks
-from transfer.chunks.name import Kind, split_names
+from transfer.chunks.name import Kind
 from transfer.chunks.packer import New, Packed, Packer
 from transfer.errors import Locked, UsageError, from_os_error
 from transfer.folders import open_own, own_folder, remove_ours
@@ -139,8 +140,8 @@ class BundleWriter:
             return False
         new = {each.name for each in seen.new}
         recipes = (seen.recipe, seen.plain) if seen.plain else (seen.recipe,)
-        ids = (part.skeleton + part.payload for recipe in recipes for part in recipe.parts)
-        if any(name not in new and name not in self for each in ids for name in map(ChunkId, split_names(each))):
+        names = (ChunkId(name) for recipe in recipes for name in chunk_names(recipe))
+        if any(name not in new and name not in self for name in names):
             return False
         for each in seen.new:
             if each.name not in self:

@@ -10,7 +10,7 @@ import functools
 import importlib
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -49,8 +49,13 @@ def codec() -> Any:
     return found if getattr(found, "FORMAT", 0) == FORMAT else None
 
 
-def need_codec(where: str) -> None:
-    """Unsupported if gzip streams cannot be put together here."""
+def need_codec(where: str, files: bool) -> None:
+    """Unsupported if gzip streams cannot be put together here; `files`: those of files in layers, else layers themselves."""
+    if codec() is None and files:
+        raise Unsupported(
+            f"{where}: the layers have jars, wheels or other compressed files that were taken apart, and this host has no {DISTRIBUTION} to put them together",
+            hint=f"install {DISTRIBUTION} beside transfer, or export the images again with --gzip layers",
+        )
     if codec() is None:
         raise Unsupported(
             f"{where}: the layers are gzip streams that were taken apart, and this host has no {DISTRIBUTION} to put them together",
@@ -102,7 +107,7 @@ class Dismantling:
         _, bits, _, _ = codec().head(record)
         if len(record) * 8 * SHARE_MAX > bits:
             return "its recipe would be too large"
-        self._records.append(_done(record))
+        self._records.append(done(record))
         self.held.clear()
         return ""
 
@@ -154,7 +159,8 @@ class Dismantling:
             self._residual.clear()
 
 
-def _done(record: bytes) -> Future[bytes]:
+def done(record: bytes) -> Future[bytes]:
+    """What is known already, where others have to be waited for."""
     future: Future[bytes] = Future()
     future.set_result(record)
     return future
@@ -186,7 +192,7 @@ def put_together(residual: Readable, plain: Readable, pool: Pool, ahead: int, wh
     module = codec()
     assembler = module.Assembler()
     try:
-        for bits, future in _in_flight(_Taking(residual, where), _Taking(plain, where), pool, ahead, module):
+        for bits, future in _in_flight(Taking(residual, where), Taking(plain, where), pool, ahead, module):
             yield assembler.join(future.result(), bits)
         assembler.finish()
     except module.DeflateError as error:
@@ -194,41 +200,68 @@ def put_together(residual: Readable, plain: Readable, pool: Pool, ahead: int, wh
 
 
 def _in_flight(
-    residual: _Taking, plain: _Taking, pool: Pool, ahead: int, module: Any
+    residual: Taking, plain: Taking, pool: Pool, ahead: int, module: Any
 ) -> Iterator[tuple[int, Future[bytes]]]:
     """Each record's bits, in order, at most `ahead` under way."""
     waiting: deque[tuple[int, Future[bytes]]] = deque()
-    history, start = b"", 0
-    while head := residual.peek(_HEAD_MAX):
-        found = module.head(head)
-        if found is None:
-            residual.refuse("a record ends early")
-        plain_size, bits, history_size, size = found
-        record, data = residual.take(size), plain.take(plain_size)
-        if history_size > len(history):
-            residual.refuse("a record needs more history than there is")
-        before = history[len(history) - history_size :]
+    records = Records(residual)
+    while residual.peek(1):
+        bits, make = records.next(plain.take)
         if len(waiting) >= ahead:
             yield waiting.popleft()
-        waiting.append((bits, pool.submit(partial(module.decode, record, start, before, data))))
-        start = (start + bits) & 7
-        history = data[-_HISTORY:] if plain_size >= _HISTORY else (history + data)[-_HISTORY:]
+        waiting.append((bits, pool.submit(make)))
     if plain.peek(1):
         residual.refuse("plain bytes are left over")
     yield from waiting
 
 
-class _Taking:
-    """Takes of exact size from a stream."""
+class Records:
+    """The records of one stream, in order."""
+
+    def __init__(self, records: Taking) -> None:
+        self._records, self._codec = records, codec()
+        self._history, self._start = b"", 0
+
+    def next(self, take: Callable[[int], bytes]) -> tuple[int, Callable[[], bytes]]:
+        """How many bits the next record makes, and the call that makes them; `take` gives its plain bytes. FormatError if there is none."""
+        plain_size, bits, history_size, size = _head(self._records)
+        record, data = self._records.take(size), take(plain_size)
+        if history_size > len(self._history):
+            self._records.refuse("a record needs more history than there is")
+        before = self._history[len(self._history) - history_size :]
+        make = partial(self._codec.decode, record, self._start, before, data)
+        self._start = (self._start + bits) & 7
+        self._history = data[-_HISTORY:] if plain_size >= _HISTORY else (self._history + data)[-_HISTORY:]
+        return bits, make
+
+
+def _head(records: Taking) -> tuple[int, int, int, int]:
+    """Of the record that comes: its plain bytes, the bits it makes, how much history it needs, and its own bytes."""
+    found: tuple[int, int, int, int] | None = codec().head(records.peek(_HEAD_MAX))
+    return found if found is not None else records.refuse("a record ends early")
+
+
+def record_size(records: Taking) -> tuple[int, int]:
+    """The bytes of the record that comes, and the bits it makes. FormatError if there is none."""
+    _, bits, _, size = _head(records)
+    return size, bits
+
+
+class Taking:
+    """Takes of exact size from a stream. FormatError where it has not so many bytes."""
 
     def __init__(self, stream: Readable, where: str) -> None:
-        self._stream, self._where = stream, where
+        self._stream, self.where = stream, where
         self._held = bytearray()
 
     def peek(self, size: int) -> bytes:
         """The next bytes, fewer only at the end."""
         self._fill(size)
         return bytes(self._held[:size])
+
+    def some(self, size: int) -> bytes:
+        """Between 1 and `size` bytes; none at the end."""
+        return self.take(min(size, len(self._held))) if self._held else self._stream.read(size)
 
     def take(self, size: int) -> bytes:
         self._fill(size)
@@ -243,4 +276,4 @@ class _Taking:
             self._held += data
 
     def refuse(self, why: str) -> Any:
-        raise FormatError(f"{self._where}: {why}", hint="export the image again")
+        raise FormatError(f"{self.where}: {why}", hint="export the image again")

@@ -7,7 +7,7 @@ in comes out again byte for byte. Misreading costs only compression.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from transfer.chunks.name import CHUNK_MAX
@@ -141,16 +141,7 @@ def _opaque(skeleton: bytes, first: bytes, source: _Input) -> Iterator[Piece]:
         offset += len(data)
 
 
-def file_paths(stretches: Iterable[bytes]) -> Iterator[bytes]:
-    """The path of the file behind each stretch of skeleton, as `split` gave it; nothing between means: the same file goes on."""
-    path = b""
-    for stretch in stretches:
-        if stretch:
-            path = _last_path(stretch)
-        yield path
-
-
-def _last_path(skeleton: bytes) -> bytes:
+def last_path(skeleton: bytes) -> bytes:
     """What the last header of a stretch names: it ends with that header, and begins with the padding of the file before.
 
     Headers were checked when the stretch was made; a name misread costs only compression.

@@ -141,6 +141,11 @@ class DeltaMatcher:
         self._is_named = False
         self._seen: tuple[bytes, int, int] = (b"", NO_PARTNER, 0)
 
+    def holds(self, path: bytes) -> bool:
+        """Whether the base has a file of this path, or of one that differs in numbers and hashes alone, as it is."""
+        ways = (self._older.named(path), next(self._older.alike(path)))
+        return any(next(way, NO_PARTNER) != NO_PARTNER for way in ways)
+
     def begin_blob(self) -> None:
         """Another blob: which base layer it resembles is found out anew."""
         self._votes.clear()

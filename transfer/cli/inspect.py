@@ -14,6 +14,7 @@ def inspect(bundle: Path, json: bool) -> None:
     """What a bundle says of itself. Of the content nothing is read but the catalog, and that only to say how layers are held."""
     with Bundle(bundle) as opened:
         held = holding.held(opened)
+        apart = holding.with_files_apart(opened, held)
         header = opened.header
         signature = "present, not checked" if (bundle / "index.json.sig").exists() else "unsigned"
         rows = [
@@ -23,7 +24,12 @@ def inspect(bundle: Path, json: bool) -> None:
                 "config_digest": str(image.config_digest) if image.config_digest else None,
                 "platforms": [str(each) for each in image.platforms],
                 "layers": [
-                    {"digest": str(layer.digest), "size": layer.size, "held": held.get(layer.digest, "")}
+                    {
+                        "digest": str(layer.digest),
+                        "size": layer.size,
+                        "held": held.get(layer.digest, ""),
+                        "files_apart": layer.digest in apart,
+                    }
                     for layer in image.layers
                 ],
                 "absent": [str(each) for each in image.absent],
@@ -62,6 +68,9 @@ def inspect(bundle: Path, json: bool) -> None:
     )
     for text in holding.in_words(held):
         print(f"  {printable(text)}")
+    if apart:
+        have = "has" if len(apart) == 1 else "have"
+        print(f"  {several(len(apart), 'layer')} {have} jars, wheels or other compressed files that are taken apart")
     missing = header.prerequisites.chunks
     if not missing:
         print("  complete: depends on no other bundle")

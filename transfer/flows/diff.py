@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from transfer.bundle.catalog import AS_FILES
 from transfer.bundle.delta import DeltaBase
 from transfer.bundle.files import files_of, skeleton_names
 from transfer.bundle.library import BundleList
@@ -81,7 +82,7 @@ class Side:
             *_, recipe = self.bundle.catalog().all_of((digest,))
             numbers = array("I", [max(0, self.base.find(name)) for name in skeleton_names(recipe)])
             skeletons = self.base.fetch(numbers)
-            known = {} if recipe.encoding else dict(files_of(recipe, lambda: next(skeletons)))
+            known = {} if recipe.encoding not in AS_FILES else dict(files_of(recipe, lambda: next(skeletons)))
             self._layers[digest] = known
         return known
 

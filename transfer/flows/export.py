@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from transfer import __version__
-from transfer.bundle.catalog import PLAIN, with_plain
+from transfer.bundle.catalog import AS_FILES, PLAIN, with_plain
 from transfer.bundle.delta import DeltaBase
 from transfer.bundle.reader import Bundle
 from transfer.bundle.seal import Sealed, clean_up
@@ -21,6 +21,7 @@ from transfer.bundle.writer import BundleWriter
 from transfer.chunks.cut import Cutter
 from transfer.chunks.deflate import AHEAD_MAX, codec
 from transfer.chunks.layer import raw
+from transfer.chunks.unfold import KnownRecords
 from transfer.engines.base import BlobStream, ImageSource, ResolvedImage
 from transfer.engines.tree import agrees, layers_with_ids, tree_of, true_to
 from transfer.errors import Damaged, NotFound, TransferError, UsageError, one_failure
@@ -86,15 +87,15 @@ def export(
     With a `base`, what those bundles hold is not packed again, and what changed is patched against it. With `weigh`, the bundle is made but
     not written: `folder` is a temporary one.
 
-    Gzip layers are taken apart, if the codec is here and `gzip` is "exact".
+    Gzip layers are taken apart, and files that are compressed inside, as far as the codec is here and `gzip` says.
     """
     started = time.monotonic()
     if (folder / "index.json").exists():
         return _already(found, folder, level, base, started)
     threads = default_jobs() if jobs is None else jobs
     options: dict[str, object] = {
-        "format": 4,
-        "apart": gzip == "exact" and codec() is not None,
+        "format": 5,
+        "apart": gzip if codec() else "opaque",
         "level": level,
         "base": sorted(str(each.manifest.digest) for each in base),
     }
@@ -116,7 +117,8 @@ def export(
                 observer(
                     Noted(f"resuming the unfinished export in {folder}: {len(writer.kept)} chunks are already packed")
                 )
-            taker = Taker(writer, apart if gzip == "exact" else None, threads, partial(pool.occupied, packers))
+            known = _records(built) if gzip == "exact" else KnownRecords()
+            taker = Taker(writer, apart, gzip, threads, known, partial(pool.occupied, packers))
             run = _Run(source, writer, observer, built, taker, jobs=threads, strict=strict)
             sealed = run.all(found)
             if not weigh:
@@ -125,6 +127,14 @@ def export(
         finally:
             writer.close()
     return _done(run, writer, sealed, time.monotonic() - started)
+
+
+def _records(base: DeltaBase | None) -> KnownRecords:
+    """Those by which a base's compressed files are made again."""
+    known = KnownRecords()
+    if base and codec():
+        base.learn_records(known)
+    return known
 
 
 def _done(run: _Run, writer: BundleWriter, sealed: Sealed, seconds: float) -> Exported:
@@ -255,7 +265,7 @@ class _Run:
                 )
         for manifest in tree_of(image, lambda digest: documents[digest]).manifests:
             config = documents[manifest.config.digest]
-            agrees(manifest, config, lambda digest: recipes[digest].encoding == PLAIN)
+            agrees(manifest, config, lambda digest: recipes[digest].encoding in AS_FILES)
             for layer, diff_id in layers_with_ids(manifest, config):
                 plain = recipes[layer.digest].plain
                 if plain and plain != diff_id and plain.algorithm == diff_id.algorithm:
@@ -303,6 +313,9 @@ class _Run:
         recipe, *plain = with_plain((layer,), self._writer.recipes().__getitem__)
         for each in plain:
             self._taker.grew(recipe.size, each.size)
+        for each in (recipe, *plain):
+            if each.folds:
+                self._taker.grew(each.size, each.folds.size)
 
     def _skip(self, stream: BlobStream, digest: Digest, why: str) -> None:
         LOG.info("layer %s is not read: %s", digest, why)
@@ -326,7 +339,8 @@ class _Run:
                 hint="the image in the source is damaged; pull or build it again",
             )
         LOG.info("layer %s: %d bytes read, encoding %d, %s", digest, size, taken.encoding, taken.why)
-        recipe = Recipe(digest, size, taken.encoding, taken.parts, taken.plain.digest if taken.plain else None)
+        plain = taken.plain.digest if taken.plain else None
+        recipe = Recipe(digest, size, taken.encoding, taken.parts, plain, taken.folds)
         like = self._like(taken.plain.digest if taken.plain else digest)
         self._writer.end_blob(recipe, like, taken.plain, taken.why)
         self._grew(digest)

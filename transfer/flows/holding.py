@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from transfer.bundle.catalog import OPAQUE, TOGETHER
 from transfer.bundle.reader import Bundle
@@ -26,6 +26,12 @@ def held(bundle: Bundle) -> dict[Digest, str]:
         word = {TOGETHER: APART, OPAQUE: AS_IT_IS}.get(encoding, PLAIN)
         out[layer] = f"{word}: {reason}" if reason else word
     return out
+
+
+def with_files_apart(bundle: Bundle, layers: Iterable[Digest]) -> set[Digest]:
+    """Those of these layers that have compressed files which are taken apart."""
+    catalog = bundle.catalog()
+    return {layer for layer in layers if any(recipe.folds for recipe in catalog.all_of((layer,)))}
 
 
 def in_words(found: Mapping[Digest, str]) -> Iterator[str]:

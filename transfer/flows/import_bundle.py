@@ -125,9 +125,9 @@ def load_into(
             stack.callback(source.close)
             place = choice.store.root if choice.store and choice.store.root.is_dir() else spacious()
             found = stack.enter_context(rechunk(source, layers, place, jobs=target.jobs, observer=observer))
-            if found:
-                shelf.put(found)
-            return found is not None
+            for each in found:
+                shelf.put(each)
+            return bool(found)
 
         try:
             bundle.catalog()

@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from transfer.bundle.header import FOLDS
 from transfer.bundle.reader import Bundle
 from transfer.engines.base import ImageSource, ResolvedImage
 from transfer.errors import TransferError
 from transfer.events import Event, Noted, Observer, Planned
 from transfer.flows.export import export
 from transfer.folders import scratch
-from transfer.model import Digest
+from transfer.model import Digest, GzipWay
 
 _LEVEL = 1
 SCRATCH = ".transfer-base-"
@@ -21,15 +22,25 @@ SCRATCH = ".transfer-base-"
 @contextlib.contextmanager
 def rechunk(
     source: ImageSource, layers: Sequence[Digest], place: Path, *, jobs: int | None, observer: Observer
-) -> Iterator[Bundle | None]:
-    """The images of `source` that hold any of these layers, as a bundle in a temporary folder in `place`. None if there are none."""
+) -> Iterator[list[Bundle]]:
+    """The images of `source` that hold any of these layers, as a bundle in a temporary folder in `place`; none if there are none.
+
+    Where files in them were taken apart, a second one holds them as they are: what the delta was made with is not known.
+    """
     found = holding(source, set(layers))
     if not found:
-        yield None
+        yield []
         return
     observer(Noted(f"reading {len(found)} images of {source.where} again: the delta depends on their layers"))
     with scratch(place, SCRATCH) as folder:
-        yield Bundle(export(source, found, folder / "b", level=_LEVEL, jobs=jobs, observer=_quieter(observer)).bundle)
+
+        def made(name: str, gzip: GzipWay) -> Bundle:
+            quiet = _quieter(observer)
+            made = export(source, found, folder / name, level=_LEVEL, jobs=jobs, observer=quiet, gzip=gzip)
+            return Bundle(made.bundle)
+
+        first = made("exact", "exact")
+        yield [first, made("layers", "layers")] if FOLDS in first.header.features else [first]
 
 
 def holding(source: ImageSource, layers: set[Digest]) -> list[ResolvedImage]:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from transfer.bundle.catalog import OPAQUE, PLAIN, TOGETHER
+from transfer.bundle.catalog import FOLDED, OPAQUE, PLAIN, TOGETHER
 from transfer.chunks.cut import Cutter
 from transfer.chunks.deflate import AHEAD_MAX, DISTRIBUTION, GZIP, Dismantling, codec
 from transfer.chunks.layer import raw, split
 from transfer.chunks.name import ID_SIZE, ChunkSink
 from transfer.chunks.patch import DeltaMatcher
-from transfer.model import Digest, Part, Recipe
-from transfer.streams import IterReader
+from transfer.chunks.unfold import KnownRecords, Unfolding
+from transfer.model import Digest, Folds, GzipWay, Part, Recipe
+from transfer.streams import IterReader, Readable
 from transfer.work import Pool, prefetch, run_alongside
 
 GROWTH = 20
@@ -36,43 +37,49 @@ class Taken:
     parts: tuple[Part, ...]
     plain: Recipe | None = None
     why: str = ""
+    folds: Folds | None = None
 
 
 class Taker:
-    """Cuts layers into chunks for a sink. `dismantlers`: who takes gzip streams apart; None: they are held as they are."""
+    """Cuts layers into chunks for a sink. `dismantlers` take gzip streams apart, as far as `way` says."""
 
     def __init__(
         self,
         sink: ChunkSink,
-        dismantlers: Pool | None,
+        dismantlers: Pool,
+        way: GzipWay,
         jobs: int,
+        known: KnownRecords,
         fewer: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         """`fewer`: while a gzip stream is taken apart, fewer frames are packed at a time, which gives the memory for it."""
-        self._sink, self._dismantlers, self._jobs, self._fewer = sink, dismantlers, jobs, fewer
+        self._sink, self._dismantlers, self._way, self._jobs, self._fewer = sink, dismantlers, way, jobs, fewer
+        self._known = known
+        self._ahead = max(1, min(jobs, AHEAD_MAX) - 1)
         self._pairing: DeltaMatcher | None = None
         self._room = ROOM
 
     @property
     def dismantles(self) -> bool:
         """Whether gzip streams are to be taken apart."""
-        return self._dismantlers is not None
+        return self._way != "opaque"
 
     def take(self, first: bytes, rest: Iterator[bytes], size: int | None, pairing: DeltaMatcher | None) -> Taken:
         """One layer's chunks, in one of three ways: a tar, a gzip stream of one, or bytes as they are. `first` is how it begins, `size` its bytes, if that is known; `pairing` finds partners in a base."""
         self._pairing = pairing
         compression = next((name for magic, name in _COMPRESSED.items() if first.startswith(magic)), "")
         if not compression:
-            return Taken(PLAIN, Cutter(self._sink, self._pairing).cut(split(IterReader(rest))))
+            parts, folds = self._cut(IterReader(rest))
+            return Taken(FOLDED if folds else PLAIN, parts, folds=folds)
         why = f"{compression} is not taken apart"
         if compression == "gzip":
-            if not self._dismantlers:
+            if not self.dismantles:
                 why = "as was asked for"
             elif codec() is None:
                 why = f"gzip, and {DISTRIBUTION} is not installed"
             else:
-                ahead = max(1, min(self._jobs, AHEAD_MAX) - 1)
-                apart = Dismantling(rest, self._sink, self._dismantlers, ahead, GROWTH * (size or ROOM) + self._room)
+                limit = GROWTH * (size or ROOM) + self._room
+                apart = Dismantling(rest, self._sink, self._dismantlers, self._ahead, limit)
                 why = apart.begin()
                 if not why:
                     with self._fewer():
@@ -80,8 +87,19 @@ class Taker:
                 rest = chain(apart.held, rest)
         return Taken(OPAQUE, Cutter(self._sink, self._pairing).cut(raw(IterReader(rest))), why=why)
 
+    def _cut(self, layer: Readable) -> tuple[tuple[Part, ...], Folds | None]:
+        """A tar's chunks; and how its compressed files are made again, where some were taken apart."""
+        cutter = Cutter(self._sink, self._pairing)
+        if self._way != "exact" or codec() is None:
+            return cutter.cut(split(layer)), None
+        is_held = self._pairing.holds if self._pairing else None
+        unfolding = Unfolding(
+            self._sink, self._dismantlers, min(self._jobs, AHEAD_MAX), self._room, self._known, is_held
+        )
+        return cutter.cut(unfolding.pieces(split(layer))), unfolding.folds
+
     def grew(self, size: int, plain: int) -> None:
-        """A gzip stream of so many bytes came, which is put together from so many plain ones."""
+        """A gzip stream of so many bytes came, or a layer with such streams in it, which is put together from so many plain ones."""
         self._room -= max(0, plain - GROWTH * size)
 
     def _take_apart(self, apart: Dismantling) -> Taken:
@@ -98,7 +116,8 @@ class Taker:
                     size += len(block)
                     yield block
 
-            cut = Cutter(self._sink, self._pairing).cut(split(IterReader(plain())))
+            cut, folds = self._cut(IterReader(plain()))
         records = (Part(b"", apart.names, array("Q", bytes(8 * (len(apart.names) // ID_SIZE + 1)))),)
-        recipe = Recipe(Digest(f"sha256:{hasher.hexdigest()}"), size, PLAIN, cut)
+        digest = Digest(f"sha256:{hasher.hexdigest()}")
+        recipe = Recipe(digest, size, FOLDED if folds else PLAIN, cut, folds=folds)
         return Taken(TOGETHER, records, recipe, f"in part: {apart.fault}" if apart.fault else "")
