@@ -15,6 +15,7 @@ from tests.e2e.test_docker import daemon_of
 from tests.e2e.test_registry import raw_digest
 from tests.support import engines
 from tests.support.gzipped import GZIP_LAYER, zlib_stream
+from tests.support.nested import jar
 from tests.support.podmen import podman
 from tests.support.run import run
 from tests.support.zoo import Layout, layer
@@ -53,7 +54,7 @@ def layout_of(folder: Path) -> tuple[Path, dict[str, dict[str, str]]]:
     config = json.loads(data[image.config_digest])
     made = {}
     for name, packed, arch in ((NAMES[0], False, "amd64"), (NAMES[1], True, "amd64"), (NAMES[2], True, "arm64")):
-        own = [*layers, layer({"etc/which": name.encode()})]
+        own = [*layers, layer({"etc/which": name.encode(), "srv/lib.jar": jar(len(name), 120)})]
         kind = GZIP_LAYER if packed else "application/vnd.oci.image.layer.v1.tar"
         blobs = [layout.blob(zlib_stream(each) if packed else each, kind) for each in own]
         ids = [layout.blob(each, kind)["digest"] for each in own]

@@ -12,7 +12,17 @@ import pytest
 
 from tests.support import engines
 from tests.support.run import alone, run, says
-from tests.support.specimens import BROKEN, BUNDLES, DEFECTS, DELTA_DEFECTS, GOLDEN, GZIP_DEFECTS, SEED, blobs_in
+from tests.support.specimens import (
+    BROKEN,
+    BUNDLES,
+    DEFECTS,
+    DELTA_DEFECTS,
+    FOLD_DEFECTS,
+    GOLDEN,
+    GZIP_DEFECTS,
+    SEED,
+    blobs_in,
+)
 
 SPECIMENS = sorted(path.with_suffix("") for path in GOLDEN.parent.glob("v*/*.json"))
 
@@ -26,7 +36,7 @@ def seeds_of(expected: dict[str, list[str]]) -> list[object]:
 def test_a_golden_specimen_gives_back_every_blob(specimen: Path, tmp_path: Path) -> None:
     expected = json.loads(specimen.with_suffix(".json").read_text(encoding="utf-8"))
     seeds = seeds_of(expected)
-    if expected.get("plain"):
+    if expected.get("plain") or expected.get("folded"):
         engines.promised("deflate")
     run("verify", specimen, "--deep", "-q", *seeds)
     run("import", specimen, "--to", f"oci:{tmp_path / 'o'}", "-q", *seeds)
@@ -41,6 +51,8 @@ def test_the_stand_alone_script_reads_it_too(specimen: Path, tmp_path: Path) -> 
     assert alone(specimen) == 0
     if expected.get("seeds"):
         assert alone(specimen, "--rebuild", tmp_path / "o") == 13
+    elif expected.get("folded"):
+        assert not shutil.which("zstd") or alone(specimen, "--rebuild", tmp_path / "o") == 2
     elif shutil.which("zstd"):
         assert alone(specimen, "--rebuild", tmp_path / "o") == 0
         made, plain = blobs_in(tmp_path / "o"), expected.get("plain", {})
@@ -65,12 +77,12 @@ def test_the_script_on_the_medium_is_the_one_in_the_repository() -> None:
     assert (BUNDLES / "verify.py").read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("name", [*DEFECTS, *DELTA_DEFECTS, *GZIP_DEFECTS])
+@pytest.mark.parametrize("name", [*DEFECTS, *DELTA_DEFECTS, *GZIP_DEFECTS, *FOLD_DEFECTS])
 def test_a_broken_specimen_is_told_as_it_should_be(name: str, tmp_path: Path) -> None:
     place = BROKEN / name
     expected = json.loads((place / "expected.json").read_text(encoding="utf-8"))
-    code = (DEFECTS | DELTA_DEFECTS | GZIP_DEFECTS)[name][1]
-    if name in GZIP_DEFECTS:
+    code = (DEFECTS | DELTA_DEFECTS | GZIP_DEFECTS | FOLD_DEFECTS)[name][1]
+    if name in GZIP_DEFECTS | FOLD_DEFECTS:
         engines.promised("deflate")
     seeds = ["--seed", GOLDEN / SEED] if name in DELTA_DEFECTS else []
     assert expected["verify"] == code

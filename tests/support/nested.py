@@ -67,6 +67,11 @@ def jar(seed: int = 1, count: int = 60, changed: int = 0, *, streamed: bool = Tr
     return zipped(classes(seed, count, changed), streamed=streamed)
 
 
+def small_jar(name: str) -> bytes:
+    """Many streams that cost a bundle little."""
+    return zipped({f"{name}{n}": words(0, 1500) + words(ord(name) * n, 100) for n in range(280)})
+
+
 def fat_jar(changed: int = 0) -> bytes:
     """A jar with jars in it that are stored."""
     inner = {f"BOOT-INF/lib/{name}.jar": jar(n) for n, name in enumerate(("one", "two"), 3)}
@@ -125,10 +130,17 @@ def odd_zips() -> dict[str, bytes]:
     }
 
 
+def shuffled(seed: int, pieces: int) -> bytes:
+    """So many pieces of 40 kB of a few: far apart, so that deflate does not find them, and zstd does."""
+    rand = random.Random(seed)
+    few = [words(n, 34_000) + noise(n, 6_000) for n in range(5)]
+    return b"".join(rand.choice(few) for _ in range(pieces))
+
+
 def compressed_files(changed: int = 0, *, wide: bool = True) -> dict[str, bytes]:
-    """Files of a layer, most of them compressed inside; of some classes a few bytes are `changed`."""
-    inner = tarred({f"srv/{n}.txt": words(n, 30_000) + noise(n, 14_000) for n in range(90 if wide else 3)})
-    library = words(77, 5_500_000 if wide else 20_000)
+    """Files of a layer, most of them compressed inside; of some classes a few bytes are `changed`. `wide`: streams of every size are among them."""
+    inner = tarred({f"srv/{n}.txt": shuffled(n, 10) for n in range(12 if wide else 1)})
+    library = shuffled(77, 120 if wide else 1)
     return {
         "app/readme": words(1, 700),
         f"app/lib/core-1.{changed}.jar": jar(1, 200, changed, streamed=True),

@@ -21,12 +21,13 @@ from typing import Any
 
 from tests.support.gzipped import from_folder, image_of, long_tar, members, tar, zlib_stream
 from tests.support.months import month
-from tests.support.zoo import Layout, siblings, zoo
+from tests.support.nested import compressed_files, small_jar
+from tests.support.zoo import Layout, layer, siblings, zoo
 from transfer.bundle import seal
-from transfer.bundle.catalog import TOGETHER, CatalogReader, document_record, recipe_records
+from transfer.bundle.catalog import FOLDED, TOGETHER, CatalogReader, document_record, recipe_records
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
-from transfer.chunks.frame import FrameHeader, decode_frame, encode_frame, put_varints
+from transfer.chunks.frame import FrameHeader, decode_frame, encode_frame, get_varints, put_varints
 from transfer.chunks.name import Kind
 from transfer.chunks.pack import PACK_HEADER, PACK_SIZE, FrameLocation, read_frame_header
 from transfer.engines.ocilayout import LayoutSource
@@ -84,6 +85,25 @@ def make_golden_gzip(target: Path, streams: Path, name: str, plain: bytes) -> No
     expected = json.loads(path.read_text(encoding="utf-8"))
     expected["plain"] = {str(sha256(plain)): len(plain)}
     path.write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
+
+
+def make_golden_folds(target: Path) -> None:
+    """Files that are compressed inside, in a plain layer and in a gzip layer, and a delta on them."""
+    made: list[Path] = []
+    for number, changed in enumerate((0, 20), 1):
+        data = layer(compressed_files(changed))
+        layout = image_of([zlib_stream(data)], [data], "folds/gzip:1")
+        layout.name(layout.image([data]), "folds/plain:1")
+        bundle = target / f"folds{number}"
+        with tempfile.TemporaryDirectory() as folder:
+            source = LayoutSource(layout.write(Path(folder)))
+            found = select(source, [], None, silent)
+            export(source, found, bundle, level=3, jobs=0, observer=silent, base=[Bundle(each) for each in made])
+        _expect(target / f"folds{number}.json", layout, made)
+        path = target / f"folds{number}.json"
+        expected = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**expected, "folded": True}, indent=1) + "\n", encoding="utf-8")
+        made.append(bundle)
 
 
 def make_golden_media(target: Path) -> None:
@@ -514,6 +534,53 @@ GZIP_DEFECTS: dict[str, Defect] = {
 }
 
 
+def _folded(change: Callable[[bytearray, int], bytes]) -> Callable[[Patient], None]:
+    """The first folded recipe changed: the record, and where what tells of its folds begins."""
+
+    def knife(p: Patient) -> None:
+        at = next(n for n, each in enumerate(p.records) if each[:1] == b"R" and _encoding(each) == FOLDED)
+        record = p.records[at]
+        reader = CatalogReader("")
+        reader.add(record)
+        (folds,) = reader._folds.values()
+        tail = put_varints((folds.size, len(folds.leads))) + folds.names + put_varints(folds.leads)
+        assert record.endswith(tail)
+        p.recatalog([*p.records[:at], change(bytearray(record), len(record) - len(tail)), *p.records[at + 1 :]])
+
+    return knife
+
+
+def _other_folds(record: bytearray, at: int) -> bytes:
+    """The names of two fold chunks in each other's place."""
+    (_, count), names = get_varints(bytes(record), at, 2, "")
+    assert count > 1
+    one, two = bytes(record[names : names + 32]), bytes(record[names + 32 : names + 64])
+    return bytes(record[:names]) + two + one + bytes(record[names + 64 :])
+
+
+def _with_size(size: int) -> Callable[[bytearray, int], bytes]:
+    def change(record: bytearray, at: int) -> bytes:
+        _, rest = get_varints(bytes(record), at, 1, "")
+        return bytes(record[:at]) + put_varints((size,)) + bytes(record[rest:])
+
+    return change
+
+
+FOLD_DEFECTS: dict[str, Defect] = {
+    # the same for layers with files taken apart
+    "folds-undeclared": (_set("features", []), 13, "malformed", "does not declare it"),
+    "folds-cut-short": (_folded(lambda record, at: bytes(record[:-1])), 13, "malformed", "malformed number"),
+    "folds-of-another": (_folded(_other_folds), 13, "malformed", "is not sound"),
+    "folds-of-more": (_folded(_with_size(1 << 50)), 13, "malformed", "where it says"),
+    "folds-later": (
+        _folded(lambda record, at: bytes(record[:-1]) + bytes([record[-1] ^ 1])),
+        13,
+        "malformed",
+        "is not sound",
+    ),
+}
+
+
 def make_broken(target: Path, golden: Path) -> None:
     """Every defect, each in a folder of its own."""
     _break(target, golden / "zoo", DEFECTS, [])
@@ -522,6 +589,10 @@ def make_broken(target: Path, golden: Path) -> None:
         layout = image_of([zlib_stream(tar(files=2)), members(tar(files=2))], [tar(files=2)] * 2, "gzip/small:1")
         _make(Path(folder), "small", layout)
         _break(target, Path(folder) / "small", GZIP_DEFECTS, [])
+        layout = Layout()
+        layout.name(layout.image([layer({name: small_jar(name) for name in "ab"})]), "folds/small:1")
+        _make(Path(folder), "folds", layout)
+        _break(target, Path(folder) / "folds", FOLD_DEFECTS, [])
 
 
 def _break(target: Path, sound: Path, defects: dict[str, Defect], seeds: list[Path]) -> None:
@@ -546,5 +617,7 @@ if __name__ == "__main__":
         make_golden_siblings(GOLDEN)
     if not (GOLDEN / "months3").exists():
         make_golden_deltas(GOLDEN)
+    if not (GOLDEN / "folds2").exists():
+        make_golden_folds(GOLDEN)
     if "--golden" not in sys.argv:
         make_broken(BROKEN, GOLDEN)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from transfer.bundle.reader import Bundle
 from transfer.cli.exits import printable
 from transfer.cli.render import amount, print_json, several
 from transfer.flows import holding
+from transfer.model import Digest, Image
 
 
 def inspect(bundle: Path, json: bool) -> None:
@@ -17,26 +19,7 @@ def inspect(bundle: Path, json: bool) -> None:
         apart = holding.with_files_apart(opened, held)
         header = opened.header
         signature = "present, not checked" if (bundle / "index.json.sig").exists() else "unsigned"
-        rows = [
-            {
-                "names": list(image.names),
-                "digest": str(image.root.digest),
-                "config_digest": str(image.config_digest) if image.config_digest else None,
-                "platforms": [str(each) for each in image.platforms],
-                "layers": [
-                    {
-                        "digest": str(layer.digest),
-                        "size": layer.size,
-                        "held": held.get(layer.digest, ""),
-                        "files_apart": layer.digest in apart,
-                    }
-                    for layer in image.layers
-                ],
-                "absent": [str(each) for each in image.absent],
-                "bytes": image.size,
-            }
-            for image in opened.images
-        ]
+        rows = [_row(image, held, apart) for image in opened.images]
         value = {
             "bundle": str(bundle),
             "digest": str(opened.manifest.digest),
@@ -78,3 +61,23 @@ def inspect(bundle: Path, json: bool) -> None:
     print(f"  depends on {several(missing, 'chunk')} ({amount(header.prerequisites.bytes)}) of")
     for each in header.prerequisites.bundles:
         print(printable(f"    bundle {each.short}  {header.prerequisites.words.get(each, '')}").rstrip())
+
+
+def _row(image: Image, held: Mapping[Digest, str], apart: Collection[Digest]) -> dict[str, object]:
+    return {
+        "names": list(image.names),
+        "digest": str(image.root.digest),
+        "config_digest": str(image.config_digest) if image.config_digest else None,
+        "platforms": [str(each) for each in image.platforms],
+        "layers": [
+            {
+                "digest": str(layer.digest),
+                "size": layer.size,
+                "held": held.get(layer.digest, ""),
+                "files_apart": layer.digest in apart,
+            }
+            for layer in image.layers
+        ],
+        "absent": [str(each) for each in image.absent],
+        "bytes": image.size,
+    }

@@ -65,7 +65,7 @@ Level = Annotated[
 Gzip = Annotated[
     GzipWay,
     typer.Option(
-        help="exact: take gzip layers apart, so that later deltas are small and the import makes the same bytes again; opaque: hold them as they are, which is faster."
+        help="exact: take gzip layers and compressed files in layers (jars, wheels) apart, so that deltas are small; the import makes the same bytes again. layers: gzip layers alone. opaque: hold both as they are, which is faster."
     ),
 ]
 BundleArgument = Annotated[Path, typer.Argument(help="The bundle folder.", autocompletion=completing.bundles)]

@@ -21,7 +21,6 @@ from transfer.bundle.writer import BundleWriter
 from transfer.chunks.cut import Cutter
 from transfer.chunks.deflate import AHEAD_MAX, codec
 from transfer.chunks.layer import raw
-from transfer.chunks.unfold import KnownRecords
 from transfer.engines.base import BlobStream, ImageSource, ResolvedImage
 from transfer.engines.tree import agrees, layers_with_ids, tree_of, true_to
 from transfer.errors import Damaged, NotFound, TransferError, UsageError, one_failure
@@ -117,8 +116,7 @@ def export(
                 observer(
                     Noted(f"resuming the unfinished export in {folder}: {len(writer.kept)} chunks are already packed")
                 )
-            known = _records(built) if gzip == "exact" else KnownRecords()
-            taker = Taker(writer, apart, gzip, threads, known, partial(pool.occupied, packers))
+            taker = Taker(writer, apart, gzip, threads, built, partial(pool.occupied, packers))
             run = _Run(source, writer, observer, built, taker, jobs=threads, strict=strict)
             sealed = run.all(found)
             if not weigh:
@@ -127,14 +125,6 @@ def export(
         finally:
             writer.close()
     return _done(run, writer, sealed, time.monotonic() - started)
-
-
-def _records(base: DeltaBase | None) -> KnownRecords:
-    """Those by which a base's compressed files are made again."""
-    known = KnownRecords()
-    if base and codec():
-        base.learn_records(known)
-    return known
 
 
 def _done(run: _Run, writer: BundleWriter, sealed: Sealed, seconds: float) -> Exported:

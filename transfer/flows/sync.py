@@ -177,6 +177,7 @@ class Sync(SiteRun):
                 jobs=self._options.jobs,
                 observer=self._observer,
                 base=base,
+                gzip=self._site.delta.gzip,
                 strict=not all(pick.skip for pick in self._site.picks),
             )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from transfer.bundle.catalog import FOLDED, OPAQUE, PLAIN, TOGETHER
+from transfer.bundle.delta import DeltaBase
 from transfer.chunks.cut import Cutter
 from transfer.chunks.deflate import AHEAD_MAX, DISTRIBUTION, GZIP, Dismantling, codec
 from transfer.chunks.layer import raw, split
@@ -49,12 +50,15 @@ class Taker:
         dismantlers: Pool,
         way: GzipWay,
         jobs: int,
-        known: KnownRecords,
+        base: DeltaBase | None = None,
         fewer: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         """`fewer`: while a gzip stream is taken apart, fewer frames are packed at a time, which gives the memory for it."""
         self._sink, self._dismantlers, self._way, self._jobs, self._fewer = sink, dismantlers, way, jobs, fewer
-        self._known = known
+        self._unfolds = way == "exact" and codec() is not None
+        self._known = KnownRecords()
+        if base and self._unfolds:
+            base.learn_records(self._known)
         self._ahead = max(1, min(jobs, AHEAD_MAX) - 1)
         self._pairing: DeltaMatcher | None = None
         self._room = ROOM
@@ -90,7 +94,7 @@ class Taker:
     def _cut(self, layer: Readable) -> tuple[tuple[Part, ...], Folds | None]:
         """A tar's chunks; and how its compressed files are made again, where some were taken apart."""
         cutter = Cutter(self._sink, self._pairing)
-        if self._way != "exact" or codec() is None:
+        if not self._unfolds:
             return cutter.cut(split(layer)), None
         is_held = self._pairing.holds if self._pairing else None
         unfolding = Unfolding(

@@ -16,7 +16,7 @@ from typing import Any
 
 from transfer.errors import NotFound, UsageError, from_os_error
 from transfer.folders import config_folder
-from transfer.model import Digest
+from transfer.model import Digest, GzipWay
 from transfer.sites.receipt import site_name
 from transfer.sites.values import DURATION, FLAG, LIMITS, RATE, SHARE, TEXT, TEXTS, Setting, number, one_of, word
 from transfer.sites.window import Window, parse_window
@@ -79,6 +79,7 @@ class Delta:
     one_way: bool = False
     full_every: int = 0
     level: int = 3
+    gzip: GzipWay = "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,7 @@ _DELTA = {
     "one_way": FLAG,
     "full_every": DURATION,
     "level": number(1, 19),
+    "gzip": one_of("exact", "layers", "opaque"),
 }
 _KEEP = {"out": number(0, 1000), "here": number(1, 1000), "there": number(1, 1000), "lost_after": DURATION}
 _ALARM = {"stale": DURATION, "repeat": DURATION}
