@@ -1,8 +1,8 @@
 """Deltas of content that the reference corpus has little of, kind by kind: `python -m benchmarks.kinds --place TMPFS --packages DIR`.
 
 Two versions of each package, out of the public indexes (kept in DIR): Python wheels, installed and as files; jars; programs in Go. Each
-kind is an image with one layer; its second version is exported given the first, at the default level and at 9, beside zstd's --patch-from
-of the whole layer and, where it is installed, casync.
+kind is an image with one layer; its second version is exported given the first, at the default level, at 9, and with compressed files left as
+they are, beside zstd's --patch-from of the whole layer (what diffah does; the best of levels 3, 9 and 19) and what casync, restic and borg grow by.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.deltas import peers
 from benchmarks.run import Bench, mb, timed, weight, write
 from tests.support.zoo import Layout
 
@@ -40,6 +41,8 @@ PROGRAMS = {
     "github.com/google/go-containerregistry/cmd/crane": ("v0.21.4", "v0.22.1"),
 }
 Files = Iterator[tuple[str, bytes]]
+DEFAULT, NINE, AS_THEY_ARE = "level 3", "level 9", "layers"
+WAYS: dict[str, list[object]] = {DEFAULT: [], NINE: ["--level", 9], AS_THEY_ARE: ["--gzip", "layers"]}
 
 
 def wheels(folder: Path, version: int) -> list[Path]:
@@ -106,37 +109,68 @@ def layer_of(files: Files) -> bytes:
 
 
 class Kinds(Bench):
-    """A row for each kind, and one for all of them."""
+    """Rows for each kind, and for all of them."""
 
     def measure(self, packages: Path) -> None:
-        total = {3: 0, 9: 0}
+        total: dict[str, int] = dict.fromkeys(WAYS, 0)
+        fulls: dict[str, dict[str, int]] = {}
         for kind, files in KINDS.items():
-            tars = []
-            for version in (0, 1):
-                layer = layer_of(files(packages, version))
-                tars.append(self.place / f"{version}.tar")
-                tars[-1].write_bytes(layer)
-                layout = Layout()
-                layout.name(layout.image([layer]), f"kinds/it:{version}")
-                shutil.rmtree(self.place / f"oci{version}", ignore_errors=True)
-                layout.write(self.place / f"oci{version}")
-            whole, sizes = 0, {}
-            for level in total:
-                for version in (0, 1):
-                    bundle = self.place / f"b{version}"
-                    base = ["--base", self.place / "b0"] if version else []
-                    shutil.rmtree(bundle, ignore_errors=True)
-                    words = ["--from", f"oci:{self.place}/oci{version}", "-o", bundle, "-q", "--level", level, *base]
-                    self.ours("export", *words)
-                sizes[level] = weight(self.place / "b1")
-                whole = whole if level != 3 else weight(self.place / "b0")
-                total[level] += sizes[level]
-            timed(f"zstd -q -f -3 --long=27 --patch-from={tars[0]} {tars[1]} -o {self.place}/patch")
-            peer = (self.place / "patch").stat().st_size
-            said = f"{mb(sizes[3])}, level 9 {mb(sizes[9])}, full {mb(whole)}"
-            self.add(kind, said, f"zstd --patch-from: {mb(peer)}", sizes[3] / peer, "-", True)
-        said = f"{mb(total[3])}, level 9 {mb(total[9])}"
-        self.add("all kinds; level 9 is no larger", said, "", total[9] / total[3], "<= 1", total[9] <= total[3])
+            tars = [self._make(files, packages, version) for version in (0, 1)]
+            sizes, fulls[kind] = {}, {}
+            for way in WAYS:
+                fulls[kind][way], sizes[way] = self._deltas(way)
+                total[way] += sizes[way]
+            others = {"zstd --patch-from": self._patch(*tars)}
+            shutil.rmtree(self.place / "peers", ignore_errors=True)
+            (self.place / "peers").mkdir()
+            for peer in peers(self.place / "peers"):
+                peer.add(tars[0])
+                others[peer.name] = peer.add(tars[1])[1]
+            said = f"{mb(sizes[DEFAULT])}, level 9 {mb(sizes[NINE])}, files as they are {mb(sizes[AS_THEY_ARE])}"
+            beside = ", ".join(f"{name}: {mb(size)}" for name, size in others.items())
+            best = sizes[DEFAULT] / min(others.values())
+            self.add(f"{kind}: the second given the first", said, beside, best, "-", True)
+        for kind, whole in fulls.items():
+            ratio = whole[DEFAULT] / whole[AS_THEY_ARE]
+            must = 0.85 if kind == "jars" else 1.02
+            said = f"{mb(whole[DEFAULT])}, files as they are {mb(whole[AS_THEY_ARE])}"
+            self.add(f"{kind}: full bundle, against files as they are", said, "", ratio, f"<= {must}", ratio <= must)
+        for name, way, other, must in (
+            ("all deltas, against files as they are", DEFAULT, AS_THEY_ARE, 0.72),
+            ("all deltas, level 9 against the default", NINE, DEFAULT, 1),
+        ):
+            ratio = total[way] / total[other]
+            self.add(name, f"{mb(total[way])} for {mb(total[other])}", "", ratio, f"<= {must}", ratio <= must)
+        self.add("peak memory, any command", f"{self.memory:.0f} MB", "", None, "<= 512 MB", self.memory <= 512)
+
+    def _make(self, files: Callable[[Path, int], Files], packages: Path, version: int) -> Path:
+        """A version of a kind as a tar, and as an image in a layout beside."""
+        layer = layer_of(files(packages, version))
+        tar = self.place / f"{version}.tar"
+        tar.write_bytes(layer)
+        layout = Layout()
+        layout.name(layout.image([layer]), f"kinds/it:{version}")
+        shutil.rmtree(self.place / f"oci{version}", ignore_errors=True)
+        layout.write(self.place / f"oci{version}")
+        return tar
+
+    def _deltas(self, way: str) -> tuple[int, int]:
+        """The first version's bundle, and the second's given that (bytes)."""
+        for version in (0, 1):
+            bundle = self.place / f"b{version}"
+            base = ["--base", self.place / "b0"] if version else []
+            shutil.rmtree(bundle, ignore_errors=True)
+            words = ["--from", f"oci:{self.place}/oci{version}", "-o", bundle, "-q", *WAYS[way], *base]
+            self.ours("export", *words)
+        return weight(self.place / "b0"), weight(self.place / "b1")
+
+    def _patch(self, old: Path, new: Path) -> int:
+        """The best of three levels."""
+        sizes = []
+        for level in (3, 9, 19):
+            timed(f"zstd -q -f -{level} --long=27 --patch-from={old} {new} -o {self.place}/patch")
+            sizes.append((self.place / "patch").stat().st_size)
+        return min(sizes)
 
 
 def main() -> None:
