@@ -16,7 +16,7 @@ from tests.support.measured import measured
 from tests.support.run import run, says
 from tests.support.specimens import Patient
 from tests.support.zoo import Layout, layer, noise
-from transfer.chunks.frame import put_varints
+from transfer.chunks.varint import put_varints
 from transfer.engines import streamed
 from transfer.engines.archive import open_archive
 from transfer.events import silent

@@ -18,6 +18,8 @@ from tests.support.specimens import (
     DEFECTS,
     DELTA_DEFECTS,
     FOLD_DEFECTS,
+    GO_DEFECTS,
+    GO_SEED,
     GOLDEN,
     GZIP_DEFECTS,
     SEED,
@@ -77,14 +79,15 @@ def test_the_script_on_the_medium_is_the_one_in_the_repository() -> None:
     assert (BUNDLES / "verify.py").read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("name", [*DEFECTS, *DELTA_DEFECTS, *GZIP_DEFECTS, *FOLD_DEFECTS])
+@pytest.mark.parametrize("name", [*DEFECTS, *DELTA_DEFECTS, *GO_DEFECTS, *GZIP_DEFECTS, *FOLD_DEFECTS])
 def test_a_broken_specimen_is_told_as_it_should_be(name: str, tmp_path: Path) -> None:
     place = BROKEN / name
     expected = json.loads((place / "expected.json").read_text(encoding="utf-8"))
-    code = (DEFECTS | DELTA_DEFECTS | GZIP_DEFECTS | FOLD_DEFECTS)[name][1]
+    code = (DEFECTS | DELTA_DEFECTS | GO_DEFECTS | GZIP_DEFECTS | FOLD_DEFECTS)[name][1]
     if name in GZIP_DEFECTS | FOLD_DEFECTS:
         engines.promised("deflate")
-    seeds = ["--seed", GOLDEN / SEED] if name in DELTA_DEFECTS else []
+    seed = SEED if name in DELTA_DEFECTS else GO_SEED if name in GO_DEFECTS else ""
+    seeds = ["--seed", GOLDEN / seed] if seed else []
     assert expected["verify"] == code
     verify, text = says("verify", "--deep", place / "bundle", *seeds)
     assert verify == code, text

@@ -18,9 +18,10 @@ from transfer.bundle import header as head
 from transfer.bundle.catalog import CatalogReader, document_record, recipe_records
 from transfer.bundle.journal import Journal, Seen, _encode
 from transfer.bundle.ranges import Ranges
-from transfer.chunks.frame import encode_frame, get_varints, parse_frame_header, put_varints
+from transfer.chunks.frame import encode_frame, parse_frame_header
 from transfer.chunks.name import Kind, chunk_id
 from transfer.chunks.packer import New
+from transfer.chunks.varint import get_varints, put_varints
 from transfer.engines.index import Roots
 from transfer.engines.members import Forward, follow, inside, members
 from transfer.engines.savefile import parse_saved

@@ -14,9 +14,10 @@ from tests.support.zoo import Layout, layer
 from transfer.bundle.catalog import document_record, frame_record, recipe_records
 from transfer.bundle.header import CONFIG_TYPE, OCI_LAYOUT, Blob, Header, encode_index, parse_header
 from transfer.bundle.ranges import Ranges
-from transfer.chunks.frame import encode_frame, put_varints
+from transfer.chunks.frame import encode_frame
 from transfer.chunks.name import Kind, chunk_id
 from transfer.chunks.pack import PACK_HEADER, PackFile
+from transfer.chunks.varint import put_varints
 from transfer.engines.tree import image_of, walk
 from transfer.model import OCI_INDEX, OCI_MANIFEST, ChunkId, Descriptor, Digest, Part, Recipe
 from transfer.streams import canonical_json, sha256

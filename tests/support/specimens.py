@@ -22,14 +22,15 @@ from typing import Any
 from tests.support.gzipped import from_folder, image_of, long_tar, members, tar, zlib_stream
 from tests.support.months import month
 from tests.support.nested import compressed_files, small_jar
-from tests.support.zoo import Layout, layer, siblings, zoo
+from tests.support.zoo import Layout, go_program, layer, siblings, zoo
 from transfer.bundle import seal
 from transfer.bundle.catalog import FOLDED, TOGETHER, CatalogReader, document_record, recipe_records
 from transfer.bundle.library import BundleList
 from transfer.bundle.reader import Bundle
-from transfer.chunks.frame import FrameHeader, decode_frame, encode_frame, get_varints, put_varints
+from transfer.chunks.frame import DIFFERENCE, FrameHeader, decode_frame, encode_frame
 from transfer.chunks.name import Kind
 from transfer.chunks.pack import PACK_HEADER, PACK_SIZE, FrameLocation, read_frame_header
+from transfer.chunks.varint import get_varints, put_varints
 from transfer.engines.ocilayout import LayoutSource
 from transfer.errors import Damaged
 from transfer.events import silent
@@ -103,6 +104,22 @@ def make_golden_folds(target: Path) -> None:
         path = target / f"folds{number}.json"
         expected = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps({**expected, "folded": True}, indent=1) + "\n", encoding="utf-8")
+        made.append(bundle)
+
+
+def make_golden_difference(target: Path) -> None:
+    """A program in Go, and its next version as a delta by subtraction."""
+    made: list[Path] = []
+    for number in (1, 2):
+        layout = Layout()
+        layout.name(layout.image([layer({"usr/bin/it": go_program(1, 4096 * number)})]), f"go/it:{number}")
+        bundle = target / f"go{number}"
+        with tempfile.TemporaryDirectory() as folder:
+            source = LayoutSource(layout.write(Path(folder)))
+            found = select(source, [], None, silent)
+            base = [Bundle(each) for each in made]
+            export(source, found, bundle, level=3, jobs=0, observer=silent, base=base)
+        _expect(target / f"go{number}.json", layout, made)
         made.append(bundle)
 
 
@@ -486,6 +503,47 @@ DELTA_DEFECTS: dict[str, Defect] = {
 SEED = "months1"
 
 
+def _redata(change: Callable[[bytearray], None]) -> Callable[[Patient], None]:
+    """The data of the frame by subtraction changed, and all sums put right."""
+
+    def knife(p: Patient) -> None:
+        path = p.packs[0]
+        data, at = bytearray(path.read_bytes()), 16
+        with open_plain(path) as file:
+            while (placed := read_frame_header(file.fileno(), at, "specimen")).header.codec != DIFFERENCE:
+                at = placed.end
+        part = data[placed.data_offset : placed.end]
+        change(part)
+        header = replace(placed.header, data_crc=zlib.crc32(part)).encode()
+        p.put(path, bytes(data[:at]) + header + bytes(part) + bytes(data[placed.end :]))
+        p.seal()
+
+    return knife
+
+
+def _other_width(part: bytearray) -> None:
+    part[0] = 3
+
+
+def _other_source(part: bytearray) -> None:
+    """The first stretch that moved comes from elsewhere."""
+    numbers, at = get_varints(bytes(part), 0, 2, "")
+    stretches, _ = get_varints(bytes(part), at, 2 * numbers[1], "")
+    which = next(n for n in range(1, len(stretches), 2) if stretches[n])
+    ahead = len(put_varints((*numbers, *stretches[:which])))
+    size = len(put_varints((stretches[which],)))
+    part[ahead : ahead + size] = bytes([0xFF] * (size - 1) + [0x7F])
+
+
+GO_DEFECTS: dict[str, Defect] = {
+    # the same for a delta by subtraction
+    "difference-undeclared": (_set("features", ["patch"]), 13, "malformed", "does not declare it"),
+    "difference-of-another-width": (_redata(_other_width), 13, "damaged", "beyond the limits"),
+    "difference-from-nowhere": (_redata(_other_source), 13, "damaged", "contradicts itself"),
+}
+GO_SEED = "go1"
+
+
 def _apart(change: Callable[[bytearray, bytes], bytes]) -> Callable[[Patient], None]:
     """The first recipe of a gzip layer changed: what is before the plain blob's digest, and that digest."""
 
@@ -585,6 +643,7 @@ def make_broken(target: Path, golden: Path) -> None:
     """Every defect, each in a folder of its own."""
     _break(target, golden / "zoo", DEFECTS, [])
     _break(target, golden / "months2", DELTA_DEFECTS, [golden / SEED])
+    _break(target, golden / "go2", GO_DEFECTS, [golden / GO_SEED])
     with tempfile.TemporaryDirectory() as folder:
         layout = image_of([zlib_stream(tar(files=2)), members(tar(files=2))], [tar(files=2)] * 2, "gzip/small:1")
         _make(Path(folder), "small", layout)
@@ -617,6 +676,8 @@ if __name__ == "__main__":
         make_golden_siblings(GOLDEN)
     if not (GOLDEN / "months3").exists():
         make_golden_deltas(GOLDEN)
+    if not (GOLDEN / "go2").exists():
+        make_golden_difference(GOLDEN)
     if not (GOLDEN / "folds2").exists():
         make_golden_folds(GOLDEN)
     if "--golden" not in sys.argv:

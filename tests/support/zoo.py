@@ -140,6 +140,17 @@ def program(functions: Sequence[int], head: int) -> bytes:
     return b"\x7fELF" + noise(head, head - 4) + b"".join(map(function, functions))
 
 
+def go_program(seed: int, shift: int) -> bytes:
+    """An ELF file with Go's note, whose code calls what moved by `shift`."""
+    rand = random.Random(seed)
+    head = b"\x7fELF" + bytes(2000) + b"\x04\0\0\0\x53\0\0\0\x04\0\0\0Go\0\0" + bytes(80)
+    out = bytearray(head)
+    for _ in range(9000):
+        out += noise(rand.randrange(1 << 30), 20)[: rand.randrange(12, 20)] + b"\xe8"
+        out += (rand.randrange(1 << 24) + shift).to_bytes(4, "little")
+    return bytes(out)
+
+
 def siblings() -> Layout:
     """Three programs in three images; the second and the third share most code with the first, at other addresses."""
     out = Layout()

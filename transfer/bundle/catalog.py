@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from transfer.chunks.deflate import RATIO_MAX
-from transfer.chunks.frame import get_varints, put_varints
 from transfer.chunks.name import CHUNK_MAX, ID_SIZE, split_names
 from transfer.chunks.pack import FrameLocation
+from transfer.chunks.varint import get_varints, put_varints
 from transfer.errors import Damaged, FormatError, MissingPart, Unsupported
 from transfer.model import Digest, Folds, Part, Recipe
 from transfer.streams import MAX_DOCUMENT

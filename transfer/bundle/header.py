@@ -35,7 +35,9 @@ DEFLATE = "deflate"
 """The feature of a bundle that holds gzip layers taken apart."""
 FOLDS = "folds"
 """The feature of a bundle whose layers have compressed files taken apart."""
-KNOWN_FEATURES = frozenset({PATCH, DEFLATE, FOLDS})
+DIFFERENCE = "difference"
+"""The feature of a bundle with frames by subtraction."""
+KNOWN_FEATURES = frozenset({PATCH, DEFLATE, FOLDS, DIFFERENCE})
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}\n'
 
 

@@ -14,7 +14,7 @@ from transfer.bundle.catalog import Catalog, CatalogReader, chunk_names
 from transfer.bundle.packs import OPEN
 from transfer.bundle.records import STEPS_MAX, find_records
 from transfer.bundle.sound import file_fault, first_sound, size_there
-from transfer.chunks.frame import FRAME_RAW_MAX, decode_frame
+from transfer.chunks.frame import DIFFERENCE, FRAME_RAW_MAX, decode_frame
 from transfer.chunks.name import chunk_id
 from transfer.chunks.pack import BLOB_MAX, PACK_HEADER, pack_version, read_frame_header, read_packed, sound
 from transfer.errors import Damaged, FormatError, MissingPart, NotFound, TransferError
@@ -175,6 +175,8 @@ class Bundle:
             pack_version(pread(fd, 16, 0, str(path)), str(path))
             while at < blob.size:
                 placed = read_frame_header(fd, at, str(path))
+                if placed.header.codec == DIFFERENCE:
+                    raise FormatError(f"{path}: a catalog with frames by subtraction, which none has")
                 left -= placed.header.raw_size
                 if left < 0:
                     raise FormatError(f"{path}: the catalog is larger than the format allows; refused")
@@ -213,6 +215,8 @@ class Bundle:
             raise FormatError(f"{where}: the bundle holds gzip layers taken apart and does not declare it")
         if any(recipe.folds for recipe in catalog.recipes.values()) and head.FOLDS not in self.header.features:
             raise FormatError(f"{where}: the bundle holds compressed files taken apart and does not declare it")
+        if any(entry.codec == DIFFERENCE for entry in catalog.frames) and head.DIFFERENCE not in self.header.features:
+            raise FormatError(f"{where}: the bundle has frames by subtraction and does not declare it")
         self._check_growth(catalog, where)
 
     def _check_growth(self, catalog: Catalog, where: str) -> None:

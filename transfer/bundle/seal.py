@@ -23,7 +23,7 @@ from transfer.bundle.delta import ABSENT, DeltaBase
 from transfer.bundle.prerequisites import NONE, Prerequisites
 from transfer.bundle.ranges import Ranges
 from transfer.bundle.sums import SUMS, sums
-from transfer.chunks.frame import FrameHeader, encode_frame
+from transfer.chunks.frame import DIFFERENCE, FrameHeader, encode_frame
 from transfer.chunks.name import Kind
 from transfer.chunks.pack import PACK_SIZE, FrameLocation, PackFile
 from transfer.folders import remove_folder, remove_ours
@@ -133,7 +133,8 @@ class Seal:
             bool(prerequisites.chunks) or self._patched or any(p.header.prefix for _, p, _ in self._packing.frames)
         )
         folded = any(r.folds for d, r in self._packing.recipes.items() if d in wanted)
-        found = ((head.DEFLATE, plain), (head.FOLDS, folded), (head.PATCH, patched))
+        subtracted = any(placed.header.codec == DIFFERENCE for _, placed, _ in self._packing.frames)
+        found = ((head.DEFLATE, plain), (head.DIFFERENCE, subtracted), (head.FOLDS, folded), (head.PATCH, patched))
         features = tuple(name for name, is_used in found if is_used)
         held = {digest: why for digest, why in self._packing.held.items() if digest in wanted}
         header = head.Header(

@@ -35,6 +35,7 @@ RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?\Z")
 MAGIC = b"FRM1"
 FIXED = struct.Struct("<4sIBBHIIIII")
 PACK_MAX, RAW_MAX, HEADER_MAX, FRAMES_MAX = 256 << 20, 64 << 20, 64 << 20, 1 << 22
+DIFFERENCE_MAX = 4 << 20
 JSON_WEIGHT = 256 << 20
 """About the most memory (bytes) that parsing JSON may cost."""
 
@@ -134,7 +135,7 @@ def checked_header(header):
     where = "the header"
     if header.get("format") != "transfer.bundle" or header.get("version") != 1:
         raise Broken("a bundle of another version")
-    if set(map(str, member(header, "features", list, where))) - {"deflate", "folds", "patch"}:
+    if set(map(str, member(header, "features", list, where))) - {"deflate", "difference", "folds", "patch"}:
         raise Broken("a bundle with features that this script does not know")
     for name in ("catalog", "packs"):
         for blob in member(header, name, list, where):
@@ -363,7 +364,13 @@ class Rebuilder:
             ):
                 raise Broken("%s: no sound frame at byte %d" % (path, at))
             _, size, _, codec, flags, chunks, raw_size, packed_size, prefixes, crc = FIXED.unpack_from(header)
-            if codec > 1 or flags or raw_size > RAW_MAX or packed_size > 2 * RAW_MAX:
+            if (
+                codec > 2
+                or flags
+                or (codec == 2 and raw_size > DIFFERENCE_MAX)
+                or raw_size > RAW_MAX
+                or packed_size > 2 * RAW_MAX
+            ):
                 raise Broken("%s: a kind of frame that this script does not know" % path)
             packed = file.read(packed_size)
         if zlib.crc32(packed) != crc:
@@ -375,7 +382,10 @@ class Rebuilder:
         if sum(self.where.get(name, (0, 0, 0))[2] for name in names) > RAW_MAX:
             raise Broken("%s: a prefix beyond the limits" % path)
         prefix = b"".join([self.chunk(name, steps + 1) for name in names])
-        raw = unzstd(packed, raw_size, prefix) if codec else packed
+        if codec == 2:
+            raw = undiffer(packed, raw_size, prefix)
+        else:
+            raw = unzstd(packed, raw_size, prefix) if codec else packed
         if len(raw) != raw_size:
             raise Broken("%s: the frame at byte %d does not decompress" % (path, at))
         return sizes, raw, at + size + packed_size
@@ -441,6 +451,43 @@ def varints(data, at, count):
                 break
         out.append(value)
     return out, at
+
+
+def undiffer(data, size, prefix):
+    """The bytes of a frame by subtraction: what is new, and what the prefix has with something added to each value."""
+    (width, count), at = varints(data, 0, 2)
+    if width not in (1, 2, 4, 8) or count > 1 << 16:
+        raise Broken("a difference beyond the limits")
+    numbers, at = varints(data, at, 2 * count + 1)
+    stretches = list(zip(numbers[0:-1:2], numbers[1:-1:2]))
+    fresh = sum(length for length, source in stretches if not source)
+    moved = size - fresh
+    if sum(length for length, _ in stretches) != size or any(
+        source and (source - 1 + length > len(prefix) or length % width) for length, source in stretches
+    ):
+        raise Broken("a difference that contradicts itself")
+    end = at + numbers[-1]
+    new = unzstd(data[at:end], fresh, prefix) if fresh else b""
+    planes = unzstd(data[end:], moved, b"") if moved else b""
+    if len(new) != fresh or len(planes) != moved:
+        raise Broken("a difference that does not decompress")
+    added = bytearray(moved)
+    for n in range(width):
+        added[n::width] = planes[n * (moved // width) : (n + 1) * (moved // width)]
+    older = b"".join([prefix[source - 1 : source - 1 + length] for length, source in stretches if source])
+    one, two = int.from_bytes(added, "little"), int.from_bytes(older, "little")
+    high = int.from_bytes((bytes(width - 1) + b"\x80") * (moved // width), "little")
+    low = high ^ ((1 << 8 * moved) - 1)
+    both = (((one & low) + (two & low)) ^ ((one ^ two) & high)).to_bytes(moved, "little")
+    out, taken, given = [], 0, 0
+    for length, source in stretches:
+        if source:
+            out.append(both[given : given + length])
+            given += length
+        else:
+            out.append(new[taken : taken + length])
+            taken += length
+    return b"".join(out)
 
 
 def unzstd(packed, size, prefix):

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeAlias
 
 from transfer.chunks.deflate import Records, Taking, codec, done, record_size
-from transfer.chunks.frame import get_varints
+from transfer.chunks.varint import get_varints
 from transfer.chunks.walk import PACKED_MAX, STREAM_MAX
 from transfer.errors import FormatError
 from transfer.streams import Readable

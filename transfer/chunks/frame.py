@@ -6,12 +6,15 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
 import pyzstd
 
-from transfer.chunks.name import ID_SIZE, Kind
+from transfer.chunks import difference
+from transfer.chunks.name import ID_SIZE, Kind, stored_kind
+from transfer.chunks.varint import get_varints, put_varints
 from transfer.errors import Damaged, FormatError, Unsupported
 from transfer.model import ChunkId
 
@@ -24,7 +27,7 @@ WINDOW_LOG_MAX = 27
 TAKE = 256 << 10
 """How much is decompressed in one go (bytes): large enough to let other threads run meanwhile."""
 
-STORED, ZSTD = 0, 1
+STORED, ZSTD, DIFFERENCE = 0, 1, 2
 
 _FIXED = struct.Struct("<4sIBBHIIIII")
 _CRC = struct.Struct("<I")
@@ -64,43 +67,6 @@ class FrameHeader:
         return fixed + body + _CRC.pack(zlib.crc32(fixed + body))
 
 
-def put_varints(values: Sequence[int]) -> bytes:
-    """Unsigned LEB128, end to end."""
-    out = bytearray()
-    for value in values:
-        while value >= 0x80:
-            out.append(value & 0x7F | 0x80)
-            value >>= 7
-        out.append(value)
-    return bytes(out)
-
-
-def get_varints(data: bytes | memoryview, at: int, count: int, where: str) -> tuple[list[int], int]:
-    """`count` LEB128 values from `at` on and where they end. FormatError if they do not fit or exceed 63 bits."""
-    out: list[int] = []
-    if count > len(data) - at:
-        raise FormatError(f"{where}: cut short")
-    try:
-        for _ in range(count):
-            value = data[at]
-            at += 1
-            if value >= 0x80:
-                shift = 7
-                while True:
-                    byte = data[at]
-                    at += 1
-                    value += byte - 1 << shift  # takes off the bit by which the byte before said that more comes
-                    if byte < 0x80:
-                        break
-                    shift += 7
-                    if shift > 56:
-                        raise FormatError(f"{where}: malformed number")
-            out.append(value)
-    except IndexError:
-        raise FormatError(f"{where}: malformed number") from None
-    return out, at
-
-
 def header_length(start: bytes, where: str) -> int:
     """The whole header's length, from a frame's first 8 bytes. FormatError if no frame starts there."""
     if len(start) < 8 or start[:4] != FRAME_MAGIC:
@@ -118,9 +84,11 @@ def parse_frame_header(data: bytes, where: str) -> FrameHeader:
     if zlib.crc32(data[: -_CRC.size]) != _CRC.unpack(data[-_CRC.size :])[0]:
         raise FormatError(f"{where}: the frame header is damaged (CRC)")
     _, size, kind, codec, flags, chunks, raw_size, packed_size, prefixes, data_crc = _FIXED.unpack_from(data)
-    if codec not in (STORED, ZSTD) or flags:
+    if codec not in (STORED, ZSTD, DIFFERENCE) or flags:
         raise Unsupported(f"{where}: a frame with codec {codec} and flags {flags:#x}, which this version does not know")
     body = data[: -_CRC.size]
+    if codec == DIFFERENCE and (raw_size > difference.RAW_MAX or not prefixes):
+        raise FormatError(f"{where}: a difference beyond the limits")
     if raw_size > FRAME_RAW_MAX or packed_size > FRAME_RAW_MAX * 2 or chunks > FRAME_CHUNKS_MAX:
         raise FormatError(f"{where}: a frame beyond the limits")
     sizes, at = get_varints(body, _FIXED.size, chunks, where)
@@ -204,6 +172,8 @@ _FAR, _NEAR = _Table(WINDOW_LOG_MAX, 21, 19, 6), _Table(WINDOW_LOG_MAX, 20, 0, 7
 """How matches are then searched for, in a base and in the same bundle (docs/decisions/0005 and 0009)."""
 PLAIN_FROM = 4
 """A patched frame of more than a fourth of its bytes is compressed plainly as well, and the smaller of the two is kept."""
+_SUBTRACTED, _WORTH = frozenset({Kind.GO}), 0.95
+"""What is tried as a difference as well, and how much smaller it has to be (docs/decisions/0015)."""
 PREFIX_MIN = 8
 """Shorter prefixes (bytes) have no meaning for zstd."""
 
@@ -228,13 +198,19 @@ def encode_frame(
     if used:
         packed = _patch(raw, level, prefix, _NEAR if near else _FAR)
     if not used or (not near and len(packed) * PLAIN_FROM > len(raw)):
-        plain = pyzstd.compress(raw, options(level, len(raw), kind))
+        plain = pyzstd.compress(raw, options(level, len(raw), stored_kind(kind)))
         if not used or len(plain) <= len(packed):
             packed, used = plain, ()
     codec = ZSTD
+    if kind in _SUBTRACTED and names and not near and len(prefix) >= PREFIX_MIN and len(raw) <= difference.RAW_MAX:
+        other = difference.encode(bytes(raw), prefix, partial(_patch, level=level, prefix=prefix, table=_FAR), level)
+        if len(other) < _WORTH * len(packed):
+            codec, packed, used = DIFFERENCE, other, tuple(names)
     if len(packed) >= len(raw):
         codec, packed, used = STORED, bytes(raw), ()
-    return FrameHeader(int(kind), codec, len(raw), len(packed), tuple(sizes), used, zlib.crc32(packed), 0), packed
+    return FrameHeader(
+        int(stored_kind(kind)), codec, len(raw), len(packed), tuple(sizes), used, zlib.crc32(packed), 0
+    ), packed
 
 
 def _patch(raw: bytes | memoryview, level: int, prefix: bytes, table: _Table) -> bytes:
@@ -272,6 +248,14 @@ def decode_frame(header: FrameHeader, packed: bytes, where: str, prefix: bytes =
             raise Damaged(f"{where}: {len(packed)} bytes where the frame has {header.raw_size}")
         for start, size in zip(offsets(header.sizes), header.sizes, strict=True):
             yield packed[start : start + size]
+        return
+    if header.codec == DIFFERENCE:
+        try:
+            whole = difference.decode(packed, prefix, header.raw_size, where)
+        except (pyzstd.ZstdError, EOFError) as error:
+            raise Damaged(f"{where}: the compressed frame is damaged ({error})") from error
+        for start, size in zip(offsets(header.sizes), header.sizes, strict=True):
+            yield whole[start : start + size]
         return
     dictionary = pyzstd.ZstdDict(prefix, is_raw=True).as_prefix if len(prefix) >= PREFIX_MIN else None
     decoder = pyzstd.ZstdDecompressor(dictionary, {pyzstd.DParameter.windowLogMax: WINDOW_LOG_MAX})

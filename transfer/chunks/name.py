@@ -18,7 +18,7 @@ NO_PARTNER = -1
 
 
 class Kind(IntEnum):
-    """Which bytes compress well together. The numbers are part of the bundle format."""
+    """Which bytes compress well together. The numbers are part of the bundle format; from 100 on they are this writer's own."""
 
     SKELETON = 0
     ELF = 1
@@ -28,6 +28,12 @@ class Kind(IntEnum):
     OTHER = 5
     CATALOG = 6
     RESIDUAL = 7
+    GO = 100
+
+
+def stored_kind(kind: Kind) -> Kind:
+    """A kind as it is in a bundle: what this writer tells apart besides is one of the format's kinds."""
+    return Kind.ELF if kind == Kind.GO else kind
 
 
 class ChunkSource(Protocol):
@@ -68,6 +74,8 @@ def split_names(names: bytes) -> list[bytes]:
 
 _TEXT = bytes(range(32, 127)) + b"\t\n\r\f\b\x1b" + bytes(range(128, 256))
 _ELF = b"\x7fELF"
+_GO_NOTE, _NOTES = b"\x04\0\0\0Go\0\0", 8192
+"""What Go's linker writes into a note of each program, and where notes are looked for (bytes)."""
 _PACKED = (
     b"PK\x03\x04",
     b"\x1f\x8b",
@@ -93,5 +101,5 @@ def kind_of(path: bytes, head: bytes | memoryview) -> Kind:
     if start[:1] in _FIRST:
         for magic, kind in _MAGIC.items():
             if start.startswith(magic):
-                return kind
+                return Kind.GO if kind == Kind.ELF and _GO_NOTE in bytes(head[:_NOTES]) else kind
     return Kind.OTHER if start.translate(None, _TEXT) else Kind.TEXT

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from transfer.chunks.bucket import Buckets, OpenFrame
 from transfer.chunks.folder import FolderChunks
 from transfer.chunks.frame import FrameHeader, encode_frame, offsets
-from transfer.chunks.name import Kind
+from transfer.chunks.name import Kind, stored_kind
 from transfer.chunks.patch import BATCH_RAW, ChangedChunk, frames_of
 from transfer.chunks.similar import RecentPrograms, SimilarChunk, SimilarGroup, eligible
 from transfer.model import ChunkId
@@ -87,7 +87,9 @@ class Packer:
         older: tuple[SimilarChunk, ...] = ()
         if partners:
             self._change(name, size, held, kind, partners)
-        elif self._recent and eligible(kind, size):
+            return New(name, size, kind, partners, offset)
+        kind = stored_kind(kind)
+        if self._recent and eligible(kind, size):
             frame = self._buckets.add(name, size, data, kind)
             older = self._recent.look(frame, offset)
             if older:

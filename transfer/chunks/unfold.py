@@ -29,9 +29,9 @@ from transfer.chunks.fold import (
     NO_MORE,
     TRAILER,
 )
-from transfer.chunks.frame import put_varints
 from transfer.chunks.layer import Piece, split
 from transfer.chunks.name import CHUNK_MAX, ChunkSink, Kind, chunk_id
+from transfer.chunks.varint import put_varints
 from transfer.chunks.walk import File, Item, Pieces, Stream, inflate, tails, walk_of
 from transfer.model import Folds
 from transfer.streams import IterReader
