@@ -12,7 +12,8 @@ import pyzstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.zoo import go_program, noise
+from tests.support.gzipped import words
+from tests.support.zoo import floats, go_program, noise
 from transfer.bundle import standalone
 from transfer.chunks import difference
 from transfer.chunks.difference import RAW_MAX, added, decode, encode, subtracted
@@ -51,10 +52,12 @@ def test_what_is_added_was_subtracted(new: bytes, data: st.DataObject, width: in
     old = data.draw(st.binary(min_size=len(new), max_size=len(new)))
     planes = subtracted(new, old, width)
     count = len(new) // width
-    values = [
+    plain = [
         (int.from_bytes(new[n : n + width], "little") - int.from_bytes(old[n : n + width], "little")) % 256**width
         for n in range(0, len(new), width)
     ]
+    top = 256**width // 2
+    values = plain if width == 1 else [2 * v if v < top else 2 * (256**width - v) - 1 for v in plain]
     assert planes == b"".join(bytes(value >> 8 * n & 255 for value in values) for n in range(width))
     apart = bytearray(len(new))
     for n in range(width):
@@ -85,7 +88,6 @@ def test_a_damaged_one_is_refused_or_other_bytes(older: bytes, seed: int, at: in
 
 @pytest.mark.parametrize("width", [2, 4, 8])
 def test_wider_values_are_read(width: int) -> None:
-    """No writer makes them yet."""
     old = noise(1, 4096)
     new = bytes((n * 31) & 255 for n in range(4096))
     data = put_varints((width, 2, 4000, 1, 96, 0, len(patch(old, new[4000:]))))
@@ -129,3 +131,21 @@ def test_a_difference_of_nothing_or_of_too_much_is_refused() -> None:
     for bad in ({"prefix": ()}, {"raw_size": RAW_MAX + 1, "sizes": (RAW_MAX + 1,)}):
         with pytest.raises(FormatError):
             parse_frame_header(replace(header, **bad).encode(), "test")
+
+
+@pytest.mark.parametrize("lead", [0, 1, 7])
+@pytest.mark.parametrize(("code", "width"), [("e", 2), ("f", 4), ("d", 8)])
+def test_tensors_are_told_and_subtracted(code: str, width: int, lead: int) -> None:
+    old = noise(1, 5) + floats(1, 0, code)
+    new = noise(2, lead) + floats(1, 0.0001, code)
+    assert difference.width_of(new) == width
+    header, data = encode_frame(Kind.OTHER, new, [len(new)], 3, [chunk_id(old)], old)
+    assert header.codec == DIFFERENCE
+    assert b"".join(decode_frame(header, data, "test", old)) == new
+    patched = len(patch(old, new))
+    assert len(data) < patched * 0.85
+
+
+def test_what_is_no_array_is_not_taken_for_one() -> None:
+    for data in (noise(1, 90_000), words(1, 90_000), bytes(90_000), b"ab" * 45_000, go_program(1, 0), b""):
+        assert difference.width_of(data) == 0

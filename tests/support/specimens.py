@@ -22,7 +22,7 @@ from typing import Any
 from tests.support.gzipped import from_folder, image_of, long_tar, members, tar, zlib_stream
 from tests.support.months import month
 from tests.support.nested import compressed_files, small_jar
-from tests.support.zoo import Layout, go_program, layer, siblings, zoo
+from tests.support.zoo import Layout, floats, go_program, layer, siblings, zoo
 from transfer.bundle import seal
 from transfer.bundle.catalog import FOLDED, TOGETHER, CatalogReader, document_record, recipe_records
 from transfer.bundle.library import BundleList
@@ -108,11 +108,12 @@ def make_golden_folds(target: Path) -> None:
 
 
 def make_golden_difference(target: Path) -> None:
-    """A program in Go, and its next version as a delta by subtraction."""
+    """A program in Go and an array of halves, and their next versions as deltas by subtraction."""
     made: list[Path] = []
     for number in (1, 2):
         layout = Layout()
-        layout.name(layout.image([layer({"usr/bin/it": go_program(1, 4096 * number)})]), f"go/it:{number}")
+        files = {"usr/bin/it": go_program(1, 4096 * number), "srv/weights": floats(1, number * 0.0001, "e", 40_000)}
+        layout.name(layout.image([layer(files)]), f"go/it:{number}")
         bundle = target / f"go{number}"
         with tempfile.TemporaryDirectory() as folder:
             source = LayoutSource(layout.write(Path(folder)))

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import random
+import struct
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -149,6 +150,14 @@ def go_program(seed: int, shift: int) -> bytes:
         out += noise(rand.randrange(1 << 30), 20)[: rand.randrange(12, 20)] + b"\xe8"
         out += (rand.randrange(1 << 24) + shift).to_bytes(4, "little")
     return bytes(out)
+
+
+def floats(seed: int, moved: float, code: str, count: int = 60_000) -> bytes:
+    """Weights, each of which moved a little."""
+    rand = random.Random(seed)
+    values = [rand.gauss(0, 0.02) for _ in range(count)]
+    more = random.Random(seed + 1)
+    return struct.pack(f"<{count}{code}", *(value + more.gauss(0, moved) for value in values))
 
 
 def siblings() -> Layout:

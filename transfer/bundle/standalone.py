@@ -478,6 +478,9 @@ def undiffer(data, size, prefix):
     one, two = int.from_bytes(added, "little"), int.from_bytes(older, "little")
     high = int.from_bytes((bytes(width - 1) + b"\x80") * (moved // width), "little")
     low = high ^ ((1 << 8 * moved) - 1)
+    if width > 1:
+        first = int.from_bytes((b"\x01" + bytes(width - 1)) * (moved // width), "little")
+        one = ((one >> 1) & low) ^ ((one & first) * ((1 << 8 * width) - 1))
     both = (((one & low) + (two & low)) ^ ((one ^ two) & high)).to_bytes(moved, "little")
     out, taken, given = [], 0, 0
     for length, source in stretches:

@@ -1,6 +1,7 @@
 """Frames by subtraction: where code only moved, its addresses differ by little from those of its older self, and so many a time by the same.
 
-Subtracted, most bytes are 0 and the others repeat; a plain patch has each of them as new (FORMAT.md, "Frame"; docs/decisions/0015).
+Subtracted, most bytes are 0 and the others repeat; a plain patch has each of them as new. The same goes for arrays of numbers, each of which
+moved a little (FORMAT.md, "Frame"; docs/decisions/0015).
 Numbers of thousands of digits do the arithmetic: a whole stretch is one number, with a bit for each byte or value that keeps it from its neighbour.
 """
 
@@ -23,6 +24,8 @@ WIDTHS = (1, 2, 4, 8)
 _WINDOW_LOG_MAX = 27
 _GRID, _SEED, _BLOCK = 32, 16, 64
 """Every so many bytes the prefix is remembered by so many. A block that agrees with the older bytes in a half, or more, is subtracted."""
+_SAMPLE, _PLANES, _DENSE = 64 << 10, 0.95, 0.5
+"""An array of numbers is told by so many bytes in its middle: apart they compress so much better than together, and together not to so little."""
 _TURN = threading.Lock()
 """What is remembered takes 50 MB, and Python looks for it in one thread at a time anyway."""
 _LEAST, _WINDOW, _MANY = 256, 1 << 16, 64
@@ -36,10 +39,10 @@ class Stretch(NamedTuple):
     source: int
 
 
-def encode(raw: bytes, prefix: bytes, patch: Callable[[bytes], bytes], level: int) -> bytes:
-    """A frame's data. `patch` compresses what is new against the prefix."""
+def encode(raw: bytes, prefix: bytes, patch: Callable[[bytes], bytes], level: int, width: int = 1) -> bytes:
+    """A frame's data, of values of `width` bytes. `patch` compresses what is new against the prefix."""
     with _TURN:
-        stretches = _stretches(raw, prefix)
+        stretches = _stretches(raw, prefix) if width == 1 else _of_values(raw, prefix, width)
     new, moved, older, at = [], [], [], 0
     for size, source in stretches:
         data = raw[at : at + size]
@@ -55,9 +58,21 @@ def encode(raw: bytes, prefix: bytes, patch: Callable[[bytes], bytes], level: in
         pyzstd.CParameter.windowLog: 22,
         pyzstd.CParameter.contentSizeFlag: 1,
     }
-    rest = pyzstd.compress(subtracted(b"".join(moved), b"".join(older), 1), settings) if moved else b""
+    rest = pyzstd.compress(subtracted(b"".join(moved), b"".join(older), width), settings) if moved else b""
     numbers = [number for size, source in stretches for number in (size, source + 1)]
-    return put_varints((1, len(stretches), *numbers, len(patched))) + patched + rest
+    return put_varints((width, len(stretches), *numbers, len(patched))) + patched + rest
+
+
+def width_of(raw: bytes) -> int:
+    """How many bytes a value has, if this is an array of numbers: then its bytes compress much better by planes. Else 0."""
+    at = max(0, len(raw) // 2 - _SAMPLE // 2)
+    sample = raw[at : at + _SAMPLE // 8 * 8]
+    plain = len(pyzstd.compress(sample, 1))
+    sizes = {
+        width: sum(len(pyzstd.compress(sample[n::width], 1)) for n in range(width)) for width in WIDTHS if width > 1
+    }
+    best = next(width for width in sizes if sizes[width] < 1.02 * min(sizes.values()))
+    return best if sizes[best] < _PLANES * plain and plain > _DENSE * len(sample) else 0
 
 
 def decode(data: bytes, prefix: bytes, size: int, where: str) -> bytes:
@@ -99,24 +114,40 @@ def _unpacked(packed: bytes, prefix: bytes, size: int, where: str) -> bytes:
     return out
 
 
-def _highest(size: int, width: int) -> int:
-    """The highest bit of each value of `width` bytes."""
-    return int.from_bytes((bytes(width - 1) + b"\x80") * (size // width), "little")
+def _each(size: int, width: int, value: bytes) -> int:
+    """The same bytes in each value."""
+    return int.from_bytes(value * (size // width), "little")
 
 
 def subtracted(new: bytes, old: bytes, width: int) -> bytes:
-    """Value by value (`width` bytes, little-endian), without what goes below 0: first the lowest byte of each, then the next."""
-    one, two, high = int.from_bytes(new, "little"), int.from_bytes(old, "little"), _highest(len(new), width)
-    low = high ^ (1 << 8 * len(new)) - 1
-    out = ((one | high) - (two & low) ^ (one ^ ~two) & high).to_bytes(len(new), "little")
-    return b"".join(out[n::width] for n in range(width)) if width > 1 else out
+    """Value by value (`width` bytes, little-endian), without what goes below 0: first the lowest byte of each, then the next.
+
+    Of more than one byte: doubled, and one less than nothing is 1, two less 3, so that small differences are small either way.
+    """
+    size, bits = len(new), 8 * width
+    one, two, high = (
+        int.from_bytes(each, "little") for each in (new, old, (bytes(width - 1) + b"\x80") * (size // width))
+    )
+    low = high ^ (1 << 8 * size) - 1
+    out = (one | high) - (two & low) ^ (one ^ ~two) & high
+    if width > 1:
+        first = _each(size, width, b"\xfe" + b"\xff" * (width - 1))
+        out = out << 1 & first ^ ((out & high) >> bits - 1) * ((1 << bits) - 1)
+    apart = out.to_bytes(size, "little")
+    return b"".join(apart[n::width] for n in range(width)) if width > 1 else apart
 
 
 def added(difference: bytes, old: bytes, width: int) -> bytes:
     """What `old` was subtracted from; the difference value by value."""
-    one, two, high = int.from_bytes(difference, "little"), int.from_bytes(old, "little"), _highest(len(old), width)
-    low = high ^ (1 << 8 * len(old)) - 1
-    return ((one & low) + (two & low) ^ (one ^ two) & high).to_bytes(len(old), "little")
+    size, bits = len(old), 8 * width
+    one, two, high = (
+        int.from_bytes(each, "little") for each in (difference, old, (bytes(width - 1) + b"\x80") * (size // width))
+    )
+    low = high ^ (1 << 8 * size) - 1
+    if width > 1:
+        first = _each(size, width, b"\x01" + bytes(width - 1))
+        one = one >> 1 & low ^ (one & first) * ((1 << bits) - 1)
+    return ((one & low) + (two & low) ^ (one ^ two) & high).to_bytes(size, "little")
 
 
 def _together(planes: bytes, width: int) -> bytes:
@@ -143,6 +174,26 @@ def _stretches(raw: bytes, prefix: bytes) -> list[Stretch]:
         else:
             out.append(Stretch(end - start, source))
     return out
+
+
+def _of_values(raw: bytes, prefix: bytes, width: int) -> list[Stretch]:
+    """The same for values: by their highest bytes alone, most of which stay. Where in a value either begins is found out."""
+    begin = min(range(width), key=lambda n: len(pyzstd.compress(raw[n + width - 1 : n + _SAMPLE : width], 1)))
+    highest = raw[begin + width - 1 :: width]
+    middle = highest[len(highest) // 2 :][: _SAMPLE // 8]
+
+    def kept(phase: int) -> int:
+        found = _aligned(middle, prefix[phase + width - 1 :: width])
+        return sum(end - start for start, end, distance in found if distance is not None)
+
+    phase = max(range(width), key=kept)
+    found = _aligned(highest, prefix[phase + width - 1 :: width])
+    out = [Stretch(begin, -1)] if begin else []
+    for start, end, distance in found:
+        source = -1 if distance is None else phase + (start + distance) * width
+        out.append(Stretch((end - start) * width, source))
+    rest = len(raw) - sum(each.size for each in out)
+    return [*out, Stretch(rest, -1)] if rest else out
 
 
 def _aligned(raw: bytes, prefix: bytes) -> list[tuple[int, int, int | None]]:

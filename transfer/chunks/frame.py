@@ -172,8 +172,8 @@ _FAR, _NEAR = _Table(WINDOW_LOG_MAX, 21, 19, 6), _Table(WINDOW_LOG_MAX, 20, 0, 7
 """How matches are then searched for, in a base and in the same bundle (docs/decisions/0005 and 0009)."""
 PLAIN_FROM = 4
 """A patched frame of more than a fourth of its bytes is compressed plainly as well, and the smaller of the two is kept."""
-_SUBTRACTED, _WORTH = frozenset({Kind.GO}), 0.95
-"""What is tried as a difference as well, and how much smaller it has to be (docs/decisions/0015)."""
+_WORTH, _POOR = 0.95, 0.5
+"""How much smaller a difference has to be than a patch; and what part of its bytes a patched frame has that may be an array of numbers."""
 PREFIX_MIN = 8
 """Shorter prefixes (bytes) have no meaning for zstd."""
 
@@ -202,8 +202,10 @@ def encode_frame(
         if not used or len(plain) <= len(packed):
             packed, used = plain, ()
     codec = ZSTD
-    if kind in _SUBTRACTED and names and not near and len(prefix) >= PREFIX_MIN and len(raw) <= difference.RAW_MAX:
-        other = difference.encode(bytes(raw), prefix, partial(_patch, level=level, prefix=prefix, table=_FAR), level)
+    width = _width(kind, raw, len(packed)) if names and not near and len(prefix) >= PREFIX_MIN else 0
+    if width:
+        patch = partial(_patch, level=level, prefix=prefix, table=_FAR)
+        other = difference.encode(bytes(raw), prefix, patch, level, width)
         if len(other) < _WORTH * len(packed):
             codec, packed, used = DIFFERENCE, other, tuple(names)
     if len(packed) >= len(raw):
@@ -211,6 +213,15 @@ def encode_frame(
     return FrameHeader(
         int(stored_kind(kind)), codec, len(raw), len(packed), tuple(sizes), used, zlib.crc32(packed), 0
     ), packed
+
+
+def _width(kind: Kind, raw: bytes | memoryview, packed: int) -> int:
+    """Whether a frame is to be tried as a difference as well, and of values of how many bytes; 0 for no (docs/decisions/0015)."""
+    if len(raw) > difference.RAW_MAX:
+        return 0
+    if kind == Kind.GO:
+        return 1
+    return difference.width_of(bytes(raw)) if kind == Kind.OTHER and packed > _POOR * len(raw) else 0
 
 
 def _patch(raw: bytes | memoryview, level: int, prefix: bytes, table: _Table) -> bytes:
