@@ -84,3 +84,12 @@ def test_what_has_no_chunk_and_no_name_there_has_no_partner() -> None:
     matcher.begin_blob()
     assert matcher.partners(b"fresh", SIZE, 0, SIZE) == ()
     assert matcher.partners(b"", -1, SIZE, SIZE) == ()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_of_numbered_files_the_one_with_the_same_number_is_the_older_self(number: int) -> None:
+    files = [(b"app-1.0.jar!/org/Outer$%d.class" % n, [f"c{n}"]) for n in (1, 2, 3)]
+    matcher, numbers = base(*files)
+    matcher.begin_blob()
+    found = matcher.partners(b"app-1.1.jar!/org/Outer$%d.class" % number, SIZE, 0, SIZE)
+    assert found == (numbers[f"c{number}"],)

@@ -97,6 +97,10 @@ class BaseFiles:
     def size_of(self, file: int) -> int:
         return self._size[file]
 
+    def is_called(self, file: int, name: bytes) -> bool:
+        """Whether this is the last part of its path."""
+        return _last(self._paths[file]) == name
+
     def first_chunk(self, file: int) -> int:
         return self.chunks[self._first[file]]
 
@@ -123,8 +127,12 @@ class BaseFiles:
             yield self._tables[way].find(key(path))
 
 
+def _last(path: bytes) -> bytes:
+    return path.rpartition(b"/")[2]
+
+
 def _base_name(path: bytes) -> bytes:
-    return normalised(path.rpartition(b"/")[2])
+    return normalised(_last(path))
 
 
 class DeltaMatcher:
@@ -215,19 +223,20 @@ class DeltaMatcher:
         return max(self._votes, key=lambda layer: (self._votes[layer], -layer)) if self._votes else NO_PARTNER
 
     def _choose(self, path: bytes, size: int) -> int:
-        """The file itself as it was: in the layer this one resembles, else of the nearest size; then files of nearly its path."""
-        likeness = self._votes
+        """The file itself as it was: in the layer this one resembles, else of its name, else of the nearest size; then files of nearly its path."""
+        likeness, name = self._votes, _last(path)
         self._is_named = False
         # one way after the other: the tables for near paths are made when a path is first not found
         ways = chain((self._older.named(path),), self._older.alike(path) if path else ())
         for way, hits in enumerate(ways):
-            best, rank = NO_PARTNER, (0, 0, 0)
+            best, rank = NO_PARTNER, (0, False, 0, 0)
             for seen, file in enumerate(hits):
                 if seen > 200:
                     break
                 vote = likeness.get(self._older.layer_of(file), 0)
                 distance = abs(self._older.size_of(file) - size) if size >= 0 else 0
-                here = (vote, -distance, file)
+                # of Outer$1.class and Outer$2.class in another version of the jar, the one with the same number
+                here = (vote, self._older.is_called(file, name), -distance, file)
                 if best == NO_PARTNER or here > rank:
                     best, rank = file, here
             if best != NO_PARTNER:
