@@ -49,8 +49,8 @@ _SHRUNK = 0.95
 """What deflate hardly makes smaller (pictures) has the same parts in its streams as in what they hold: nothing is won."""
 _FOLD_MIN = 1 << 20
 """A fold of several streams has so many plain bytes at least, but for a file's first and last."""
-_KEPT = 4096
-"""What the records of a fold cost in memory, on the average (bytes)."""
+_KEPT, _KEPT_SIZE = 2048, 16 << 10
+"""The records of so many folds are kept, if they have so many bytes at most: 32 MiB; most have 300 bytes."""
 _OWN_CHUNK = 2048
 """A file whose folds have so many bytes ends their chunk, so that the same file has the same one again."""
 
@@ -233,20 +233,25 @@ def fold_key(members: bytes) -> bytes:
 class KnownRecords:
     """Records that were made for a base, or a moment ago, by the key of their fold; the oldest go first."""
 
-    def __init__(self, limit: int = 32 << 20) -> None:
-        """About so many bytes are kept."""
-        self._limit, self._size = limit, 0
+    def __init__(self) -> None:
         self._kept: dict[bytes, Future[bytes]] = {}
+        self._lock = threading.Lock()
 
     def get(self, key: bytes) -> Future[bytes] | None:
         return self._kept.get(key)
 
     def add(self, key: bytes, records: Future[bytes]) -> None:
-        self._kept[key] = records
-        self._size += _KEPT
-        while self._size > self._limit:
-            self._size -= _KEPT
-            del self._kept[next(iter(self._kept))]
+        with self._lock:
+            self._kept[key] = records
+            if len(self._kept) > _KEPT:
+                del self._kept[next(iter(self._kept))]
+        records.add_done_callback(lambda made: self._weigh(key, made))
+
+    def _weigh(self, key: bytes, made: Future[bytes]) -> None:
+        """Large ones, of an encoder that is not known, are not kept."""
+        if made.cancelled() or made.exception() or len(made.result()) > _KEPT_SIZE:
+            with self._lock:
+                self._kept.pop(key, None)
 
 
 def _records(members: bytes) -> bytes:
