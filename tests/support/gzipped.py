@@ -8,7 +8,9 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.support.run import run
 from tests.support.zoo import Layout, layer, noise
+from transfer.bundle.reader import Bundle
 from transfer.model import OCI_LAYER
 
 GZIP_LAYER = OCI_LAYER + "+gzip"
@@ -86,3 +88,28 @@ def from_folder(folder: Path, plain: bytes) -> Layout:
     for path in sorted(folder.glob("*.gz")):
         image_of([path.read_bytes()], [plain], f"gzip/{path.stem}:1", layout)
     return layout
+
+
+def out(layout: Layout, folder: Path, *words: object, code: int = 0) -> Path:
+    """A bundle of all of a layout."""
+    place = folder.with_name(folder.name + "-layout")
+    layout.write(place)
+    run("export", "--from", f"oci:{place}", "*", "-o", folder, "-q", *words, code=code)
+    return folder
+
+
+def comes_back(layout: Layout, *bundles: Path) -> None:
+    """The newest bundle, with those it builds on, gives every blob of the layout."""
+    first = bundles[0]
+    target = first.with_name(first.name + "-out")
+    seeds = [word for each in bundles[1:] for word in ("--seed", each)]
+    run("verify", "--deep", first, *seeds)
+    run("import", first, "--to", f"oci:{target}", *seeds)
+    found = {path.name: path.read_bytes() for path in (target / "blobs" / "sha256").iterdir()}
+    assert found.items() >= {digest[7:]: data for digest, data in layout.blobs.items()}.items()
+
+
+def packed(bundle: Path) -> int:
+    """The bytes of its packs and catalogs."""
+    with Bundle(bundle) as opened:
+        return opened.header.totals["packed_bytes"]

@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 
 from tests.support import engines
-from tests.support.gzipped import GZIP_LAYER, image_of, members, odd, tar, words, zlib_stream
+from tests.support.gzipped import (
+    GZIP_LAYER,
+    comes_back,
+    image_of,
+    members,
+    odd,
+    out,
+    packed,
+    tar,
+    words,
+    zlib_stream,
+)
 from tests.support.run import alone, files, run, says
 from tests.support.zoo import Layout
 from transfer.bundle.catalog import OPAQUE, PLAIN, TOGETHER
@@ -42,33 +53,9 @@ def _without_codec(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     deflate.codec.cache_clear()
 
 
-def out(layout: Layout, folder: Path, *words: object, code: int = 0) -> Path:
-    """A bundle of all of a layout."""
-    place = folder.with_name(folder.name + "-layout")
-    layout.write(place)
-    run("export", "--from", f"oci:{place}", "*", "-o", folder, "-q", *words, code=code)
-    return folder
-
-
-def comes_back(layout: Layout, *bundles: Path) -> None:
-    """The newest bundle, with those it builds on, gives every blob of the layout."""
-    first = bundles[0]
-    target = first.with_name(first.name + "-out")
-    seeds = [word for each in bundles[1:] for word in ("--seed", each)]
-    run("verify", "--deep", first, *seeds)
-    run("import", first, "--to", f"oci:{target}", *seeds)
-    found = {path.name: path.read_bytes() for path in (target / "blobs" / "sha256").iterdir()}
-    assert found.items() >= {digest[7:]: data for digest, data in layout.blobs.items()}.items()
-
-
 def encodings(bundle: Path) -> dict[str, int]:
     with Bundle(bundle) as opened:
         return {str(digest): recipe.encoding for digest, recipe in opened.catalog().recipes.items()}
-
-
-def packed(bundle: Path) -> int:
-    with Bundle(bundle) as opened:
-        return opened.header.totals["packed_bytes"]
 
 
 STREAMS: dict[str, Callable[[bytes], bytes]] = {

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import engines
-from tests.support.gzipped import image_of, words, zlib_stream
+from tests.support.gzipped import comes_back, image_of, out, packed, words, zlib_stream
 from tests.support.nested import There, compressed_files, deflated, gz, jar, odd_zips, zipped
 from tests.support.run import alone, files, run, says
 from tests.support.zoo import Layout, layer, noise
@@ -54,25 +54,6 @@ def layout_of(*layers: bytes, name: str = "app:1") -> Layout:
     return out
 
 
-def out(layout: Layout, folder: Path, *words: object, code: int = 0) -> Path:
-    """A bundle of all of a layout."""
-    place = folder.with_name(folder.name + "-layout")
-    layout.write(place)
-    run("export", "--from", f"oci:{place}", "*", "-o", folder, "-q", *words, code=code)
-    return folder
-
-
-def comes_back(layout: Layout, *bundles: Path) -> None:
-    """The newest bundle, with those it builds on, gives every blob of the layout."""
-    first = bundles[0]
-    target = first.with_name(first.name + "-out")
-    seeds = [word for each in bundles[1:] for word in ("--seed", each)]
-    run("verify", "--deep", first, *seeds)
-    run("import", first, "--to", f"oci:{target}", *seeds)
-    found = {path.name: path.read_bytes() for path in (target / "blobs" / "sha256").iterdir()}
-    assert found.items() >= {digest[7:]: data for digest, data in layout.blobs.items()}.items()
-
-
 def encodings(bundle: Path) -> list[int]:
     with Bundle(bundle) as opened:
         return sorted(recipe.encoding for recipe in opened.catalog().recipes.values())
@@ -81,11 +62,6 @@ def encodings(bundle: Path) -> list[int]:
 def is_folded(bundle: Path) -> bool:
     with Bundle(bundle) as opened:
         return FOLDS in opened.header.features
-
-
-def packed(bundle: Path) -> int:
-    with Bundle(bundle) as opened:
-        return opened.header.totals["packed_bytes"]
 
 
 def test_files_are_taken_apart_and_come_back(tmp_path: Path) -> None:
