@@ -22,11 +22,12 @@ _MARGIN = 1 << 20
 """How much before and behind its place a changed stretch of a big file may have moved (bytes)."""
 BATCH_RAW = 48 << 20
 """Changed chunks are gathered until there are so many (bytes), then go by the place of their partners: so the base is decoded about once."""
-_DIGITS: Final = re.compile(rb"\d+")
+_DIGITS: Final = re.compile(rb"\d+(?:\.\d+)*")
 _HASH: Final = re.compile(
     rb"(?<![A-Za-z0-9])(?=[A-Za-z0-9]{6,64}(?![A-Za-z0-9]))(?=[A-Za-z]*[0-9]+[A-Za-z])[A-Za-z0-9]+"
+    rb"|(?<![A-Za-z0-9])(?=[a-f]+[0-9])[0-9a-f]{8,64}(?![A-Za-z0-9])"
 )
-"""A part of a name in which letters follow digits: `libx-76c43bf0.so`, `main.4f3c2a1b.js`. Build tools put a hash of the content there."""
+"""A part of a name in which letters follow digits (`libx-76c43bf0.so`, `main.4f3c2a1b.js`), or of hexadecimal digits. Build tools put a hash of the content there."""
 _SAMPLE_ALL, _SAMPLE_EVERY = 64, 16
 
 
