@@ -292,6 +292,16 @@ def test_people_are_told_how_layers_are_held(tmp_path: Path) -> None:
     assert "2 layers have jars, wheels or other compressed files that are taken apart" in run("inspect", bundle)
 
 
+def test_a_delta_is_inspected_without_its_base(tmp_path: Path) -> None:
+    old, new = (layout_of(layer(compressed_files(changed, wide=False))) for changed in (0, 2))
+    base = out(old, tmp_path / "base")
+    delta = out(new, tmp_path / "delta", "--base", base)
+    shutil.rmtree(base)
+    told = json.loads(run("inspect", delta, "--json"))["images"][0]["layers"][0]
+    assert (told["held"], told["files_apart"]) == ("", False)
+    assert "depends on" in run("inspect", delta)
+
+
 def test_the_script_beside_a_bundle_says_what_it_cannot_rebuild(tmp_path: Path) -> None:
     layout = layout_of(layer(compressed_files(wide=False)), layer({"a": b"plain"}))
     bundle = out(layout, tmp_path / "b")

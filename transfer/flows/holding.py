@@ -29,9 +29,8 @@ def held(bundle: Bundle) -> dict[Digest, str]:
 
 
 def with_files_apart(bundle: Bundle, layers: Iterable[Digest]) -> set[Digest]:
-    """Those of these layers that have compressed files which are taken apart."""
-    catalog = bundle.catalog()
-    return {layer for layer in layers if any(recipe.folds for recipe in catalog.all_of((layer,)))}
+    """Those of these layers that have compressed files which are taken apart. The catalog is not asked about none."""
+    return {layer for layer in layers if any(recipe.folds for recipe in bundle.catalog().all_of((layer,)))}
 
 
 def in_words(found: Mapping[Digest, str]) -> Iterator[str]:
