@@ -130,14 +130,12 @@ class DeltaBase:
 
     def learn_records(self, known: KnownRecords) -> None:
         """What the base's folds are made with, so that it is not made once more for files that stayed."""
-        for recipe in self._recipes.values():
-            names = split_names(recipe.folds.names) if recipe.folds else []
-            if recipe.folds is None or not all(self.usable_for_reading(name) for name in names):
-                continue
-            chunks = self.fetch(array("I", [self.find(name) for name in names]))
-            for _, count in recipe.folds.runs():
-                run = IterReader(islice(chunks, count))
-                for key, records in records_by_key(run, f"layer {recipe.digest}"):
+        found = [(r.digest, r.folds, split_names(r.folds.names)) for r in self._recipes.values() if r.folds]
+        found = [each for each in found if all(self.usable_for_reading(name) for name in each[2])]
+        chunks = self.fetch(array("I", [self.find(name) for _, _, names in found for name in names]))
+        for digest, folds, _ in found:
+            for _, count in folds.runs():
+                for key, records in records_by_key(IterReader(islice(chunks, count)), f"layer {digest}"):
                     known.add(key, done(records))
 
     def _rebuildable(self, recipe: Recipe) -> bool:

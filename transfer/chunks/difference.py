@@ -125,9 +125,8 @@ def subtracted(new: bytes, old: bytes, width: int) -> bytes:
     Of more than one byte: doubled, and one less than nothing is 1, two less 3, so that small differences are small either way.
     """
     size, bits = len(new), 8 * width
-    one, two, high = (
-        int.from_bytes(each, "little") for each in (new, old, (bytes(width - 1) + b"\x80") * (size // width))
-    )
+    one, two = int.from_bytes(new, "little"), int.from_bytes(old, "little")
+    high = _each(size, width, bytes(width - 1) + b"\x80")
     low = high ^ (1 << 8 * size) - 1
     out = (one | high) - (two & low) ^ (one ^ ~two) & high
     if width > 1:
@@ -140,9 +139,8 @@ def subtracted(new: bytes, old: bytes, width: int) -> bytes:
 def added(difference: bytes, old: bytes, width: int) -> bytes:
     """What `old` was subtracted from; the difference value by value."""
     size, bits = len(old), 8 * width
-    one, two, high = (
-        int.from_bytes(each, "little") for each in (difference, old, (bytes(width - 1) + b"\x80") * (size // width))
-    )
+    one, two = int.from_bytes(difference, "little"), int.from_bytes(old, "little")
+    high = _each(size, width, bytes(width - 1) + b"\x80")
     low = high ^ (1 << 8 * size) - 1
     if width > 1:
         first = _each(size, width, b"\x01" + bytes(width - 1))

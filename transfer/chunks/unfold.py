@@ -156,24 +156,24 @@ class Unfolding:
         packed = sum(len(each.packed) for each in streams)
         if packed > _SHRUNK * sum(len(each.plain) for each in streams):
             return False
-        records = len(self._records(bytes(first.members)).result()) * packed // count if count else 0
+        records = len(self._records(first)[1].result()) * packed // count if count else 0
         plain = pyzstd.compress(b"".join(each.plain for each in streams), _TRIAL_LEVEL)
         return len(plain) + records <= _WORTH * packed
 
     def _close_fold(self) -> None:
         fold, self._fold = self._fold, _Fold()
         if fold.streams:
-            members = bytes(fold.members)
-            self._out.fold(fold.streams, fold_key(members), self._records(members))
+            self._out.fold(fold.streams, *self._records(fold))
 
-    def _records(self, members: bytes) -> Future[bytes]:
-        """As they were made before, or made now."""
-        key = fold_key(members)
+    def _records(self, fold: _Fold) -> tuple[bytes, Future[bytes]]:
+        """A fold's key, and its records: as they were made before, or made now."""
+        members = bytes(fold.members)
+        key = blake3(members).digest(KEY_SIZE)
         known = self._known.get(key)
         if known is None:
             known = self._submit(partial(_records, members))
             self._known.add(key, known)
-        return known
+        return key, known
 
     def _submit(self, call: Callable[[], bytes]) -> Future[bytes]:
         self._turns.acquire()
@@ -225,11 +225,6 @@ def _contents(item: Stream, blocks: Iterator[bytes]) -> Iterator[Piece]:
         yield Piece(before, b"", 0, 0, b"")
 
 
-def fold_key(members: bytes) -> bytes:
-    """By this the records of these members are known again."""
-    return blake3(members).digest(KEY_SIZE)
-
-
 class KnownRecords:
     """Records that were made for a base, or a moment ago, by the key of their fold; the oldest go first."""
 
@@ -260,7 +255,8 @@ def _records(members: bytes) -> bytes:
 
 
 def _member(stream: Stream) -> bytes:
-    return HEADER + stream.packed + _trailer(zlib.crc32(stream.plain), len(stream.plain))
+    crc = int.from_bytes(stream.tails[0][:4], "little")
+    return HEADER + stream.packed + _trailer(crc, len(stream.plain))
 
 
 def _trailer(crc: int, plain: int) -> bytes:
