@@ -50,7 +50,9 @@ def here(ctr: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     for space in said(ctr, "namespaces", "ls", "-q").split():
         names = said(ctr, "-n", space, "images", "ls", "-q").split()
         if names:
-            said(ctr, "-n", space, "images", "rm", "--sync", *names)
+            said(ctr, "-n", space, "images", "rm", *names)
+    said(ctr, "leases", "create", "--id", "the-tests")
+    said(ctr, "leases", "rm", "--sync", "the-tests")  # collects also what a failed import left and no name held
 
 
 def said(ctr: list[str], *words: str) -> str:
