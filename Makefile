@@ -7,12 +7,13 @@ WORKERS ?= auto
 WHEELS ?= wheels
 ARCH ?= $(shell uname -m)
 
-.PHONY: install-units help demo test fast fmt lint types deflate e2e bench check pythons wheels dist man
+.PHONY: install-units help demo test fast fmt lint types deflate e2e bench check pythons wheels codec dist man
 
 help:
 	@echo "make demo     sets up, then shows the whole road on images made here"
 	@echo "make test     sets up, then runs the tests"
 	@echo "make wheels   all that an offline host needs to install this, in $(WHEELS)/ (docs/install.md)"
+	@echo "make codec    the codec for gzip layers as a wheel in $(WHEELS)/, for ARCH=aarch64 too (transfer kit --wheels)"
 	@echo "make fast     the contracts and the modules, in seconds; make test T=tests/unit/test_sums.py one file"
 	@echo "make dist     source and wheel, tried; make man: man pages; make fmt: format"
 	@echo "make check    what CI runs: lint types deflate test e2e demo; make pythons: the tests on every other Python here"
@@ -111,6 +112,14 @@ wheels: $(VENV)/developer
 	$(BIN)/python tools/wheels.py $(WHEELS) $(ARCH) 3.11 3.12 3.13 3.14
 	cp docs/install.md $(WHEELS)/INSTALL.md
 	@echo "$(WHEELS): carry it to the offline host; INSTALL.md in it says what to type there"
+
+# The codec as a wheel for another kind of machine. zig is its linker, and brings that machine's C library.
+CODEC_TARGET = $(ARCH)-unknown-linux-gnu
+codec: $(VENV)/developer
+	$(BIN)/pip install -q --disable-pip-version-check 'maturin>=1.7,<2' ziglang
+	rustup -q target add $(CODEC_TARGET)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin build -q --release --zig --target $(CODEC_TARGET) --compatibility manylinux2014 \
+		-m deflate/python/Cargo.toml -o $(WHEELS)
 
 # systemd units, users, folders, the udev rule and sshd's drop-in: make install-units PREFIX=/usr DESTDIR=
 PREFIX ?= /usr

@@ -200,7 +200,7 @@ class TrustRefused(TransferError):
 EXIT_CODES = {
     0: "done, or nothing to do",
     1: "a bug",
-    2: "wrong use",
+    2: "wrong use; for `doctor --offline`: something is not ready",
     3: "some images failed, the others are done",
     10: "not found",
     11: "locked by another run",

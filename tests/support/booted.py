@@ -83,7 +83,7 @@ class Machine:
             "--private-network",
             f"--machine=t{os.getpid()}",
             "--bind-ro=" + sys.base_prefix + ":/opt/python",
-            f"--bind-ro={REPOSITORY}:/opt/transfer",
+            f"--bind-ro={REPOSITORY}:/opt/checkout",
             f"--bind-ro={sysconfig.get_path('purelib')}:/opt/site",
             *binds,
             "systemd.unit=multi-user.target",
@@ -120,7 +120,7 @@ def machine() -> Iterator[Machine]:
         program = f"python{sys.version_info.major}.{sys.version_info.minor}"
         made.write(
             "usr/bin/transfer",
-            f'#!/bin/sh\nexport LD_LIBRARY_PATH=/opt/python/lib PYTHONDONTWRITEBYTECODE=1\nPYTHONPATH=/opt/transfer:/opt/site exec /opt/python/bin/{program} -m transfer "$@"\n',
+            f'#!/bin/sh\nexport LD_LIBRARY_PATH=/opt/python/lib PYTHONDONTWRITEBYTECODE=1\nPYTHONPATH=/opt/checkout:/opt/site exec /opt/python/bin/{program} -m transfer "$@"\n',
             0o755,
         )
         yield made

@@ -564,6 +564,9 @@ def _missing(engine: str) -> str | None:
     checks["systemd"] = lambda: (
         _missing_rights() or _missing_programs("systemd-nspawn", "systemd-analyze", "mmdebstrap")
     )
+    checks["kit"] = lambda: (
+        _missing_rights() or _missing_programs("apt-get", "dpkg-deb", "mmdebstrap", "busybox", "strace", "qemu-aarch64")
+    )
     checks["deflate"] = lambda: None if codec() else f"{DISTRIBUTION} is not installed (make builds it where cargo is)"
     return checks[engine]()
 

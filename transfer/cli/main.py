@@ -23,6 +23,7 @@ from transfer.cli.commands import (
     import_,
     inspect,
     inventory,
+    kit,
     login,
     mirrors,
     names,
@@ -97,6 +98,7 @@ app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.command(epilog=mirrors.EXAMPLES)(mirrors.mirrors)
 app.command(epilog=login.EXAMPLES)(login.login)
 app.command()(login.logout)
+app.command(epilog=kit.EXAMPLES)(kit.kit)
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.add_typer(receipt.app, name="receipt")

@@ -13,14 +13,16 @@ from importlib import metadata
 from pathlib import Path
 
 from transfer import __version__
+from transfer.chunks.deflate import DISTRIBUTION, codec
 from transfer.engines.base import SourceOptions
 from transfer.engines.transports import TRANSPORTS
 from transfer.errors import TransferError
-from transfer.flows.site import StoreChoice
+from transfer.flows.site import StoreChoice, last_receipt
 
 LIBRARIES = ("pyzstd", "blake3", "pyfastcdc", "httpx", "paramiko", "typer", "tqdm")
 PROGRAMS = ("ssh", "docker", "podman", "ctr", "zstd")
 VARIABLES = ("DOCKER_HOST", "SOURCE_DATE_EPOCH")
+UNIT_FOLDERS = tuple(map(Path, ("/usr/lib/systemd/system", "/usr/local/lib/systemd/system", "/etc/systemd/system")))
 EARLIEST = 1_767_225_600
 """2026-01-01: a clock before this is wrong. Certificates and times in bundles go by it (seconds since 1970)."""
 LITTLE = 1 << 30
@@ -50,6 +52,51 @@ def examine(choice: StoreChoice) -> Iterator[Finding]:
     yield _room("this folder", Path.cwd())
     names = sorted(name for name in os.environ if name.startswith(("TRANSFER_", "CONTAINER")) or name in VARIABLES)
     yield Finding("environment", ", ".join(f"{name}={os.environ[name]}" for name in names) or "nothing set")
+
+
+def examine_offline(choice: StoreChoice) -> Iterator[Finding]:
+    """What a host without a network needs to import what is brought to it, each as one finding. Nothing is changed."""
+    version, how = platform.python_version(), "" if codec() else f"install {DISTRIBUTION}: a kit brings it"
+    yield Finding(
+        "Python", f"{version} ({sys.executable}), {'with' if codec() else 'without'} the codec for gzip layers", how
+    )
+    yield _writable_store(choice)
+    here = [each.name for each in TRANSPORTS.values() if each.host and each.is_here]
+    yield _engine(here[0]) if here else Finding("engine", "none on this host", "sh KIT/install.sh --engine")
+    root = choice.store.root if choice.store else Path.cwd()
+    yield _room("room", next(each for each in (root, *root.parents) if each.is_dir()))
+    yield _clock(time.time())
+    yield _units()
+    yield _site(choice)
+
+
+def _writable_store(choice: StoreChoice) -> Finding:
+    if choice.store is None:
+        return Finding("store", "none", "leave out --no-store, and set HOME if this is not root")
+    root = choice.store.root
+    place = next(each for each in (root, *root.parents) if each.is_dir())
+    if not os.access(place, os.W_OK | os.X_OK):
+        return Finding("store", f"{root} cannot be written by this user", "run this as the user the store belongs to")
+    return next(_store(choice))
+
+
+def _units() -> Finding:
+    """Which of our units are here, and which of them the system starts by itself."""
+    if not Path("/run/systemd/system").is_dir() and not any(each.is_dir() for each in UNIT_FOLDERS[:1]):
+        return Finding("units", "no systemd on this host")
+    if not any((folder / "transfer-sync@.service").is_file() for folder in UNIT_FOLDERS):
+        return Finding("units", "not installed", "sh KIT/install.sh without --no-units and --user, if they are wanted")
+    enabled = sorted({each.name for each in Path("/etc/systemd/system").glob("*.wants/transfer-*")})
+    return Finding("units", f"installed; enabled: {', '.join(enabled) or 'none (docs/sync.md)'}")
+
+
+def _site(choice: StoreChoice) -> Finding:
+    advice = "transfer receipt --site NAME, with the name that the sending side uses"
+    try:
+        name = last_receipt(choice.store).site if choice.store else ""
+    except TransferError as error:
+        return Finding("site", error.message, error.hint or error.advice)
+    return Finding("site", name or "has no name yet", "" if name else advice)
 
 
 def _version(name: str) -> str:

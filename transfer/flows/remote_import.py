@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import IO, Any
 
 from transfer.engines.transports import DEFAULT
 from transfer.errors import CutOff, Nonsense, NotFound, TransferError, UsageError
+from transfer.flows.itself import command
 from transfer.model import Digest
 from transfer.store.store import Store
 from transfer.streams import copy_verified
@@ -57,7 +57,7 @@ def run_import(
     folder: Path, options: dict[str, Any], event: Callable[[dict[str, Any]], None], landing: Landing
 ) -> dict[str, Any]:
     """Import in a process of its own, which is waited for. The answer has its exit code, what it printed, and what it said was wrong."""
-    words = [sys.executable, "-m", "transfer", "import", str(folder.absolute()), "--json", "--in-turn", *landing.store]
+    words = command("import", str(folder.absolute()), "--json", "--in-turn", *landing.store)
     words += _options(options, landing)
     with tempfile.TemporaryFile() as printed:
         process = subprocess.Popen(

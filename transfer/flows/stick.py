@@ -20,6 +20,7 @@ from typing import Any
 
 from transfer.errors import MediumError, MissingPart, NotFound, TransferError, UsageError, from_os_error
 from transfer.events import Advanced, Noted, Observer, silent
+from transfer.flows.itself import command
 from transfer.flows.reassemble import bundles_in
 from transfer.flows.site import host_name
 from transfer.folders import open_own, own_folder
@@ -184,10 +185,10 @@ def _as_user(words: Sequence[str], alive: Observer = silent) -> tuple[int, bytes
     except KeyError as error:
         raise NotFound(
             f"the user {USER} does not exist",
-            hint="make install-units, then systemd-sysusers; or import the mounted folder",
+            hint="install the units and users (docs/sync.md), or import the mounted folder",
         ) from error
     with subprocess.Popen(
-        [sys.executable, "-m", "transfer", *words],
+        command(*words),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,0 +1,117 @@
+"""The folder of a kit: files by name, and last of all SHA256SUMS, without which it is none."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transfer.errors import Damaged, NotFound, UsageError, from_os_error
+from transfer.kits.parts import files_below
+from transfer.streams import open_plain, publish, publishing
+
+SUMS = "SHA256SUMS"
+UNFINISHED = ".transfer-kit"
+"""Is there from the first file on, until the kit is whole."""
+_OURS = re.compile(
+    r"\.transfer-kit|[.\w-]+\.(txt|sh|gz|json|py|tmp)|SHA256SUMS|docs|man|units|engine|bundles|sites|licences"
+)
+_BLOCK = 1 << 20
+
+
+class KitFolder:
+    """Where a kit is written."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.size = 0
+        """Bytes of all files."""
+        self._sums: dict[str, str] = {}
+
+    def begin(self) -> None:
+        """Have an empty folder. What a run left that was stopped is taken away. UsageError if anything else is there."""
+        try:
+            there = sorted(os.listdir(self.root))
+        except FileNotFoundError:
+            there = []
+        except OSError as error:
+            raise from_os_error(error, f"opening {self.root}") from error
+        if UNFINISHED not in there and SUMS in there:
+            raise UsageError(f"{self.root} is a kit already", hint="name a new folder, or remove this one")
+        strange = [name for name in there if UNFINISHED not in there or not _OURS.fullmatch(name)]
+        if strange:
+            raise UsageError(
+                f"{self.root} holds {strange[0]!r:.100}, which is not part of a kit",
+                hint="name a new folder, such as KIT on the stick",
+            )
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            publish(self.root / UNFINISHED, b"an unfinished kit: run `transfer kit` again\n")
+            for name in there:
+                path = self.root / name
+                if name == UNFINISHED:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        except OSError as error:
+            raise from_os_error(error, f"writing {self.root}") from error
+
+    @contextmanager
+    def writing(self, name: str, *, summed: bool = True) -> Iterator[Callable[[bytes], None]]:
+        """One file of the kit, whole or not at all."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        total = hashlib.sha256()
+        with publishing(path) as write:
+
+            def both(data: bytes) -> None:
+                total.update(data)
+                write(data)
+
+            yield both
+        self.size += path.stat().st_size
+        if summed:
+            self._sums[name] = total.hexdigest()
+
+    def put(self, name: str, data: bytes) -> None:
+        """A small file."""
+        with self.writing(name) as write:
+            write(data)
+
+    def copy(self, source: Path, name: str, *, summed: bool = True) -> None:
+        """A file, or all regular files of a folder. `summed`: they come into SHA256SUMS; a bundle has a list of its own."""
+        for path in files_below(source) if source.is_dir() else [source]:
+            inner = f"{name}/{path.relative_to(source)}" if source.is_dir() else name
+            if "\n" in inner or "\\" in inner:
+                raise UsageError(f"{path!s:.200}: such a name cannot be in a list of sums", hint="rename the file")
+            with open_plain(path, follow=True) as file, self.writing(inner, summed=summed) as write:
+                while block := file.read(_BLOCK):
+                    write(block)
+
+    def end(self) -> str:
+        """Write SHA256SUMS: now it is a kit. The hash of that file."""
+        text = "".join(f"{total}  {name}\n" for name, total in sorted(self._sums.items())).encode()
+        publish(self.root / SUMS, text)
+        (self.root / UNFINISHED).unlink(missing_ok=True)
+        return hashlib.sha256(text).hexdigest()
+
+
+def listed(kit: Path, name: str) -> Path:
+    """A file of somebody's kit, checked against its SHA256SUMS. Damaged if it is not what the list says; NotFound if either is not there."""
+    path = kit / name
+    if not path.is_file() or not (kit / SUMS).is_file():
+        raise NotFound(f"{kit} has no {name}, or no {SUMS}", hint="name the folder of a kit")
+    for line in (kit / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
+        total, _, called = line.partition("  ")
+        if called == name:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == total:
+                    return path
+            break
+    raise Damaged(f"{path} is not what {SUMS} beside it says", hint="copy the kit again from its source")
