@@ -13,7 +13,6 @@ EXAMPLES = epilog(
     "transfer kit -o /media/stick/KIT",
     "transfer kit -o KIT --engine docker.io --for debian:12 --bundle night.bundle",
     "transfer kit -o KIT --arch x86_64,aarch64 --sites ./sites",
-    "sh KIT/install.sh                        # on the offline host, as root",
 )
 
 
@@ -61,9 +60,9 @@ def kit(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Make a kit that installs this program on a host with no network.
+    """Make a kit that installs this program on an offline host.
 
-    The kit holds this program with its own Python, and an installer that needs /bin/sh only.
+    The kit holds this program with its own Python, and an installer that needs /bin/sh only: sh KIT/install.sh.
     It can also hold an engine's packages, the first bundle, and site files.
     """
     from transfer.cli.kit import kit as run
