@@ -404,6 +404,7 @@ def _dockerd(run: Path, data: Path, config: Mapping[str, Any]) -> list[str]:
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "ip-forward": False,
         "ip6tables": False,
+        "max-download-attempts": 2,  # of 5: each waits longer than the one before, 75 s in all for a layer that stays damaged
     }
     (run / "daemon.json").write_text(json.dumps({**common, **config}), encoding="utf-8")
     folders = ["--data-root", str(data / "root"), "--exec-root", str(run / "exec")]

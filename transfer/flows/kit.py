@@ -74,7 +74,12 @@ def make_kit(root: Path, options: KitOptions, cache: Path, observer: Observer) -
     for path in options.bundles:
         if not check(path, deep=False, jobs=None, observer=observer).sound:
             raise Damaged(f"the bundle {path} is damaged", hint=f"transfer verify {path}")
+    sites = _sites(options.sites) if options.sites else []
+    for each in machines if options.python_from else ():
+        assert options.python_from
+        listed(options.python_from, TREE.format(machine=each))
     folder = KitFolder(root)
+    folder.there()
     with _work(cache) as work:
         engines = fetch_engines(options.engine, machines, cache, observer)
         trees = _Trees(work, cache, options, observer)
@@ -84,7 +89,7 @@ def make_kit(root: Path, options: KitOptions, cache: Path, observer: Observer) -
             versions[machine] = trees.write(machine, folder)
             sizes[machine] = (root / TREE.format(machine=machine)).stat().st_size
     held = put_engines(folder, engines, options.engine.files)
-    _beside(folder, options, versions)
+    _beside(folder, versions, sites)
     for path in options.bundles:
         observer(Noted(f"copying the bundle {path}"))
         folder.copy(path, f"bundles/{path.resolve().name}", summed=False)
@@ -206,7 +211,7 @@ class _Trees:
     def _taken(self, machine: str) -> Tree:
         """From another kit: its Python and its libraries, with this program in the place of the one in there."""
         assert self._options.python_from
-        source = listed(self._options.python_from, TREE.format(machine=machine))
+        source = self._options.python_from / TREE.format(machine=machine)
         tree = Tree(self._work / f"tree-{machine}", self._work / "none", machine, MINOR)
         packed.unpack_kit(source, tree.root)
         if not (tree.root / "bin" / tree.python).is_file():
@@ -300,7 +305,7 @@ def _part(package: Package, path: Path) -> DebianPart:
     return DebianPart(package.name, package.version, package.arch, package.sha256, told)
 
 
-def _beside(folder: KitFolder, options: KitOptions, versions: Mapping[str, str]) -> None:
+def _beside(folder: KitFolder, versions: Mapping[str, str], sites: Sequence[Path]) -> None:
     """What lies beside the folders to be installed."""
     folder.copy(parts.HERE / "install.sh", "install.sh")
     folder.copy(parts.HERE / "README.txt", "README.txt")
@@ -309,11 +314,13 @@ def _beside(folder: KitFolder, options: KitOptions, versions: Mapping[str, str])
     folder.copy(parts.beside("bundles/FORMAT.md"), "docs/FORMAT.md")
     folder.copy(parts.HERE.parent / "bundle/standalone.py", "verify.py")
     folder.copy(parts.beside("systemd"), "units")
-    if options.sites:
-        sites = sorted(options.sites.glob("*.toml"))
-        if not sites:
-            raise UsageError(
-                f"{options.sites} holds no site file (*.toml)", hint="docs/sync.md says what a site file is"
-            )
-        for path in sites:
-            folder.copy(path, f"sites/{path.name}")
+    for path in sites:
+        folder.copy(path, f"sites/{path.name}")
+
+
+def _sites(place: Path) -> list[Path]:
+    """The site files in a folder."""
+    found = sorted(place.glob("*.toml"))
+    if not found:
+        raise UsageError(f"{place} holds no site file (*.toml)", hint="docs/sync.md says what a site file is")
+    return found

@@ -31,7 +31,7 @@ def read_elf(path: Path) -> Elf | None:
         data = file.read()
     try:
         return _parse(data)
-    except (struct.error, IndexError, ValueError, StopIteration):
+    except (struct.error, IndexError, ValueError, OverflowError, StopIteration):
         return None
 
 

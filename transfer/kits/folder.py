@@ -32,8 +32,8 @@ class KitFolder:
         """Bytes of all files."""
         self._sums: dict[str, str] = {}
 
-    def begin(self) -> None:
-        """Have an empty folder. What a run left that was stopped is taken away. UsageError if anything else is there."""
+    def there(self) -> list[str]:
+        """What a run left that was stopped. UsageError if anything else is there."""
         try:
             there = sorted(os.listdir(self.root))
         except FileNotFoundError:
@@ -48,6 +48,11 @@ class KitFolder:
                 f"{self.root} holds {strange[0]!r:.100}, which is not part of a kit",
                 hint="name a new folder, such as KIT on the stick",
             )
+        return there
+
+    def begin(self) -> None:
+        """Have an empty folder. UsageError as for `there`."""
+        there = self.there()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             publish(self.root / UNFINISHED, b"an unfinished kit: run `transfer kit` again\n")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import tarfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from transfer.errors import Damaged, FormatError
+from transfer.errors import Damaged, FormatError, from_os_error
 
 _LEVEL = 9
 _BLOCK = 1 << 20
@@ -70,6 +71,8 @@ def unpack_kit(path: Path, root: Path) -> None:
                 ):
                     raise FormatError(f"{path}: {member.name!r:.100} does not belong in a kit", hint="take another kit")
                 target = root / name
+                if target.exists() and not member.isdir():
+                    raise FormatError(f"{path}: {member.name!r:.100} is there twice", hint="take another kit")
                 if member.isdir():
                     target.mkdir(parents=True, exist_ok=True)
                     continue
@@ -80,5 +83,7 @@ def unpack_kit(path: Path, root: Path) -> None:
                     while block := source.read(_BLOCK):
                         file.write(block)
                 target.chmod(_mode(target, root))
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise Damaged(f"{path} is not whole: {error}") from error
+    except OSError as error:
+        raise from_os_error(error, f"unpacking {path} into {root}") from error
