@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support import debians
 
 SUITES = {"debian:11": "bullseye", "debian:12": "bookworm", "debian:13": "trixie"}
 EMPTY = "empty"
@@ -49,17 +50,8 @@ exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$
 
 
 def cached(name: str) -> Path:
-    """The root of that Debian, made once on a machine."""
-    cache = Path(f"/var/tmp/transfer-test-bare-{SUITES[name]}")
-    with open(f"{cache}.lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not cache.is_dir():
-            part = cache.with_name(f"{cache.name}.part")
-            shutil.rmtree(part, ignore_errors=True)
-            command = ["mmdebstrap", "-q", "--variant=minbase", SUITES[name], str(part)]
-            subprocess.run(command, check=True, capture_output=True)
-            part.rename(cache)
-    return cache
+    """The root of that Debian."""
+    return debians.root(Path(f"/var/tmp/transfer-test-bare-{SUITES[name]}"), SUITES[name])
 
 
 @dataclass(frozen=True)

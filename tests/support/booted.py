@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support import engines
+from tests.support import debians, engines
 
 PACKAGES = (
     "systemd,systemd-sysv,udev,dbus,openssh-server,openssh-client,procps,kmod,util-linux,dosfstools,iproute2,python3"
@@ -29,16 +28,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def root() -> Path:
-    """The Debian, made once on a machine."""
-    with open(f"{CACHE}.lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not CACHE.is_dir():
-            part = CACHE.with_name(f"{CACHE.name}.part")
-            shutil.rmtree(part, ignore_errors=True)
-            command = ["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "trixie", str(part)]
-            subprocess.run(command, check=True, capture_output=True)
-            part.rename(CACHE)
-    return CACHE
+    """The Debian with systemd."""
+    return debians.root(CACHE, "trixie", f"--include={PACKAGES}")
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transfer import __version__
+from transfer.engines.program import Program
 from transfer.errors import Damaged, EngineError, Locked, NotFound, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows.kit_engine import EngineWanted, fetch_engines, put_engines
+from transfer.flows.sealing import given_time
 from transfer.flows.verify import check
 from transfer.folders import clear_scratch, open_own, own_folder, scratch
 from transfer.kits import packed, parts
 from transfer.kits.apt import Apt, Package, control
 from transfer.kits.folder import KitFolder, listed
 from transfer.kits.releases import DEBS, PYTHON_OF
-from transfer.kits.sbom import DebianPart, sbom
+from transfer.kits.sbom import DebianPart, deb, debs_of, sbom
 from transfer.kits.tree import TOOLS, UNNAMED, VERSION_LENGTH, Tree, python_packages, unpacked
 from transfer.kits.wheels import CODEC, Pip
 from transfer.kits.wheels import parts as wheel_parts
+from transfer.streams import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,10 +132,10 @@ class _Trees:
         self._finish(tree)
         version = _version(packed.identity(tree.root))
         tree.name(version)
-        stamp = int(os.environ.get("SOURCE_DATE_EPOCH") or STAMP)
+        given = given_time()
         self._observer(Noted(f"{machine}: packing {version}"))
         with folder.writing(TREE.format(machine=machine)) as write:
-            packed.pack(tree.root, _Sink(write), stamp)  # type: ignore[arg-type]
+            packed.pack(tree.root, _Sink(write), STAMP if given is None else given)  # type: ignore[arg-type]
         folder.put(f"sbom-{machine}.cdx.json", (tree.root / "share/sbom.cdx.json").read_bytes())
         return version
 
@@ -151,7 +154,9 @@ class _Trees:
         tree.licences(packages)
         self._patch(tree)
         debs = [
-            _part(package, path) for package, path in zip(packages, files, strict=True) if package.name in tree.used
+            deb(_part(package, path))
+            for package, path in zip(packages, files, strict=True)
+            if package.name in tree.used
         ]
         parts.install_program(tree.wheels)
         (tree.root / "share/sbom.cdx.json").write_bytes(sbom(__version__, wheel_parts(tree.wheels), debs))
@@ -226,11 +231,15 @@ class _Trees:
             *tree.wheels.glob("transfer"),
             *tree.wheels.glob("transfer_appliance-*.dist-info"),
             tree.root / "share/man",
+            tree.root / "share/doc",
         ]:
             shutil.rmtree(path, ignore_errors=True)
         for path in tree.root.rglob("*.pyc"):
             path.unlink()
         parts.install_program(tree.wheels)
+        listing = tree.root / "share/sbom.cdx.json"
+        debs = debs_of(read_small(listing), str(listing))
+        listing.write_bytes(sbom(__version__, wheel_parts(tree.wheels), debs))
         if machine == self._here:
             self._made[machine] = tree, [], []
         return tree
@@ -251,8 +260,6 @@ class _Trees:
         self._compile(tree)
 
     def _compile(self, tree: Tree) -> None:
-        from transfer.engines.program import Program
-
         if self._here not in self._made:
             raise UsageError(
                 f"a kit for {tree.machine} needs one for {self._here} beside it", hint=f"add --arch {self._here}"

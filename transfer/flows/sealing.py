@@ -46,13 +46,19 @@ def merged(images: Sequence[Image]) -> list[Image]:
     return list(out.values())
 
 
+def given_time() -> int | None:
+    """What SOURCE_DATE_EPOCH says (seconds since 1970); None if it says nothing. UsageError for what is not such a number."""
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if given and (not given.isdecimal() or len(given) > 12):
+        raise UsageError(f"SOURCE_DATE_EPOCH {given!r:.40} is not a number of seconds")
+    return int(given) if given else None
+
+
 def created(images: Sequence[Image], documents: dict[Digest, bytes]) -> int:
     """SOURCE_DATE_EPOCH, or when the newest image was made: the same input gives the same bytes. Seconds since 1970."""
-    given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if given:
-        if not given.isdecimal() or len(given) > 12:
-            raise UsageError(f"SOURCE_DATE_EPOCH {given!r:.40} is not a number of seconds")
-        return int(given)
+    given = given_time()
+    if given is not None:
+        return given
     newest = 0
     for image in images:
         with contextlib.suppress(ValueError, TypeError, OverflowError, FormatError):

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from transfer.kits.wheels import Wheel
+from transfer.streams import parse_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,9 @@ class DebianPart:
     distribution: str = "debian"
 
 
-def sbom(version: str, wheels: Iterable[Wheel], debs: Iterable[DebianPart]) -> bytes:
-    """The list, the same bytes each time."""
-    components: list[dict[str, Any]] = [_wheel(each) for each in wheels]
-    components += [_deb(each) for each in sorted(debs, key=lambda each: (each.name, each.arch))]
+def sbom(version: str, wheels: Iterable[Wheel], debs: Iterable[Mapping[str, Any]]) -> bytes:
+    """The list, the same bytes each time. `debs`: as `deb` or `debs_of` give them."""
+    components = [*(_wheel(each) for each in wheels), *sorted(debs, key=lambda each: str(each["purl"]))]
     value = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
@@ -35,6 +35,13 @@ def sbom(version: str, wheels: Iterable[Wheel], debs: Iterable[DebianPart]) -> b
         "components": components,
     }
     return json.dumps(value, indent=1).encode() + b"\n"
+
+
+def debs_of(data: bytes, where: str) -> list[dict[str, Any]]:
+    """The Debian packages in a list that was made before. FormatError for what is not one."""
+    components = parse_object(data, where).get("components")
+    found = [each for each in components if isinstance(each, dict)] if isinstance(components, list) else []
+    return [each for each in found if str(each.get("purl", "")).startswith("pkg:deb/")]
 
 
 def _wheel(wheel: Wheel) -> dict[str, Any]:
@@ -47,7 +54,8 @@ def _wheel(wheel: Wheel) -> dict[str, Any]:
     }
 
 
-def _deb(part: DebianPart) -> dict[str, Any]:
+def deb(part: DebianPart) -> dict[str, Any]:
+    """One package in the list."""
     return {
         "type": "library",
         "name": part.name,
