@@ -131,7 +131,7 @@ install-units:
 	for unit in systemd/*.service systemd/*.timer systemd/*.path systemd/*.socket; do \
 		sed 's|@PREFIX@|$(PREFIX)|g' $$unit > $(UNITS)/systemd/system/$$(basename $$unit) || exit 1; done
 	install -m 644 systemd/sysusers.d/transfer.conf $(UNITS)/sysusers.d/
-	install -m 644 systemd/tmpfiles.d/transfer.conf $(UNITS)/tmpfiles.d/
+	install -m 644 systemd/tmpfiles.d/transfer.conf systemd/tmpfiles.d/transfer-store.conf $(UNITS)/tmpfiles.d/
 	install -m 644 systemd/udev/90-transfer.rules $(UNITS)/udev/rules.d/
 	sed 's|@PREFIX@|$(PREFIX)|g' systemd/sshd_config.d/transfer.conf > $(DESTDIR)/etc/ssh/sshd_config.d/transfer.conf
 	install -m 644 systemd/examples/plant-7.toml $(DESTDIR)$(PREFIX)/share/doc/transfer/examples/

@@ -6,6 +6,10 @@ import contextlib
 import ctypes
 import gc
 import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +70,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=[each for each in items if each in left_out])
         items[:] = [each for each in items if each not in left_out]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadgroup`: modules of one group run in one process, one after the other.
+
+    (pytest-xdist 3.8 writes the group into an item's name, which pytest 9.2 does not take any more: every test was a group of its own.)
+    """
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class Groups(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(config.rootpath / nodeid.partition("::")[0]) or nodeid
+
+    return Groups(config, log)
+
+
+@cache
+def _group(path: Path) -> str:
+    """The group of a test module: that of its `xdist_group` mark."""
+    found = re.search(r"^pytestmark = .*xdist_group\(\"(\w+)\"", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _resident() -> int:

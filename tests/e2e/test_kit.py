@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def test_a_profile_that_is_meant_for_another_python(made: Path) -> None:
         said = host.fine(
             f"""
             cd /evil
-            {INSTALL} --prefix "/opt/other place/transfer" 2>&1
+            {INSTALL} --no-units --prefix "/opt/other place/transfer" 2>&1
             {INSTALL} 2>&1
             for each in transfer "/opt/other place/transfer/bin/transfer"; do
                 "$each" demo --quiet
@@ -181,38 +182,80 @@ def _bad_days_of_packages(host: bare.Bare, kit: Path) -> None:
 
 
 def test_units_in_a_booted_host(made: Path) -> None:
-    """They are installed, none is enabled, they start the kit's Python in their sandbox; and they are gone afterwards."""
+    """They are installed, none is enabled, they start the kit's Python in their sandbox; and what is not the kit's stays afterwards.
+
+    The store is root's as long as root alone uses it, and the user's from the first unit on.
+    """
     engines.promised("systemd")
     with machine() as booted:
+        shutil.rmtree(booted.place / "var/lib/transfer", ignore_errors=True)
+        shutil.rmtree(booted.place / "usr/lib/tmpfiles.d")
+        booted.write("etc/ssh/sshd_config.d/transfer.conf", "# mine\n")
+        booted.write("usr/local/lib/systemd/system/transfer-logs.service", "# mine\n")
+        booted.write("etc/systemd/system/transfer-sync@.service.d/more.conf", "[Service]\nNice=11\n")
         done = booted.run(
             """
             sh /mnt/KIT/install.sh --site plant-7
+            sh /mnt/KIT/install.sh --no-units
             systemctl list-unit-files 'transfer-*' | grep -c ' enabled ' || true
             systemctl show -P FragmentPath transfer-serve.service
+            transfer import /mnt/golden/zoo --to oci:/root/images -q
             stat -c '%U %n' /var/lib/transfer /var/lib/transfer/site.json
+            transfer doctor --offline || true
             systemctl start transfer-serve.socket
             /opt/transfer/bin/python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:5000/v2/").status)'
             systemctl show -P MainPID transfer-serve.service | while read pid; do readlink /proc/$pid/exe; done
-            transfer doctor --offline || true
+            stat -c '%U %n' /var/lib/transfer /var/lib/transfer/site.json
+            sh /mnt/KIT/install.sh --site plant-8
             systemctl enable --quiet transfer-serve.socket
+            mkdir -p /srv/b; sh /mnt/KIT/install.sh --no-units --prefix /srv/b/transfer
+            sh /mnt/KIT/install.sh --uninstall --prefix /srv/b/transfer
+            systemctl is-active transfer-serve.socket
             sh /opt/transfer/share/install.sh --uninstall
             systemctl is-active transfer-serve.socket || true
-            find /usr/local/lib /etc/udev/rules.d /etc/systemd/system -name '*transfer*'
+            find /usr/local /etc/udev/rules.d /etc/systemd/system /etc/ssh -name '*transfer*'
             ls /etc/transfer /var/lib/transfer
             """,
             f"--bind-ro={made / 'first'}:/mnt/KIT",
+            f"--bind-ro={GOLDEN}:/mnt/golden",
         )
     assert done.code == 0, done.said
     assert "/usr/local/lib/systemd/system/transfer-serve.service" in done.said
-    assert "transfer /var/lib/transfer\ntransfer /var/lib/transfer/site.json\n" in done.said
+    for user in ("root", "transfer"):
+        assert f"{user} /var/lib/transfer\n{user} /var/lib/transfer/site.json\n" in done.said
     assert re.search(r"^200\n(\+.*\n)*/opt/transfer-\S+/bin/python3.11$", done.said, re.MULTILINE), done.said
     assert re.search(r"^ready +units +installed; enabled: none", done.said, re.MULTILINE), done.said
     assert re.search(r"^ready +site +plant-7", done.said, re.MULTILINE), done.said
-    after = done.said.partition("transfer is removed")[2]
-    assert (
-        "inactive" in after
-        and "/transfer-" not in after.partition("+ ls ")[0].partition("+ find ")[2].partition("\n")[2]
-    )
+    assert "is not as this installer wrote it, and stays" in done.said and "this site is called plant-8" in done.said
+    assert "+ systemctl is-active transfer-serve.socket\nactive\n" in done.said
+    after = done.said.rpartition("transfer is removed")[2]
+    assert "inactive" in after
+    left = [line for line in after.splitlines() if line.startswith("/") and not line.endswith(":")]
+    assert sorted(left) == [
+        "/etc/ssh/sshd_config.d/transfer.conf",
+        "/etc/systemd/system/transfer-sync@.service.d",
+        "/usr/local/lib/systemd/system/transfer-logs.service",
+    ]
+
+
+def test_an_installed_kit_makes_kits_and_mends_itself(made: Path) -> None:
+    """A host without apt makes the same kit again out of the one it has; a damaged installation is replaced."""
+    with bare.bare("debian:11") as host:
+        said = host.fine(
+            f"""
+            {INSTALL}
+            mkdir /nothing; for each in sh dash; do ln -s /bin/$each /nothing/; done
+            PATH=/nothing:/usr/local/bin TMPDIR=/tmp /opt/transfer/bin/transfer kit -o /root/K --python-from /media/stick/KIT
+            : > /opt/transfer/lib/libz.so.1
+            ! transfer --version
+            {INSTALL}
+            transfer --version
+            """,
+            kit=made / "first",
+        )
+        name = f"transfer-{MACHINE}.tar.gz"
+        assert (host.place / "root/K" / name).read_bytes() == (made / "first" / name).read_bytes()
+        assert said.count("unpacking") == 2, said
 
 
 def test_what_is_in_it(made: Path) -> None:

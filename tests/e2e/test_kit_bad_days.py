@@ -71,11 +71,21 @@ def shorten(kit: Path) -> None:
     (kit / "SHA256SUMS").write_text("".join(line for line in lines if "transfer-" not in line))
 
 
+def malform(kit: Path) -> None:
+    """A line that some programs only warn about, and another program."""
+    lines = (kit / "SHA256SUMS").read_text().splitlines()
+    (kit / "SHA256SUMS").write_text("".join(f"{'z' + line[1:] if 'tar.gz' in line else line}\n" for line in lines))
+    flip(kit, next(kit.glob("transfer-*")).name)
+
+
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "a byte of the program": (lambda kit: flip(kit, next(kit.glob("transfer-*")).name), "transfer-"),
     "a byte of a document": (lambda kit: flip(kit, "docs/install.md"), "docs/install.md"),
     "a byte of the list": (lambda kit: flip(kit, "SHA256SUMS"), "SHA256SUMS"),
     "the list is shorter": (shorten, "not in its list"),
+    "a malformed line": (malform, "SHA256SUMS is malformed"),
+    "a name with a line break": (lambda kit: (kit / "docs/install.md\nkit.txt").write_text("x"), "line break"),
+    "a file with two dots": (lambda kit: (kit / "..evil").write_text("x"), "..evil"),
     "the list is empty": (lambda kit: (kit / "SHA256SUMS").write_text(""), "not in its list"),
     "no list": (lambda kit: (kit / "SHA256SUMS").unlink(), "not a whole kit"),
     "one file more": (lambda kit: (kit / "docs/evil.sh").write_text("x"), "docs/evil.sh"),
@@ -206,13 +216,66 @@ def test_a_version_that_runs_is_not_taken_away(host: Bare, tmp_path: Path) -> No
     assert not (host.place / f"opt/transfer-{OLD}").exists()
 
 
+def test_what_somebody_else_made_stays(host: Bare, kit: Path, tmp_path: Path) -> None:
+    """Neighbours with names like ours, another prefix, another program of the same name."""
+    mine = ["transfer-2024-photos/a", "transfer-2024-photos.part.1/a", "transfer.lock/a", "transfer.new/a"]
+    mine += ["transfer-9.9-eeee/bin/transfer", "transfer-9.9-eeee/share/install.sh"]
+    for name in mine:
+        (host.place / "opt" / name).parent.mkdir(parents=True, exist_ok=True)
+        (host.place / "opt" / name).write_text("mine")
+    (host.place / "usr/local/bin").mkdir(parents=True)
+    (host.place / "usr/local/bin/transfer").symlink_to("/opt/transfer-venv/bin/transfer")
+    other = kits.small(tmp_path / "OLD", OLD)
+    host.fine(f"{INSTALL} --prefix /opt/transfer-2", kit=kit)
+    said = host.fine(INSTALL, kit=other)
+    assert "is another program, and stays" in said and "  /opt/transfer/bin/transfer images" in said
+    host.fine(INSTALL, kit=kit)
+    assert installed(host) == NEW and installed(host, "opt/transfer-2") == NEW
+    host.fine(f"{INSTALL} --uninstall", kit=kit)
+    assert installed(host) == "" and installed(host, "opt/transfer-2") == NEW
+    assert all((host.place / "opt" / name).read_text() == "mine" for name in mine)
+    assert (host.place / "usr/local/bin/transfer").is_symlink()
+
+
+def test_the_same_kit_again_where_its_demo_fails(host: Bare, tmp_path: Path) -> None:
+    """For a passing reason, such as a full disk: what is installed stays, and is replaced when it can be."""
+    program = '#!/bin/sh\n[ "$1" != demo ] || [ ! -e /nodemo ]\n'
+    kit = kits.small(tmp_path / "KIT", NEW, program)
+    host.fine(INSTALL, kit=kit)
+    (host.place / "nodemo").write_text("")
+    assert host.run(INSTALL, kit=kit).code == 1
+    assert installed(host) == NEW and left_over(host) == []
+    (host.place / "nodemo").unlink()
+    (host.place / f"opt/transfer-{NEW}/bin/transfer").write_text("#!/bin/sh\nexit 1\n")  # a bad sector
+    assert "unpacking" in host.fine(INSTALL, kit=kit)
+    assert (host.place / f"opt/transfer-{NEW}/bin/transfer").read_text() == program
+
+
+def test_a_lock_that_is_taken_over_by_two(debian: Bare, kit: Path) -> None:
+    """Both find that its owner is gone; the slower one moves away the lock of the faster one, and gives it back."""
+    (debian.place / "opt/transfer.work").mkdir(parents=True)
+    (debian.place / "opt/transfer.work/.transfer-install").write_text("")
+    (debian.place / "opt/transfer.work/lock").symlink_to("999999 nobody 1")
+    (debian.place / "slow").mkdir()
+    (debian.place / "slow/mv").write_text('#!/bin/sh\ncase $1 in */lock) sleep 1 ;; esac\nexec /bin/mv "$@"\n')
+    (debian.place / "slow/mv").chmod(0o755)
+    (debian.place / "slow/gzip").write_text(
+        '#!/bin/sh\necho in >> /said; sleep 2; echo out >> /said\nexec /bin/gzip "$@"\n'
+    )
+    (debian.place / "slow/gzip").chmod(0o755)
+    script = f"PATH=/slow:$PATH {INSTALL} & sleep 0.3; mkdir /q; cp /slow/gzip /q; PATH=/q:$PATH {INSTALL}; wait"
+    debian.run(script, kit=kit)
+    assert (debian.place / "said").read_text() == "in\nout\n"
+    assert installed(debian) == NEW and left_over(debian) == []
+
+
 # 61: places
 
 
 def test_a_path_with_blanks_and_links(host: Bare, kit: Path) -> None:
     (host.place / "srv/real place").mkdir(parents=True)
     (host.place / "srv/link").symlink_to("real place")
-    host.fine(f"{INSTALL} --prefix '/srv/link/my tools/transfer'", kit=kit)
+    host.fine(f"{INSTALL} --no-units --prefix '/srv/link/my tools/transfer'", kit=kit)
     assert installed(host, "srv/real place/my tools/transfer") == NEW
     host.fine(f"{INSTALL} --prefix '/srv/link/my tools/transfer' --uninstall", kit=kit)
     assert list((host.place / "srv/real place/my tools").iterdir()) == []
@@ -221,10 +284,19 @@ def test_a_path_with_blanks_and_links(host: Bare, kit: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "words", "code", "told"),
     [
-        ("mount -t tmpfs -o noexec tmpfs /opt", "", 1, "noexec"),
-        ("mount -t tmpfs -o ro tmpfs /opt", "", 1, "read-only"),
-        ("mount -t tmpfs -o size=8k tmpfs /opt", "", 23, "have to be free"),
+        ("mount -t tmpfs -o noexec,mode=755 tmpfs /opt", "", 1, "noexec"),
+        ("mount -t tmpfs -o ro,mode=755 tmpfs /opt", "", 1, "read-only"),
+        ("mount -t tmpfs -o size=8k,mode=755 tmpfs /opt", "", 23, "have to be free"),
+        ("mount -t tmpfs tmpfs /opt", "", 2, "everybody can write"),
+        ("mkdir -m 777 /srv; mkdir /srv/x", "--prefix /srv/x/transfer", 2, "everybody can write in /srv"),
         ("mkdir /opt/transfer", "", 2, "did not make"),
+        ("echo mine > /opt/transfer.before", "", 2, "did not make"),
+        ("mkdir /opt/transfer.work; echo mine > /opt/transfer.work/x", "", 2, "did not make"),
+        (f"mkdir /opt/transfer-{NEW}; echo mine > /opt/transfer-{NEW}/x", "", 2, "did not make"),
+        ("", "--prefix /srv/a:b/transfer", 2, "no place for a program"),
+        ("", "--prefix /srv/x/..", 2, "no place for a program"),
+        ("", "--prefix /srv/-v", 2, "no place for a program"),
+        ("", "--prefix '/srv/my tools/transfer'", 2, "--no-units"),
         ("ln -s /srv /opt/transfer", "", 2, "did not make"),
         ("", "--user", 2, "HOME is not set"),
         ("", "--nonsense", 2, "--help"),
@@ -241,7 +313,9 @@ def test_places_that_do_not_do(host: Bare, kit: Path, before: str, words: str, c
     said = host.run(f"{before or ':'}; {INSTALL} {words}", kit=kit, env={})
     assert said.code == code and told in said.text, said.text
     assert "\n  -> " in said.text
-    assert left_over(host) == []
+    assert [name for name in left_over(host) if name != "transfer.work" or "work" not in before] == []
+    for mine in (host.place / "opt").glob("*/x"):
+        assert mine.read_text() == "mine\n"
 
 
 def test_without_a_home_and_with_a_narrow_umask(host: Bare, kit: Path) -> None:

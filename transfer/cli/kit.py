@@ -34,7 +34,9 @@ def kit(output: Path, options: KitOptions, cache: Path | None, quiet: bool, json
     if done.engine:
         print(printable(f"engine: {len(done.engine)} packages"))
     print(printable(f"{done.root}: {amount(done.size)}; sha256 of SHA256SUMS {_spoken(done.sums)}"))
-    print(printable(f"on the offline host, as root: sh {done.root.name}/install.sh"))
+    print(
+        printable(f"on the offline host, as root: sh {done.root.name}/install.sh{' --engine' if done.engine else ''}")
+    )
 
 
 def _spoken(total: str) -> str:

@@ -76,8 +76,11 @@ class Transport:
 
     @property
     def is_here(self) -> bool:
-        """Whether this host seems to have it."""
-        return self.host and cast(Callable[[], bool], self._function("is_here"))()
+        """Whether this host seems to have it, as far as this user can see."""
+        try:
+            return self.host and cast(Callable[[], bool], self._function("is_here"))()
+        except OSError:
+            return False
 
     def _function(self, name: str) -> object:
         return getattr(import_module(self.module), name)

@@ -20,6 +20,8 @@ from transfer.errors import TransferError
 from transfer.flows.site import StoreChoice, last_receipt
 
 LIBRARIES = ("pyzstd", "blake3", "pyfastcdc", "httpx", "paramiko", "typer", "tqdm")
+ENGINES = ("dockerd", "podman", "containerd")
+"""Programs of engines, which may be installed and not running."""
 PROGRAMS = ("ssh", "docker", "podman", "ctr", "zstd")
 VARIABLES = ("DOCKER_HOST", "SOURCE_DATE_EPOCH")
 UNIT_FOLDERS = tuple(map(Path, ("/usr/lib/systemd/system", "/usr/local/lib/systemd/system", "/etc/systemd/system")))
@@ -56,33 +58,60 @@ def examine(choice: StoreChoice) -> Iterator[Finding]:
 
 def examine_offline(choice: StoreChoice) -> Iterator[Finding]:
     """What a host without a network needs to import what is brought to it, each as one finding. Nothing is changed."""
+    for subject, look in (
+        ("Python", _python),
+        ("store", lambda: _writable_store(choice)),
+        ("engine", _engine_here),
+        ("room", lambda: _room_for(choice)),
+        ("clock", lambda: _clock(time.time())),
+        ("units", _units),
+        ("site", lambda: _site(choice)),
+    ):
+        try:
+            yield look()
+        except OSError as error:
+            yield Finding(
+                subject, f"cannot be looked at: {error}", "run this as root, or as the user the store belongs to"
+            )
+
+
+def _python() -> Finding:
+    """This Python, and whether it can read everything that a bundle may have."""
     version, how = platform.python_version(), "" if codec() else f"install {DISTRIBUTION}: a kit brings it"
-    yield Finding(
-        "Python", f"{version} ({sys.executable}), {'with' if codec() else 'without'} the codec for gzip layers", how
-    )
-    yield _writable_store(choice)
-    here = [each.name for each in TRANSPORTS.values() if each.host and each.is_here]
-    yield _engine(here[0]) if here else Finding("engine", "none on this host", "sh KIT/install.sh --engine")
+    held = "with" if codec() else "without"
+    return Finding("Python", f"{version} ({sys.executable}), {held} the codec for gzip layers", how)
+
+
+def _room_for(choice: StoreChoice) -> Finding:
     root = choice.store.root if choice.store else Path.cwd()
-    yield _room("room", next(each for each in (root, *root.parents) if each.is_dir()))
-    yield _clock(time.time())
-    yield _units()
-    yield _site(choice)
+    return _room("room", next(each for each in (root, *root.parents) if each.is_dir()))
+
+
+def _engine_here() -> Finding:
+    """The first engine that is here, or one that is installed and does not run."""
+    hosts = [each for each in TRANSPORTS.values() if each.host]
+    here = [each for each in hosts if each.is_here]
+    if here or any(shutil.which(name) for name in ENGINES):
+        return _engine((here or hosts)[0].name)
+    return Finding("engine", "none on this host", "as root: sh KIT/install.sh --engine")
 
 
 def _writable_store(choice: StoreChoice) -> Finding:
     if choice.store is None:
         return Finding("store", "none", "leave out --no-store, and set HOME if this is not root")
     root = choice.store.root
-    place = next(each for each in (root, *root.parents) if each.is_dir())
-    if not os.access(place, os.W_OK | os.X_OK):
+    place = next(each for each in (root, *root.parents) if each.exists())
+    if not place.is_dir():
+        return Finding("store", f"{place} is not a folder", "name another one: --store DIR, or TRANSFER_STORE")
+    foreign = root.is_dir() and root.stat().st_uid != os.geteuid()
+    if foreign or not os.access(place, os.W_OK | os.X_OK):
         return Finding("store", f"{root} cannot be written by this user", "run this as the user the store belongs to")
     return next(_store(choice))
 
 
 def _units() -> Finding:
     """Which of our units are here, and which of them the system starts by itself."""
-    if not Path("/run/systemd/system").is_dir() and not any(each.is_dir() for each in UNIT_FOLDERS[:1]):
+    if not Path("/run/systemd/system").is_dir() and not shutil.which("systemctl"):
         return Finding("units", "no systemd on this host")
     if not any((folder / "transfer-sync@.service").is_file() for folder in UNIT_FOLDERS):
         return Finding("units", "not installed", "sh KIT/install.sh without --no-units and --user, if they are wanted")

@@ -28,7 +28,7 @@ from transfer.kits.folder import KitFolder, listed
 from transfer.kits.releases import DEBS, PYTHON_OF
 from transfer.kits.sbom import DebianPart, deb, debs_of, sbom
 from transfer.kits.tree import TOOLS, UNNAMED, VERSION_LENGTH, Tree, python_packages, unpacked
-from transfer.kits.wheels import CODEC, Pip
+from transfer.kits.wheels import CODEC, Pip, needed_names
 from transfer.kits.wheels import parts as wheel_parts
 from transfer.streams import read_small
 
@@ -77,10 +77,14 @@ def make_kit(root: Path, options: KitOptions, cache: Path, observer: Observer) -
     for path in options.bundles:
         if not check(path, deep=False, jobs=None, observer=observer).sound:
             raise Damaged(f"the bundle {path} is damaged", hint=f"transfer verify {path}")
+    names = [path.resolve().name.casefold() for path in options.bundles]
+    if len(set(names)) < len(names):
+        raise UsageError("two of the bundles have the same name", hint="rename the folder of one of them")
     sites = _sites(options.sites) if options.sites else []
     for each in machines if options.python_from else ():
         assert options.python_from
         listed(options.python_from, TREE.format(machine=each))
+    given_time()
     folder = KitFolder(root)
     folder.there()
     with _work(cache) as work:
@@ -238,6 +242,13 @@ class _Trees:
             path.unlink()
         parts.install_program(tree.wheels)
         listing = tree.root / "share/sbom.cdx.json"
+        held = {each.name.lower().replace("_", "-") for each in wheel_parts(tree.wheels)}
+        lacking = sorted(set(needed_names()) - held)
+        if lacking or not listing.is_file():
+            raise UsageError(
+                f"{source} lacks what this program needs: {', '.join(lacking) or 'the list of its parts'}",
+                hint="take a newer kit, or make this one without --python-from",
+            )
         debs = debs_of(read_small(listing), str(listing))
         listing.write_bytes(sbom(__version__, wheel_parts(tree.wheels), debs))
         if machine == self._here:
@@ -249,6 +260,8 @@ class _Trees:
         tree.write_starts((parts.HERE / "start.sh").read_text(encoding="utf-8"))
         shutil.copyfile(parts.HERE / "install.sh", tree.root / "share/install.sh")
         parts.copy(parts.beside("docs"), tree.root / "share/doc")
+        parts.copy(parts.beside("bundles/FORMAT.md"), tree.root / "share/doc/FORMAT.md")
+        parts.copy(parts.beside("systemd") / "examples", tree.root / "share/examples")
         for name, text in self._options.manual.items():
             page = tree.root / "share/man/man1" / name
             page.parent.mkdir(parents=True, exist_ok=True)
@@ -282,6 +295,7 @@ class _Trees:
         python.run(*words, str(tree.root / "lib" / tree.python), str(tree.wheels))
         if tree.machine == self._here:
             said = python.run("-m", "transfer", "--version").decode().strip()
+            python.run("-m", "transfer", "demo", "--quiet")
             if said != f"transfer {__version__}":
                 raise EngineError(f"the kit's own program says {said!r:.100} of its version")
             if (tree.wheels / "transfer_deflate").is_dir():

@@ -12,6 +12,10 @@ from transfer.events import Noted, Observer
 from transfer.kits.apt import Apt, Package, index
 from transfer.kits.folder import KitFolder
 from transfer.kits.releases import Release, engine_named, release_named
+from transfer.streams import read_small
+
+STATUS_MAX = 64 << 20
+"""Bytes: dpkg's status of a large host is some 5 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,10 @@ def _release(wanted: EngineWanted, machines: Sequence[str]) -> Release | None:
         return None
     engine_named(wanted.engine)
     if wanted.files:
+        if wanted.release or wanted.installed:
+            raise UsageError(
+                "--for and --installed choose packages, and --engine-files brings them", hint="leave one out"
+            )
         return None
     if not wanted.release:
         raise UsageError("--engine needs the release of the offline host", hint="for example --for debian:12")
@@ -66,6 +74,8 @@ def fetch_engines(
     for machine in machines if release else ():
         assert release
         engine = engine_named(wanted.engine)
+        if wanted.installed:
+            _check_status(wanted.installed, release)
         observer(Noted(f"{machine}: fetching {wanted.engine} for {release.name}"))
         apt = Apt(cache, release, machine, status=wanted.installed)
         apt.refresh()
@@ -73,6 +83,19 @@ def fetch_engines(
         packages = apt.closure(names)
         out.append(FetchedEngine(f"engine/{release.slug}-{machine}", names, packages, apt.fetch(packages)))
     return out
+
+
+def _check_status(path: Path, release: Release) -> None:
+    """UsageError for a file that is not dpkg's status of a host with this release."""
+    text = read_small(path, STATUS_MAX).decode("utf-8", "replace")
+    found = re.search(r"^Package: base-files\n(?:.+\n)*?Version: ([^\n]+)", text, re.MULTILINE)
+    if not found:
+        raise UsageError(f"{path} is not dpkg's list of what a host has", hint="copy /var/lib/dpkg/status of that host")
+    if release.family.name == "debian" and found[1].partition(".")[0].partition("+")[0] != release.version:
+        raise UsageError(
+            f"{path} is of a host with version {found[1]:.40}, and --for says {release.name}",
+            hint="give the other --for",
+        )
 
 
 def put_engines(folder: KitFolder, engines: Sequence[FetchedEngine], brought: Path | None) -> list[str]:
@@ -93,7 +116,10 @@ def put_engines(folder: KitFolder, engines: Sequence[FetchedEngine], brought: Pa
 
 def _brought(place: Path) -> list[Path]:
     """The engine's files that the user fetched elsewhere."""
-    named = sorted(path for path in place.iterdir() if re.search(r"\.(rpm|tgz)$", path.name)) if place.is_dir() else []
+    pattern = re.compile(r"[^-].*\.rpm|docker-.*\.tgz")
+    named = sorted(path for path in place.iterdir() if pattern.fullmatch(path.name)) if place.is_dir() else []
     if not named:
-        raise UsageError(f"{place} holds no .rpm and no .tgz file", hint="docs/install.md says how to get them")
+        raise UsageError(
+            f"{place} holds no *.rpm and no docker-*.tgz file", hint="docs/install.md says how to get them"
+        )
     return named

@@ -60,6 +60,7 @@ class Apt:
         settings = {
             "APT::Architecture": DEBS[self.machine],
             "APT::Architectures": DEBS[self.machine],
+            "APT::Default-Release": "",
             "APT::Install-Recommends": "false",
             "APT::Sandbox::User": "root",
             "Acquire::ForceHash": "SHA256",

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from transfer.errors import Damaged, NotFound, UsageError, from_os_error
 from transfer.kits.parts import files_below
-from transfer.streams import open_plain, publish, publishing
+from transfer.streams import TEMPORARY, open_plain, publish, publishing, read_small
 
 SUMS = "SHA256SUMS"
 UNFINISHED = ".transfer-kit"
-"""Is there from the first file on, until the kit is whole."""
-_OURS = re.compile(
-    r"\.transfer-kit|[.\w-]+\.(txt|sh|gz|json|py|tmp)|SHA256SUMS|docs|man|units|engine|bundles|sites|licences"
-)
+"""Is there from the first file on, until the kit is whole, and names each file before that is written."""
 _BLOCK = 1 << 20
 
 
@@ -35,35 +30,41 @@ class KitFolder:
     def there(self) -> list[str]:
         """What a run left that was stopped. UsageError if anything else is there."""
         try:
-            there = sorted(os.listdir(self.root))
+            there = os.listdir(self.root)
         except FileNotFoundError:
-            there = []
+            return []
         except OSError as error:
             raise from_os_error(error, f"opening {self.root}") from error
         if UNFINISHED not in there and SUMS in there:
             raise UsageError(f"{self.root} is a kit already", hint="name a new folder, or remove this one")
-        strange = [name for name in there if UNFINISHED not in there or not _OURS.fullmatch(name)]
-        if strange:
-            raise UsageError(
-                f"{self.root} holds {strange[0]!r:.100}, which is not part of a kit",
-                hint="name a new folder, such as KIT on the stick",
-            )
-        return there
+        known = {UNFINISHED, *self._begun()} if UNFINISHED in there else set[str]()
+        known |= {str(above) for name in known for above in Path(name).parents}
+        found = sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*"))
+        for name in found:
+            temporary = TEMPORARY.fullmatch(Path(name).name)
+            if name not in known and not (temporary and str(Path(name).with_name(temporary[1])) in known):
+                raise UsageError(
+                    f"{self.root} holds {name!r:.100}, which is not part of a kit",
+                    hint="name a new folder, such as KIT on the stick",
+                )
+        return found
+
+    def _begun(self) -> list[str]:
+        """The files that a run which was stopped had begun."""
+        return read_small(self.root / UNFINISHED).decode("utf-8", "replace").splitlines()[1:]
 
     def begin(self) -> None:
         """Have an empty folder. UsageError as for `there`."""
         there = self.there()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            publish(self.root / UNFINISHED, b"an unfinished kit: run `transfer kit` again\n")
-            for name in there:
+            for name in reversed(there):
                 path = self.root / name
-                if name == UNFINISHED:
-                    continue
                 if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
+                    path.rmdir()
+                elif name != UNFINISHED:
                     path.unlink()
+            publish(self.root / UNFINISHED, b"an unfinished kit: run `transfer kit` again\n")
         except OSError as error:
             raise from_os_error(error, f"writing {self.root}") from error
 
@@ -71,7 +72,12 @@ class KitFolder:
     def writing(self, name: str, *, summed: bool = True) -> Iterator[Callable[[bytes], None]]:
         """One file of the kit, whole or not at all."""
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with (self.root / UNFINISHED).open("a", encoding="utf-8") as begun:
+                begun.write(f"{name}\n")
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise from_os_error(error, f"writing {path}") from error
         total = hashlib.sha256()
         with publishing(path) as write:
 
@@ -93,8 +99,8 @@ class KitFolder:
         """A file, or all regular files of a folder. `summed`: they come into SHA256SUMS; a bundle has a list of its own."""
         for path in files_below(source) if source.is_dir() else [source]:
             inner = f"{name}/{path.relative_to(source)}" if source.is_dir() else name
-            if "\n" in inner or "\\" in inner:
-                raise UsageError(f"{path!s:.200}: such a name cannot be in a list of sums", hint="rename the file")
+            if not inner.isprintable() or "\\" in inner:
+                raise UsageError(f"{inner!r:.200}: such a name cannot be in a list of sums", hint="rename the file")
             with open_plain(path, follow=True) as file, self.writing(inner, summed=summed) as write:
                 while block := file.read(_BLOCK):
                     write(block)

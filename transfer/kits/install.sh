@@ -3,7 +3,9 @@
 # Killed anywhere, it can be run again: nothing is in use before it is whole and was tried, and one rename puts it into use.
 set -u
 umask 022
-unset CDPATH LD_PRELOAD LD_LIBRARY_PATH PYTHONHOME PYTHONPATH
+unset CDPATH LD_PRELOAD LD_LIBRARY_PATH PYTHONHOME PYTHONPATH TAR_OPTIONS GZIP
+nl='
+'
 export LC_ALL=C
 
 prefix=/opt/transfer action=install user=no engine=no units=yes dry=no site='' given=no
@@ -19,7 +21,7 @@ Usage: sh KIT/install.sh [options]
   --no-units     no systemd units, users and folders
   --dry-run      say what would be done, and do nothing
   --rollback     go back to the version that was installed before
-  --uninstall    remove the program and its units; the store and /etc/transfer stay
+  --uninstall    remove the program and its units; store, configuration, users and engine stay
 
 Exit codes: 0 done; 2 wrong use; 11 another installation is under way; 13 the kit is damaged; 20 the engine's packages failed; 23 no space; 1 anything else.
 END
@@ -74,37 +76,62 @@ elif [ "$(id -u 2>/dev/null || echo 0)" != 0 ]; then
 fi
 case $prefix in /*) ;; *) prefix=$(pwd -P)/$prefix ;; esac
 while :; do case $prefix in ?*/) prefix=${prefix%/} ;; *) break ;; esac; done
-case $prefix in / | *'
-'*) fail 2 "--prefix $prefix is no place for a program" "name a new folder, such as /opt/transfer" ;; esac
 above=${prefix%/*} base=${prefix##*/}
 [ -n "$above" ] || above=/
+case $prefix in / | *[:\;\$]* | *"$nl"*) fail 2 "--prefix $prefix is no place for a program" "name a new folder, such as /opt/transfer" ;; esac
+case $base in . | .. | -*) fail 2 "--prefix $prefix is no place for a program" "name a new folder, such as /opt/transfer" ;; esac
+if [ "$units" = yes ] && [ "$action" = install ]; then
+	case $prefix in *[!A-Za-z0-9/._+-]*) fail 2 "units cannot start a program in $prefix" "use --no-units, or a --prefix of letters, digits, dots and dashes" ;; esac
+fi
 commands=/usr/local/bin
 [ "$user" = no ] || commands=${HOME:+$HOME/.local/bin}
 
 # What is installed: PREFIX is a link to PREFIX-VERSION beside it, PREFIX.before one to the version before.
+# Each version says in a file whose it is and what it is called: names alone may be anybody's.
 linked() { if [ -h "$1" ]; then readlink "$1"; fi; }
-is_ours() { case $1 in "$base"-[0-9]*) [ -x "$above/$1/bin/transfer" ] && [ -f "$above/$1/share/install.sh" ] ;; *) return 1 ;; esac; }
+is_ours() {
+	case $1 in "$base"-[0-9]*) ;; *) return 1 ;; esac
+	[ ! -h "$above/$1" ] && [ -f "$above/$1/.installed" ] && [ "$(cat "$above/$1/.installed")" = "$base ${1#"$base"-}" ]
+}
 in_use() {
 	for process in /proc/[0-9]*/exe; do
 		case $(readlink "$process" 2>/dev/null) in "$1"/*) return 0 ;; esac
 	done
 	return 1
 }
-# Never half a version: what is taken away gets a name of its own first, which the next run clears.
-discard() { mv "$1" "$1.part.$$" && rm -rf "$1.part.$$"; }
-if [ -h "$prefix" ]; then
-	case $(linked "$prefix") in
-	"$base"-[0-9]*) ;;
-	*) fail 2 "$prefix is a link that this installer did not make" "use another --prefix, or remove the link" ;;
-	esac
-elif [ -e "$prefix" ]; then
-	fail 2 "$prefix is there, and this installer did not make it" "move it away, or use another --prefix"
+for each in "$prefix" "$prefix.before"; do
+	if [ -h "$each" ]; then
+		case $(linked "$each") in
+		"$base"-[0-9]*) ;;
+		*) fail 2 "$each is a link that this installer did not make" "use another --prefix, or remove the link" ;;
+		esac
+	elif [ -e "$each" ]; then
+		fail 2 "$each is there, and this installer did not make it" "move it away, or use another --prefix"
+	fi
+done
+
+# As root, only where nobody else can put a folder or a link first.
+safe_place() {
+	place=$(cd -- "$1" 2>/dev/null && pwd -P) || return 0
+	last=yes
+	while :; do
+		# shellcheck disable=SC2046 # split on purpose: mode, links, owner
+		set -- $(ls -ldn "$place/")
+		case $1 in
+		????????w[tT]*) [ $last = no ] || fail 2 "everybody can write in $place" "use another --prefix, such as /opt/transfer" ;;
+		????????w*) fail 2 "everybody can write in $place" "use another --prefix, such as /opt/transfer" ;;
+		esac
+		[ "$3" = 0 ] || fail 2 "$place belongs to another user" "use another --prefix, such as /opt/transfer, or --user as that user"
+		[ -n "$place" ] || break
+		place=${place%/*} last=no
+	done
+}
+if [ "$user" = no ]; then
+	exists=$above
+	while [ ! -d "$exists/" ]; do exists=${exists%/*}; done
+	safe_place "$exists/"
 fi
 
-# One at a time. A lock whose owner is gone is taken over by one alone: whoever renames it.
-lock=$prefix.lock
-scratch=/run/transfer-install.$$
-unlock() { rm -rf "$lock" "$scratch"; }
 # A process by its number and by when it began: numbers come again, after a start of the host most of all.
 process() {
 	{ read -r began </proc/sys/kernel/random/boot_id && read -r told <"/proc/$1/stat"; } 2>/dev/null || { say "$1" && return; }
@@ -113,55 +140,131 @@ process() {
 	set -- ${told##*) }
 	say "$number $began ${20}"
 }
+
+# One at a time, in a folder of its own beside the versions: everything that is not finished is in there.
+# The lock is a link that says who has it. One whose owner is gone is taken away by whoever renames it.
+work=$prefix.work me='' scratch=/run/transfer-install.$$
+unlock() {
+	if [ "$(linked "$work/lock")" = "$me" ]; then rm -rf "$work"; fi
+	rm -rf "$scratch"
+}
 take_lock() {
-	mkdir -p "$above" 2>/dev/null || fail 1 "$above cannot be made" "use another --prefix"
-	tries=0
-	until mkdir "$lock" 2>/dev/null; do
-		[ -d "$lock" ] || fail 1 "$above cannot be written" "is it read-only? use another --prefix"
-		owner=$(cat "$lock/pid" 2>/dev/null)
-		tries=$((tries + 1))
+	mkdir -p -- "$above" 2>/dev/null || fail 1 "$above cannot be made" "use another --prefix"
+	me=$(process $$) tries=0
+	while :; do
+		if mkdir "$work" 2>/dev/null; then
+			: >"$work/.transfer-install"
+		elif [ ! -d "$work" ]; then
+			fail 1 "$above cannot be written" "is it read-only? use another --prefix"
+		elif [ -h "$work" ] || { [ ! -f "$work/.transfer-install" ] && [ -n "$(ls -A "$work")" ]; }; then
+			fail 2 "$work is there, and this installer did not make it" "move it away, or use another --prefix"
+		fi
+		: >>"$work/.transfer-install"
+		if ln -s "$me" "$work/lock" 2>/dev/null; then break; fi
+		owner=$(linked "$work/lock")
 		number=${owner%% *}
 		if [ -n "$owner" ] && [ "$number" != $$ ] && kill -0 "$number" 2>/dev/null && [ "$(process "$number")" = "$owner" ]; then
 			fail 11 "another installation is under way (process $number)" "wait for it to end, then run again"
 		fi
-		[ $tries -lt 3 ] || [ -n "$owner" ] || owner=none
-		if [ -n "$owner" ]; then mv "$lock" "$lock.$$" 2>/dev/null && rm -rf "$lock.$$"; else sleep 1; fi
-		[ $tries -lt 9 ] || fail 11 "$lock stays" "if no other installation is under way, remove it"
+		if [ -n "$owner" ] && mv "$work/lock" "$work/lock.$$" 2>/dev/null; then
+			taken=$(linked "$work/lock.$$")
+			rm -f "$work/lock.$$"
+			# Somebody else was faster, and that was his: he gets it back.
+			if [ "$taken" != "$owner" ]; then ln -s "$taken" "$work/lock" 2>/dev/null; fi
+		fi
+		tries=$((tries + 1))
+		[ $tries -lt 20 ] || fail 11 "$work/lock stays" "if no other installation is under way, remove $work"
 	done
-	process $$ >"$lock/pid"
 	trap unlock EXIT
 	trap 'exit 129' HUP
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
+	# A run was killed while it replaced a version that was there: that one comes back.
+	if [ -f "$work/replaced" ]; then
+		name=$(cat "$work/replaced")
+		if [ ! -e "$above/$name" ] && [ -d "$work/old" ]; then mv "$work/old" "$above/$name"; fi
+	fi
+	for each in "$work"/* "$work"/.try; do
+		case $each in "$work/lock") ;; *) rm -rf "$each" ;; esac
+	done
 }
 
 # A link that takes another's place in one step.
 point() {
-	rm -f "$1.new"
-	ln -s "$2" "$1.new" || fail 1 "$1 cannot be made"
-	mv -T "$1.new" "$1" 2>/dev/null ||
-		"$above/$2/bin/python3" -c 'import os, sys; os.replace(sys.argv[1], sys.argv[2])' "$1.new" "$1" ||
+	ln -s "$2" "$work/link" || fail 1 "$1 cannot be made"
+	mv -T "$work/link" "$1" 2>/dev/null ||
+		"$above/$2/bin/python3" -c 'import os, sys; os.replace(sys.argv[1], sys.argv[2])' "$work/link" "$1" 2>/dev/null ||
 		fail 1 "$1 cannot be put in its place" "what was installed before is still in use"
+}
+
+# Never half a version: what is taken away is moved aside first.
+discard() { mv "$1" "$work/away" && rm -rf "$work/away"; }
+
+# All files and links below a folder.
+walk() {
+	for path in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+		case $path in *"$nl"*) say "$1/(a name with a line break)" && continue ;; esac
+		if [ -h "$path" ]; then
+			say "$path"
+		elif [ -d "$path" ]; then
+			(walk "$path")
+		elif [ -e "$path" ]; then
+			say "$path"
+		fi
+	done
 }
 
 systemd_runs() { [ -d /run/systemd/system ] && command -v systemctl >/dev/null; }
 
-remove_units() {
-	if systemd_runs; then
-		for unit in $(systemctl list-units --all --plain --no-legend 'transfer-*' 2>/dev/null | while read -r name _; do echo "$name"; done); do
-			case $unit in transfer-sync@*.timer | transfer-import@*.timer | transfer-import@*.path | transfer-serve.socket) systemctl disable --now "$unit" >/dev/null 2>&1 ;; esac
-		done
+# What lies outside of PREFIX is remembered as it was written: what somebody changed since then stays.
+written=/usr/local/share/transfer-kit
+same() { [ -f "$1" ] && [ -f "$2" ] && [ "$(cat "$1")" = "$(cat "$2")" ]; }
+put() {
+	mkdir -p "${2%/*}" "$written/files${2%/*}" || fail 1 "$2 cannot be written"
+	while IFS= read -r line || [ -n "$line" ]; do
+		case $line in *@PREFIX@*) line=${line%%@PREFIX@*}$prefix${line#*@PREFIX@} ;; esac
+		printf '%s\n' "$line"
+	done <"$1" >"$work/file" || fail 1 "$2 cannot be written"
+	if [ -e "$2" ] && ! same "$2" "$work/file" && ! same "$2" "$written/files$2"; then
+		say "$2 is not as this installer wrote it, and stays; the new one is $1"
+		return 0
 	fi
-	for file in /etc/systemd/system/*.wants/transfer-* /usr/local/lib/systemd/system/transfer-* /usr/local/lib/sysusers.d/transfer.conf /usr/local/lib/tmpfiles.d/transfer.conf \
-		/etc/udev/rules.d/90-transfer.rules /etc/ssh/sshd_config.d/transfer.conf; do
-		if [ -e "$file" ] || [ -h "$file" ]; then rm -f "$file"; fi
+	cat "$work/file" >"$2.new" && mv "$2.new" "$2" && mv "$work/file" "$written/files$2" || fail 1 "$2 cannot be written"
+}
+remove_units() {
+	if [ "$(cat "$written/prefix" 2>/dev/null)" != "$prefix" ]; then return 0; fi
+	walk "$written/files" | while IFS= read -r path; do
+		file=${path#"$written/files"} unit=${path##*/}
+		case $unit in
+		transfer-*@.*) pattern="${unit%@.*}@*.${unit##*.}" ;;
+		*) pattern=$unit ;;
+		esac
+		case $file in
+		*/systemd/system/*)
+			for link in /etc/systemd/system/*.wants/$pattern; do
+				if [ "$(linked "$link")" = "$file" ]; then
+					if systemd_runs; then systemctl disable --now "${link##*/}" >/dev/null 2>&1; fi
+					rm -f "$link"
+				fi
+			done
+			if systemd_runs; then case $unit in *.timer | *.path | *.socket) systemctl stop "$pattern" >/dev/null 2>&1 ;; esac fi
+			;;
+		esac
+		if same "$file" "$path"; then rm -f "$file"; elif [ -e "$file" ]; then say "$file is not as this installer wrote it, and stays"; fi
 	done
+	rm -rf "$written"
 	if systemd_runs; then systemctl daemon-reload; fi
 }
 
 if [ "$action" = rollback ]; then
 	now=$(linked "$prefix") before=$(linked "$prefix.before")
-	[ -n "$before" ] && is_ours "$before" || fail 1 "no version from before is kept beside $prefix" "install the one that is wanted from its kit"
+	if [ "$before" = "$now" ] || ! is_ours "$before"; then # a rollback was killed between its two links
+		for folder in "$prefix"-[0-9]*; do
+			name=${folder##*/}
+			if [ "$name" != "$now" ] && is_ours "$name"; then before=$name; fi
+		done
+	fi
+	[ "$before" != "$now" ] && is_ours "$before" || fail 1 "no version from before is kept beside $prefix" "install the one that is wanted from its kit"
 	would "put $above/$before into the place of $now" && exit 0
 	take_lock
 	point "$prefix" "$before"
@@ -177,41 +280,42 @@ if [ "$action" = uninstall ]; then
 	take_lock
 	[ "$user" = yes ] || [ "$units" = no ] || remove_units
 	if [ -n "$commands" ] && [ "$(linked "$commands/transfer")" = "$prefix/bin/transfer" ]; then rm -f "$commands/transfer"; fi
-	rm -f "$prefix" "$prefix.new" "$prefix.before" "$prefix.before.new"
+	rm -f "$prefix" "$prefix.before"
 	for folder in "$prefix"-[0-9]*; do
-		case $folder in *.part.[0-9]*) rm -rf "$folder" ;; *) if is_ours "${folder##*/}"; then discard "$folder"; fi ;; esac
+		if is_ours "${folder##*/}"; then discard "$folder"; fi
 	done
-	say "transfer is removed; its store (/var/lib/transfer), /etc/transfer and /etc/transfer.toml are as they were"
+	if [ "$user" = yes ]; then
+		say "transfer is removed; its store and its configuration are as they were"
+	else
+		say "transfer is removed; its store (/var/lib/transfer), /etc/transfer, the users transfer and transfer-inbox and the engine are as they were"
+	fi
 	exit 0
 fi
 
 # The kit itself: every file is in the list, every file of the list is there, and each is what the list says.
+if [ ! -e "$kit/SHA256SUMS" ] && [ -x "$kit/../bin/transfer" ]; then
+	fail 2 "this copy of the installer can do --rollback and --uninstall only" "to install, run install.sh in a kit"
+fi
 [ -f "$kit/SHA256SUMS" ] && [ -f "$kit/kit.txt" ] || fail 13 "$kit is not a whole kit: SHA256SUMS or kit.txt is not there" "make it again, or copy it again"
 hash_with=
 for each in sha256sum 'busybox sha256sum' 'shasum -a 256'; do
 	if echo | $each >/dev/null 2>&1; then hash_with=$each && break; fi
 done
-walk() {
-	for path in "$1"/* "$1"/.[!.]*; do
-		if [ -h "$path" ]; then
-			say "$path"
-		elif [ -d "$path" ]; then
-			walk "$path"
-		elif [ -e "$path" ]; then
-			say "$path"
-		fi
-	done
-}
 check_names() {
-	while read -r _ name; do
+	while IFS= read -r line; do
+		total=${line%%  *} name=${line#*  }
+		case $total in *[!0-9a-f]*) total='' ;; esac
+		[ ${#total} = 64 ] && [ "$total  $name" = "$line" ] || fail 13 "SHA256SUMS is malformed" "copy the kit again from where it was made"
 		[ -f "$kit/$name" ] && [ ! -h "$kit/$name" ] || fail 13 "the kit lacks $name" "copy the kit again from where it was made"
-	done <"$kit/SHA256SUMS" || exit $?
-	walk "$kit" | while read -r path; do
+	done <"$kit/SHA256SUMS"
+	known=$nl$(while IFS= read -r line; do say "${line#*  }"; done <"$kit/SHA256SUMS")$nl
+	walk "$kit" | while IFS= read -r path; do
 		name=${path#"$kit"/}
 		case $name in SHA256SUMS | SHA256SUMS.sig | allowed_signers | bundles/*) continue ;; esac
-		found=no
-		while read -r _ known; do if [ "$known" = "$name" ]; then found=yes && break; fi; done <"$kit/SHA256SUMS"
-		[ "$found" = yes ] || fail 13 "$name is in the kit, and not in its list SHA256SUMS" "remove it if it was put there; otherwise copy the kit again"
+		case $known in *"$nl$name$nl"*) ;; *)
+			fail 13 "$name is in the kit, and not in its list SHA256SUMS" "remove it if it was put there; otherwise copy the kit again"
+			;;
+		esac
 	done || exit $?
 }
 check_sums() {
@@ -230,7 +334,7 @@ for line in open(sys.argv[1] + "/SHA256SUMS"):
     total, _, name = line.rstrip("\n").partition("  ")
     with open(sys.argv[1] + "/" + name, "rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != total:
-            sys.exit(name)' "$kit" || { rm -rf "$1" && fail 13 "a file of the kit is not what SHA256SUMS says" "copy the kit again from where it was made"; }
+            sys.exit(name)' "$kit" || fail 13 "a file of the kit is not what SHA256SUMS says" "copy the kit again from where it was made"
 }
 
 machine=$(uname -m) || fail 1 "this host has no program uname"
@@ -241,14 +345,14 @@ while read -r name value; do
 done <"$kit/kit.txt"
 [ -n "$version" ] || fail 2 "this host is $machine, and the kit is for:$kinds" "make one with: transfer kit --arch $machine"
 case $version in *[!A-Za-z0-9.+_-]* | [!0-9]*) fail 13 "kit.txt is malformed" "copy the kit again" ;; esac
-tree=$kit/transfer-$machine.tar.gz
+archive=$kit/transfer-$machine.tar.gz
 target=$prefix-$version
 
 check_names
 check_sums
 
 if [ "$dry" = yes ]; then
-	would "unpack $tree into $target, try it, and have $prefix mean it"
+	would "unpack $archive into $target, try it, and have $prefix mean it"
 	[ -z "$commands" ] || would "link $commands/transfer to $prefix/bin/transfer"
 	[ "$units" = no ] || would "install the units, the users transfer and transfer-inbox and their folders, if systemd is here; enable nothing"
 	[ -z "$site" ] || would "call this site $site"
@@ -257,40 +361,40 @@ if [ "$dry" = yes ]; then
 fi
 
 take_lock
-for folder in "$prefix"-[0-9]*.part.[0-9]*; do
-	if [ -d "$folder" ]; then rm -rf "$folder"; fi
-done
 
-# Unpack, and see that it starts.
+# Unpack, and see that it works.
 tried() {
-	place=$1.part.$$.try
-	mkdir -p "$place" || return 1
-	TMPDIR=$place HOME=$place TRANSFER_CONFIG=none "$1/bin/transfer" "$2" ${3:+"$3"} </dev/null >"$place/said" 2>&1
+	mkdir -p "$work/.try" || return 1
+	TMPDIR=$work/.try HOME=$work/.try TRANSFER_CONFIG=none "$1/bin/transfer" "$2" ${3:+"$3"} </dev/null >"$work/said" 2>&1
 	result=$?
-	[ $result = 0 ] || while read -r line; do say "  $line" >&2; done <"$place/said"
-	rm -rf "$place"
+	[ $result = 0 ] || while IFS= read -r line; do say "  $line" >&2; done <"$work/said"
+	rm -rf "$work/.try"
 	return $result
 }
-part=$target.part.$$
 if ! is_ours "$base-$version" || ! tried "$target" demo --quiet; then
+	if [ -e "$target" ] && ! is_ours "$base-$version"; then
+		fail 2 "$target is there, and this installer did not make it" "move it away, or use another --prefix"
+	fi
 	say "unpacking transfer $version"
-	mkdir "$part" || fail 1 "$part cannot be made"
-	if ! (gzip -dc <"$tree" | tar -xf - -C "$part") || [ ! -x "$part/bin/transfer" ]; then
-		rm -rf "$part"
-		fail 23 "$tree could not be unpacked into $above" "120 MB have to be free there; then run again"
+	tree=$work/tree
+	mkdir "$tree" || fail 1 "$tree cannot be made"
+	if ! (gzip -dc <"$archive" | tar -xf - -C "$tree") || [ ! -x "$tree/bin/transfer" ]; then
+		fail 23 "$archive could not be unpacked into $above" "120 MB have to be free there; then run again"
 	fi
-	if ! tried "$part" --version; then
-		rm -rf "$part"
+	tried "$tree" --version ||
 		fail 1 "what was unpacked does not start in $above" "if that is mounted noexec, use another --prefix; otherwise send the lines above"
-	fi
-	compare_with_python "$part"
-	sync 2>/dev/null
-	if [ -e "$target" ]; then discard "$target"; fi
-	mv "$part" "$target" || fail 1 "$target cannot be made"
+	compare_with_python "$tree"
 	say "trying it: transfer demo"
-	if ! tried "$target" demo --quiet; then
-		discard "$target"
+	tried "$tree" demo --quiet ||
 		fail 1 "the demo does not work here; what was installed before is still in use" "send the lines above with your question"
+	say "$base $version" >"$tree/.installed"
+	sync 2>/dev/null
+	say "$base-$version" >"$work/replaced"
+	if [ -e "$target" ]; then mv "$target" "$work/old"; fi
+	if ! mv "$tree" "$target" || ! tried "$target" --version; then
+		if [ -e "$target" ]; then mv "$target" "$work/failed"; fi
+		if [ -e "$work/old" ]; then mv "$work/old" "$target"; fi
+		fail 1 "$target does not start; what was installed before is still in use" "send the lines above with your question"
 	fi
 fi
 
@@ -307,26 +411,20 @@ for folder in "$prefix"-[0-9]*; do
 	*) if is_ours "${folder##*/}" && ! in_use "$(cd "$folder" && pwd -P)"; then discard "$folder"; fi ;;
 	esac
 done
-if [ -n "$commands" ]; then
+if [ -n "$commands" ] && [ "$(linked "$commands/transfer")" != "$prefix/bin/transfer" ]; then
 	mkdir -p "$commands" 2>/dev/null
-	if [ -e "$commands/transfer" ] && [ ! -h "$commands/transfer" ]; then
-		say "$commands/transfer is another program: start this one as $prefix/bin/transfer"
-	elif [ "$(linked "$commands/transfer")" != "$prefix/bin/transfer" ]; then
-		rm -f "$commands/transfer" 2>/dev/null
+	if [ -e "$commands/transfer" ] || [ -h "$commands/transfer" ]; then
+		say "$commands/transfer is another program, and stays: start this one as $prefix/bin/transfer"
+	else
 		ln -s "$prefix/bin/transfer" "$commands/transfer" 2>/dev/null || say "$commands cannot be written: start this program as $prefix/bin/transfer"
 	fi
 fi
 say "installed: $prefix is transfer $version"
 
 # Units, users and folders. Nothing is enabled.
-put() { mkdir -p "${2%/*}" && { while IFS= read -r line || [ -n "$line" ]; do
-	while :; do case $line in *@PREFIX@*) line=${line%%@PREFIX@*}$prefix${line#*@PREFIX@} ;; *) break ;; esac; done
-	printf '%s\n' "$line"
-done; } <"$1" >"$2.new" && mv "$2.new" "$2" || fail 1 "$2 cannot be written"; }
-with_units=no
 if [ "$units" = yes ]; then
 	if command -v systemd-sysusers >/dev/null && command -v systemctl >/dev/null; then
-		with_units=yes
+		mkdir -p "$written" && say "$prefix" >"$written/prefix" || fail 1 "$written cannot be written"
 		for file in "$kit"/units/*.service "$kit"/units/*.timer "$kit"/units/*.path "$kit"/units/*.socket; do
 			put "$file" "/usr/local/lib/systemd/system/${file##*/}"
 		done
@@ -372,20 +470,23 @@ engine_by_apt() {
 	*-"$machine") release=${1##*/} && release=${release%-"$machine"} ;;
 	esac
 	here=
-	if [ -f /etc/os-release ]; then here=$(. /etc/os-release && say "${ID:-}-${VERSION_ID:-}"); fi
-	[ "$here" = "$release" ] || fail 20 "the kit's engine is for $release, and this host is ${here:-unknown}" "make a kit with: --for ${here%%-*}:${here#*-}"
+	if [ -f /etc/os-release ]; then here=$(. /etc/os-release && say "${ID:-unknown}-${VERSION_ID:-without-a-number}"); fi
+	[ "$here" = "$release" ] || fail 20 "the kit's engine is for $release, and this host is ${here:-unknown}" "make a kit with --for and the release of this host"
 	command -v apt-get >/dev/null || fail 20 "this host has no apt-get"
-	broken=$(dpkg --audit 2>/dev/null)
+	broken=$(dpkg-query -W -f '${db:Status-Status}\n' 2>/dev/null | while read -r state; do
+		case $state in half-* | unpacked | triggers-*) say "$state" && break ;; esac
+	done)
 	[ -z "$broken" ] || fail 20 "dpkg on this host was interrupted, or has packages that are not whole" "run: dpkg --configure -a; then run this again"
 	set -f
 	names=$(while read -r name; do say "$name"; done <"$1/install.txt")
+	case $work in *[!A-Za-z0-9/._+-]*) ;; *) scratch=$work/apt ;; esac
 	mkdir "$scratch" && mkdir -p "$scratch/lists/partial" "$scratch/archives/partial" || fail 1 "$scratch cannot be made"
 	# apt reads a list of sources word by word: a path with blanks would be several.
 	ln -s "$1" "$scratch/debs"
 	say "deb [trusted=yes] file:$scratch/debs ./" >"$scratch/sources.list"
 	settings="-o Dir::Etc::sourcelist=$scratch/sources.list -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists=$scratch/lists
 		-o Dir::Cache::archives=$scratch/archives -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root
-		-o APT::Install-Recommends=false -o Acquire::Languages=none -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-confdef"
+		-o APT::Install-Recommends=false -o APT::Default-Release= -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null -o Acquire::Languages=none -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-confdef"
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get -qq $settings update || fail 20 "apt cannot read the packages in $1"
 	apt-get -y -q $settings --no-remove install $names </dev/null || fail 20 "apt did not install$(printf ' %s' $names)" \
@@ -394,8 +495,7 @@ engine_by_apt() {
 	say "installed:$(printf ' %s' $names)"
 }
 engine_units() {
-	mkdir -p /usr/local/lib/systemd/system
-	cat >/usr/local/lib/systemd/system/docker.service.new <<'END'
+	cat >"$work/docker.service" <<'END'
 [Unit]
 Description=Docker
 After=network.target
@@ -413,33 +513,44 @@ Restart=on-failure
 [Install]
 WantedBy=multi-user.target
 END
-	mv /usr/local/lib/systemd/system/docker.service.new /usr/local/lib/systemd/system/docker.service
+	put "$work/docker.service" /usr/local/lib/systemd/system/docker.service
+	rm -f "$written/files/usr/local/lib/systemd/system/docker.service" # it stays with the engine
 	if systemd_runs; then systemctl daemon-reload; fi
 	say "installed: Docker in /usr/local/bin; start it with: systemctl enable --now docker"
 }
-if [ "$engine" = yes ]; then install_engine; fi
+if [ "$engine" = yes ]; then
+	install_engine
+	systemd_runs || say "systemd does not run here: start the engine yourself, for example with: dockerd &"
+fi
 
 # The site: its name, asked for once, and its file.
-as_transfer() {
-	if [ "$with_units" = yes ]; then
-		"$prefix/bin/python3" -c 'import os, pwd, sys
-user = pwd.getpwnam("transfer")
+as_owner() {
+	owner=0
+	if [ -d "$store/" ]; then
+		# shellcheck disable=SC2046 # split on purpose: mode, links, owner
+		owner=$(set -- $(ls -ldn "$store/") && say "$3")
+	fi
+	if [ "$owner" = 0 ]; then "$prefix/bin/transfer" "$@" && return 0 || return 1; fi
+	"$prefix/bin/python3" -c 'import os, pwd, sys
+user = pwd.getpwuid(int(sys.argv[1]))
 os.setgroups([]); os.setgid(user.pw_gid); os.setuid(user.pw_uid)
 os.environ["HOME"] = user.pw_dir
-os.execv(sys.argv[1], sys.argv[1:])' "$prefix/bin/transfer" "$@"
-	else
-		"$prefix/bin/transfer" "$@"
-	fi
+os.execv(sys.argv[2], sys.argv[2:])' "$owner" "$prefix/bin/transfer" "$@"
 }
 store=/var/lib/transfer
-if [ "$user" = no ]; then
+if [ "$user" = yes ]; then
+	if [ -n "$site" ]; then
+		"$prefix/bin/transfer" receipt --site "$site" >/dev/null || fail 1 "the site could not be named $site"
+		say "this site is called $site"
+	fi
+else
 	if [ -z "$site" ] && [ ! -e "$store/site.json" ] && [ -t 0 ]; then
 		printf 'The name of this site, as the sending side calls it (Enter: none yet): '
 		read -r site
 		case $site in *[!A-Za-z0-9._-]* | .* | -*) say "this is no name for a site; later: transfer receipt --site NAME" && site='' ;; esac
 	fi
 	if [ -n "$site" ]; then
-		as_transfer receipt --site "$site" --store "$store" >/dev/null || fail 1 "the site could not be named $site"
+		as_owner receipt --site "$site" --store "$store" >/dev/null || fail 1 "the site could not be named $site"
 		if [ -f "$kit/sites/$site.toml" ] && [ ! -e "/etc/transfer/sites/$site.toml" ]; then
 			mkdir -p /etc/transfer/sites && cat "$kit/sites/$site.toml" >"/etc/transfer/sites/$site.toml.new" &&
 				mv "/etc/transfer/sites/$site.toml.new" "/etc/transfer/sites/$site.toml" || fail 1 "/etc/transfer/sites/$site.toml cannot be written"
@@ -449,8 +560,10 @@ if [ "$user" = no ]; then
 fi
 
 say "next:"
-say "  transfer doctor --offline"
+program=transfer
+[ "$(command -v transfer 2>/dev/null)" = "$commands/transfer" ] && [ "$(linked "$commands/transfer")" = "$prefix/bin/transfer" ] || program=$prefix/bin/transfer
+say "  $program doctor --offline"
 for each in "$kit"/bundles/*; do
-	if [ -d "$each" ]; then say "  transfer import $each" && break; fi
+	if [ -d "$each" ]; then say "  $program import $each" && break; fi
 done
-say "  transfer images"
+say "  $program images"

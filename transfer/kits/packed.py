@@ -85,5 +85,7 @@ def unpack_kit(path: Path, root: Path) -> None:
                 target.chmod(_mode(target, root))
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise Damaged(f"{path} is not whole: {error}") from error
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise FormatError(f"{path}: {error.filename!s:.200} is there twice", hint="take another kit") from error
     except OSError as error:
         raise from_os_error(error, f"unpacking {path} into {root}") from error

@@ -50,10 +50,9 @@ def install_program(target: Path) -> None:
         copy(beside(name), target / "transfer/kits/shipped" / name)
     told = target / f"{PROGRAM.replace('-', '_')}-{transfer.__version__}.dist-info"
     told.mkdir()
-    text = str(metadata.metadata(PROGRAM))
-    (told / "METADATA").write_text(
-        re.sub(r"(?m)^Version: .*$", f"Version: {transfer.__version__}", text, count=1), encoding="utf-8"
-    )
+    headers = (metadata.distribution(PROGRAM).read_text("METADATA") or "").partition("\n\n")[0].rstrip("\n")
+    text = re.sub(r"(?m)^Version: .*$", f"Version: {transfer.__version__}", headers, count=1)
+    (told / "METADATA").write_text(f"{text}\n", encoding="utf-8")
     (told / "entry_points.txt").write_text("[console_scripts]\ntransfer = transfer.cli.main:run\n", encoding="utf-8")
 
 
@@ -69,6 +68,7 @@ def install_codec(target: Path) -> bool:
         ours = first == _IMPORTED or (
             first.endswith(".dist-info") and each.name not in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
         )
+        ours = ours and "sboms" not in each.parts  # maturin writes the time and the folder of its run into it
         if ours and ".." not in each.parts and "__pycache__" not in each.parts and path.is_file():
             copy(path, target.joinpath(*each.parts))
     return (target / _IMPORTED).is_dir()

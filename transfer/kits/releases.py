@@ -105,7 +105,17 @@ ENGINES = {
     ),
     "podman": Engine(
         ("podman", "ca-certificates"),
-        ("crun", "uidmap", "slirp4netns", "fuse-overlayfs", "netavark", "aardvark-dns", "containernetworking-plugins"),
+        (
+            "crun",
+            "uidmap",
+            "slirp4netns",
+            "fuse-overlayfs",
+            "netavark",
+            "aardvark-dns",
+            "containernetworking-plugins",
+            "nftables",
+            "passt",
+        ),
         ("podman", "container-selinux"),
     ),
 }

@@ -12,5 +12,5 @@ unset LD_PRELOAD LD_LIBRARY_PATH LD_AUDIT LD_BIND_NOW LD_DEBUG LD_ORIGIN_PATH GC
 	PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONPLATLIBDIR PYTHONEXECUTABLE PYTHONWARNINGS PYTHONINSPECT PYTHONOPTIMIZE
 case $here in
 @FIXED@) exec "$here/bin/@PYTHON@" -I @MODULE@"$@" ;;
-*) exec "$here/lib/@LOADER@" --inhibit-cache --argv0 "$here/bin/python3" --library-path "$here/lib" "$here/bin/@PYTHON@" -I @MODULE@"$@" ;;
+*) exec "$here/lib/@LOADER@" --inhibit-cache --inhibit-rpath '' --argv0 "$here/bin/python3" --library-path "$here/lib" "$here/bin/@PYTHON@" -I @MODULE@"$@" ;;
 esac

@@ -72,7 +72,16 @@ class Tree:
         """This folder's Python, for a machine like it."""
         library = self.root / "lib"
         loader = str(library / LOADERS[self.machine])
-        start = [loader, "--inhibit-cache", "--argv0", str(self.root / "bin/python3"), "--library-path", str(library)]
+        start = [
+            loader,
+            "--inhibit-cache",
+            "--inhibit-rpath",
+            "",
+            "--argv0",
+            str(self.root / "bin/python3"),
+            "--library-path",
+            str(library),
+        ]
         return [*start, str(self.root / "bin" / self.python), "-I"]
 
     def _shared(self) -> Iterator[Path]:

@@ -5,6 +5,7 @@ It is the Python for which the wheels are meant, so that what they ask of a vers
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from transfer.errors import EngineError, LinkError, NotFound
 PROGRAM, CODEC = "transfer-appliance", "transfer-appliance-deflate"
 _GLIBC = ("2014", "_2_17", "_2_24", "_2_26", "_2_27", "_2_28", "_2_31", "_2_34", "_2_35", "_2_36")
 """Manylinux platforms that run on the kit's C library (glibc 2.36; PEP 600)."""
-_DROPPED = ("rich", "pygments", "markdown_it", "mdurl", "bin", "__pycache__")
+_DROPPED = ("rich", "pygments", "markdown_it", "markdown_it_py", "mdurl", "bin", "__pycache__")
 """What draws help texts in colours: this program does not use it."""
 
 
@@ -76,7 +77,9 @@ class Pip:
         for path in list(target.rglob("*")):
             if path.name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json"):
                 path.unlink()
-            elif path.is_dir() and path.name in ("tests", "test") and path.parent.parent == target:
+            elif (path.is_dir() and path.name == "sboms" and CODEC.replace("-", "_") in path.parent.name) or (
+                path.is_dir() and path.name in ("tests", "test") and path.parent.parent == target
+            ):
                 shutil.rmtree(path)
 
 
@@ -96,6 +99,12 @@ def requirements() -> list[str]:
             f"{PROGRAM} is not installed here", hint="install this program as docs/install.md says, then make the kit"
         ) from error
     return [each for each in found if "extra ==" not in each]
+
+
+def needed_names() -> list[str]:
+    """The distributions that this program needs, by name alone, as PEP 503 writes them."""
+    found = (re.match(r"[A-Za-z0-9._-]+", each) for each in requirements())
+    return [re.sub(r"[-_.]+", "-", each[0]).lower() for each in found if each]
 
 
 def parts(folder: Path) -> list[Wheel]:
