@@ -62,7 +62,7 @@ def kit(
 ) -> None:
     """Make a kit that installs this program on an offline host.
 
-    The kit holds this program with its own Python, and an installer that needs /bin/sh only: sh KIT/install.sh.
+    The kit holds this program with its own Python, and an installer: sh KIT/install.sh.
     It can also hold an engine's packages, the first bundle, and site files.
     """
     from transfer.cli.kit import kit as run
