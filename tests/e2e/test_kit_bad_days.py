@@ -251,22 +251,92 @@ def test_the_same_kit_again_where_its_demo_fails(host: Bare, tmp_path: Path) -> 
     assert (host.place / f"opt/transfer-{NEW}/bin/transfer").read_text() == program
 
 
-def test_a_lock_that_is_taken_over_by_two(debian: Bare, kit: Path) -> None:
-    """Both find that its owner is gone; the slower one moves away the lock of the faster one, and gives it back."""
-    (debian.place / "opt/transfer.work").mkdir(parents=True)
-    (debian.place / "opt/transfer.work/.transfer-install").write_text("")
-    (debian.place / "opt/transfer.work/lock").symlink_to("999999 nobody 1")
-    (debian.place / "slow").mkdir()
-    (debian.place / "slow/mv").write_text('#!/bin/sh\ncase $1 in */lock) sleep 1 ;; esac\nexec /bin/mv "$@"\n')
-    (debian.place / "slow/mv").chmod(0o755)
-    (debian.place / "slow/gzip").write_text(
-        '#!/bin/sh\necho in >> /said; sleep 2; echo out >> /said\nexec /bin/gzip "$@"\n'
+STALE = """
+mkdir -p /opt/transfer.work/tree; ln -s '999999 nobody 1' /opt/transfer.work/lock
+for n in 1 2 3; do sh /media/stick/KIT/install.sh > /said.$n 2>&1 & done; wait
+grep -h '^unpacking' /said.*; grep -hv -e '^[a-z ]*installed: ' -e '^unpacking' -e '^trying' -e '^no systemd' -e '^next:' -e '^  ' /said.* || true
+sh /media/stick/KIT/install.sh --uninstall
+"""
+
+
+@pytest.mark.parametrize("root", [bare.EMPTY, "debian:12"])
+def test_a_lock_whose_owner_is_gone_and_three_who_want_it(root: str, kit: Path) -> None:
+    """One gets it; the others say that it is at work, or come after it and find all done. (What the killed run left has no mark any more.)"""
+    engines.promised("kit")
+    with bare.bare(root) as host:
+        if root == bare.EMPTY:
+            (host.place / "bin/grep").symlink_to("busybox")
+        for _ in range(8):
+            said = host.fine(STALE, kit=kit).splitlines()
+            assert said[0] == "unpacking transfer 2.0-bbbb" and said[-1].startswith("transfer is removed"), said
+            assert all("another installation is under way" in line for line in said[1:-1]), said
+            assert left_over(host) == []
+
+
+def test_rollback_and_uninstall_of_a_copy_and_after_kills(host: Bare, kit: Path, tmp_path: Path) -> None:
+    """The copy in a version knows its own prefix; one place has one name; a rollback that was killed half-way is done again."""
+    old = kits.small(tmp_path / "OLD", OLD)
+    host.fine(INSTALL, kit=kit)
+    (host.place / "srv").mkdir()
+    for each in (old, kit):
+        host.fine(f"{INSTALL} --prefix /srv/../srv/my-transfer", kit=each)
+    (host.place / "srv/my-transfer.before").unlink()
+    (host.place / "srv/my-transfer.before").symlink_to(f"my-transfer-{NEW}")
+    host.fine("sh /srv/my-transfer/share/install.sh --rollback")
+    assert installed(host, "srv/my-transfer") == OLD
+    host.fine("sh /srv/my-transfer/share/install.sh --uninstall")
+    assert list((host.place / "srv").iterdir()) == [] and installed(host) == NEW
+    said = host.run("sh /opt/transfer/share/install.sh")
+    assert said.code == 2 and "run install.sh in a kit" in said.text
+    host.fine(
+        "mkdir -p /opt/transfer.work; ln -s '9 x 1' /opt/transfer.work/lock; sh /opt/./transfer/share/install.sh --uninstall"
     )
-    (debian.place / "slow/gzip").chmod(0o755)
-    script = f"PATH=/slow:$PATH {INSTALL} & sleep 0.3; mkdir /q; cp /slow/gzip /q; PATH=/q:$PATH {INSTALL}; wait"
-    debian.run(script, kit=kit)
-    assert (debian.place / "said").read_text() == "in\nout\n"
-    assert installed(debian) == NEW and left_over(debian) == []
+    assert list((host.place / "opt").iterdir()) == []
+
+
+UNITS = {"systemctl": "exit 0", "systemd-sysusers": "exit 0", "systemd-tmpfiles": "exit 0"}
+UNIT = "usr/local/lib/systemd/system/transfer-x.service"
+
+
+def test_files_outside_of_the_prefix(debian: Bare, kit: Path, tmp_path: Path) -> None:
+    """Ours are replaced and removed, also after a kill in between; somebody else's are neither written nor followed."""
+    for name, text in UNITS.items():
+        (debian.place / "usr/bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (debian.place / "usr/bin" / name).chmod(0o755)
+    old = kits.small(tmp_path / "OLD", OLD)
+    for each, text in ((old, "old"), (kit, "new")):
+        for name in (
+            "transfer-x.service",
+            "sysusers.d/transfer.conf",
+            "tmpfiles.d/transfer.conf",
+            "udev/90-transfer.rules",
+        ):
+            (each / "units" / name).parent.mkdir(parents=True, exist_ok=True)
+            (each / "units" / name).write_text(f"{text} @PREFIX@/bin/transfer\n")
+        for kind in ("timer", "path", "socket"):
+            (each / "units" / f"transfer-x.{kind}").write_text(f"{text}\n")
+        kits.write_sums(each)
+    unit, rules = debian.place / UNIT, debian.place / "etc/udev/rules.d/90-transfer.rules"
+    rules.parent.mkdir(parents=True)
+    rules.symlink_to("/nfs/not/mounted")
+    debian.fine(INSTALL, kit=old)
+    assert unit.read_text() == "old /opt/transfer/bin/transfer\n"
+    memory = debian.place / "usr/local/share/transfer-kit"
+    (memory / "next" / UNIT).write_text(
+        "new /opt/transfer/bin/transfer\n"
+    )  # an upgrade that was killed before it remembered
+    unit.write_text("new /opt/transfer/bin/transfer\n")
+    debian.fine(INSTALL, kit=old)
+    assert unit.read_text() == "old /opt/transfer/bin/transfer\n"
+    (debian.place / "srv/mine").write_text("mine")
+    unit.unlink()
+    unit.symlink_to("/srv/mine")
+    said = debian.fine(INSTALL, kit=kit)
+    assert f"/{UNIT} is not as this installer wrote it, and stays" in said
+    assert (debian.place / "srv/mine").read_text() == "mine" and rules.is_symlink()
+    said = debian.fine(f"{INSTALL} --uninstall", kit=kit)
+    assert unit.is_symlink() and rules.is_symlink() and not memory.exists()
+    assert [path.name for path in unit.parent.iterdir()] == ["transfer-x.service"]
 
 
 # 61: places
@@ -289,6 +359,7 @@ def test_a_path_with_blanks_and_links(host: Bare, kit: Path) -> None:
         ("mount -t tmpfs -o size=8k,mode=755 tmpfs /opt", "", 23, "have to be free"),
         ("mount -t tmpfs tmpfs /opt", "", 2, "everybody can write"),
         ("mkdir -m 777 /srv; mkdir /srv/x", "--prefix /srv/x/transfer", 2, "everybody can write in /srv"),
+        (f"mkdir -p /opt/transfer-{NEW}; mount -t tmpfs tmpfs /opt/transfer-{NEW}", "", 2, "did not make"),
         ("mkdir /opt/transfer", "", 2, "did not make"),
         ("echo mine > /opt/transfer.before", "", 2, "did not make"),
         ("mkdir /opt/transfer.work; echo mine > /opt/transfer.work/x", "", 2, "did not make"),

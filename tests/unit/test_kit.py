@@ -75,6 +75,8 @@ def test_a_folder_that_is_not_free_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="photos"):
         KitFolder(kit).begin()
     (kit / "photos").rmdir()
+    for name in (f".{SUMS}.12.0123abcd.tmp", SUMS):  # killed while it ended
+        (kit / name).write_text("")
     again = KitFolder(kit)  # what a stopped run left is done again
     again.begin()
     assert not (kit / "docs").exists()

@@ -26,6 +26,8 @@ class KitFolder:
         self.size = 0
         """Bytes of all files."""
         self._sums: dict[str, str] = {}
+        self._whole: tuple[str, ...] = ("\0",)
+        """Folders that are copied whole: noted once."""
 
     def there(self) -> list[str]:
         """What a run left that was stopped. UsageError if anything else is there."""
@@ -37,12 +39,15 @@ class KitFolder:
             raise from_os_error(error, f"opening {self.root}") from error
         if UNFINISHED not in there and SUMS in there:
             raise UsageError(f"{self.root} is a kit already", hint="name a new folder, or remove this one")
-        known = {UNFINISHED, *self._begun()} if UNFINISHED in there else set[str]()
+        begun = self._begun() if UNFINISHED in there else []
+        known = {UNFINISHED, *([SUMS, *begun] if UNFINISHED in there else [])}
         known |= {str(above) for name in known for above in Path(name).parents}
+        within = tuple(name for name in known if name.endswith("/"))
         found = sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*"))
         for name in found:
             temporary = TEMPORARY.fullmatch(Path(name).name)
-            if name not in known and not (temporary and str(Path(name).with_name(temporary[1])) in known):
+            meant = str(Path(name).with_name(temporary[1])) if temporary else name
+            if meant not in known and not f"{name}/".startswith(within or ("\0",)):
                 raise UsageError(
                     f"{self.root} holds {name!r:.100}, which is not part of a kit",
                     hint="name a new folder, such as KIT on the stick",
@@ -50,8 +55,15 @@ class KitFolder:
         return found
 
     def _begun(self) -> list[str]:
-        """The files that a run which was stopped had begun."""
+        """The files that a run which was stopped had begun; a folder that is copied whole ends with a slash."""
         return read_small(self.root / UNFINISHED).decode("utf-8", "replace").splitlines()[1:]
+
+    def _note(self, name: str) -> None:
+        try:
+            with (self.root / UNFINISHED).open("a", encoding="utf-8") as begun:
+                begun.write(f"{name}\n")
+        except OSError as error:
+            raise from_os_error(error, f"writing {self.root / UNFINISHED}") from error
 
     def begin(self) -> None:
         """Have an empty folder. UsageError as for `there`."""
@@ -71,10 +83,10 @@ class KitFolder:
     @contextmanager
     def writing(self, name: str, *, summed: bool = True) -> Iterator[Callable[[bytes], None]]:
         """One file of the kit, whole or not at all."""
+        if not name.startswith(self._whole):
+            self._note(name)
         path = self.root / name
         try:
-            with (self.root / UNFINISHED).open("a", encoding="utf-8") as begun:
-                begun.write(f"{name}\n")
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise from_os_error(error, f"writing {path}") from error
@@ -97,6 +109,9 @@ class KitFolder:
 
     def copy(self, source: Path, name: str, *, summed: bool = True) -> None:
         """A file, or all regular files of a folder. `summed`: they come into SHA256SUMS; a bundle has a list of its own."""
+        if source.is_dir():
+            self._note(f"{name}/")
+            self._whole = (*self._whole, f"{name}/")
         for path in files_below(source) if source.is_dir() else [source]:
             inner = f"{name}/{path.relative_to(source)}" if source.is_dir() else name
             if not inner.isprintable() or "\\" in inner:

@@ -71,15 +71,28 @@ if [ "$user" = yes ]; then
 		[ -n "${HOME:-}" ] || fail 2 "HOME is not set, so there is no place for --user" "give one: --prefix DIR"
 		prefix=$HOME/.local/opt/transfer
 	fi
-elif [ "$(id -u 2>/dev/null || echo 0)" != 0 ]; then
+fi
+if [ "$user" = no ] && [ "$(id -u 2>/dev/null || echo 0)" != 0 ]; then
 	fail 2 "this needs root" "run it as root, or with --user for yourself alone"
+fi
+if [ "$given" = no ] && [ "$action" != install ] && [ -f "$kit/../.installed" ]; then
+	line=$(cat "$kit/../.installed") # a copy in PREFIX-VERSION/share: its own prefix is meant
+	prefix=${kit%/*/*}/${line% *}
 fi
 case $prefix in /*) ;; *) prefix=$(pwd -P)/$prefix ;; esac
 while :; do case $prefix in ?*/) prefix=${prefix%/} ;; *) break ;; esac; done
 above=${prefix%/*} base=${prefix##*/}
-[ -n "$above" ] || above=/
 case $prefix in / | *[:\;\$]* | *"$nl"*) fail 2 "--prefix $prefix is no place for a program" "name a new folder, such as /opt/transfer" ;; esac
 case $base in . | .. | -*) fail 2 "--prefix $prefix is no place for a program" "name a new folder, such as /opt/transfer" ;; esac
+# The folder as it is really called: one place has one name, and no link on the way can be turned elsewhere.
+exists=${above:-/} rest=''
+while [ ! -d "$exists/" ]; do rest=/${exists##*/}$rest exists=${exists%/*}; done
+case $rest/ in */../* | */./*) fail 2 "--prefix $prefix is no place for a program" "name it without dots" ;; esac
+exists=$(cd -- "$exists/" && pwd -P) || fail 2 "$exists cannot be entered"
+above=${exists%/}$rest
+prefix=$above/$base
+[ -n "$above" ] || above=/
+case $prefix in *[:\;\$]* | *"$nl"*) fail 2 "--prefix $prefix is no place for a program" "name a new folder, such as /opt/transfer" ;; esac
 if [ "$units" = yes ] && [ "$action" = install ]; then
 	case $prefix in *[!A-Za-z0-9/._+-]*) fail 2 "units cannot start a program in $prefix" "use --no-units, or a --prefix of letters, digits, dots and dashes" ;; esac
 fi
@@ -110,10 +123,10 @@ for each in "$prefix" "$prefix.before"; do
 	fi
 done
 
-# As root, only where nobody else can put a folder or a link first.
+# Only where nobody else can put a folder or a link first.
+self=$(id -u 2>/dev/null || echo 0)
 safe_place() {
-	place=$(cd -- "$1" 2>/dev/null && pwd -P) || return 0
-	last=yes
+	place=$1 last=yes
 	while :; do
 		# shellcheck disable=SC2046 # split on purpose: mode, links, owner
 		set -- $(ls -ldn "$place/")
@@ -121,16 +134,12 @@ safe_place() {
 		????????w[tT]*) [ $last = no ] || fail 2 "everybody can write in $place" "use another --prefix, such as /opt/transfer" ;;
 		????????w*) fail 2 "everybody can write in $place" "use another --prefix, such as /opt/transfer" ;;
 		esac
-		[ "$3" = 0 ] || fail 2 "$place belongs to another user" "use another --prefix, such as /opt/transfer, or --user as that user"
+		[ "$3" = 0 ] || [ "$3" = "$self" ] || fail 2 "$place belongs to another user" "use another --prefix, or run this as that user with --user"
 		[ -n "$place" ] || break
 		place=${place%/*} last=no
 	done
 }
-if [ "$user" = no ]; then
-	exists=$above
-	while [ ! -d "$exists/" ]; do exists=${exists%/*}; done
-	safe_place "$exists/"
-fi
+safe_place "${exists%/}"
 
 # A process by its number and by when it began: numbers come again, after a start of the host most of all.
 process() {
@@ -142,51 +151,61 @@ process() {
 }
 
 # One at a time, in a folder of its own beside the versions: everything that is not finished is in there.
-# The lock is a link that says who has it. One whose owner is gone is taken away by whoever renames it.
+# The link `lock` says who has it. Nobody takes it from somebody else: who comes after an owner that is gone makes the link
+# after-OWNER, which can be made once only, and the last in that row has the lock.
 work=$prefix.work me='' scratch=/run/transfer-install.$$
+holder() {
+	held=$(linked "$work/lock") steps=0
+	while [ -n "$held" ] && [ -h "$work/after-$held" ] && [ $steps -lt 1000 ]; do
+		held=$(linked "$work/after-$held") steps=$((steps + 1))
+	done
+}
+clear_work() {
+	for each in "$work"/* "$work"/.try; do
+		case $each in "$work/lock" | "$work"/after-*) ;; *) rm -rf "$each" ;; esac
+	done
+}
 unlock() {
-	if [ "$(linked "$work/lock")" = "$me" ]; then rm -rf "$work"; fi
+	holder
+	if [ "$held" = "$me" ]; then
+		clear_work
+		rm -f "$work/lock" && rm -f "$work"/after-* "$work/.transfer-install" && rmdir "$work" 2>/dev/null
+	fi
 	rm -rf "$scratch"
 }
 take_lock() {
 	mkdir -p -- "$above" 2>/dev/null || fail 1 "$above cannot be made" "use another --prefix"
 	me=$(process $$) tries=0
 	while :; do
-		if mkdir "$work" 2>/dev/null; then
-			: >"$work/.transfer-install"
-		elif [ ! -d "$work" ]; then
-			fail 1 "$above cannot be written" "is it read-only? use another --prefix"
-		elif [ -h "$work" ] || { [ ! -f "$work/.transfer-install" ] && [ -n "$(ls -A "$work")" ]; }; then
+		mkdir "$work" 2>/dev/null
+		there=$(ls -A "$work" 2>/dev/null)
+		if [ -h "$work" ] || { [ -n "$there" ] && [ ! -f "$work/.transfer-install" ] && [ ! -h "$work/lock" ] && [ -n "$(ls -A "$work" 2>/dev/null)" ]; }; then
 			fail 2 "$work is there, and this installer did not make it" "move it away, or use another --prefix"
 		fi
-		: >>"$work/.transfer-install"
-		if ln -s "$me" "$work/lock" 2>/dev/null; then break; fi
-		owner=$(linked "$work/lock")
-		number=${owner%% *}
-		if [ -n "$owner" ] && [ "$number" != $$ ] && kill -0 "$number" 2>/dev/null && [ "$(process "$number")" = "$owner" ]; then
-			fail 11 "another installation is under way (process $number)" "wait for it to end, then run again"
+		if ! ln -s "$me" "$work/lock" 2>/dev/null; then
+			holder
+			number=${held%% *}
+			if [ -n "$held" ] && [ "$number" != $$ ] && kill -0 "$number" 2>/dev/null && [ "$(process "$number")" = "$held" ]; then
+				fail 11 "another installation is under way (process $number)" "wait for it to end, then run again"
+			fi
+			[ -z "$held" ] || [ "$held" = "$me" ] || ln -s "$me" "$work/after-$held" 2>/dev/null
 		fi
-		if [ -n "$owner" ] && mv "$work/lock" "$work/lock.$$" 2>/dev/null; then
-			taken=$(linked "$work/lock.$$")
-			rm -f "$work/lock.$$"
-			# Somebody else was faster, and that was his: he gets it back.
-			if [ "$taken" != "$owner" ]; then ln -s "$taken" "$work/lock" 2>/dev/null; fi
-		fi
+		holder
+		if [ "$held" = "$me" ]; then break; fi
 		tries=$((tries + 1))
-		[ $tries -lt 20 ] || fail 11 "$work/lock stays" "if no other installation is under way, remove $work"
+		[ $tries -lt 20 ] || fail 1 "$work cannot be written" "is $above full or read-only? if no other installation is under way, remove $work"
 	done
 	trap unlock EXIT
 	trap 'exit 129' HUP
 	trap 'exit 130' INT
 	trap 'exit 143' TERM
+	say >"$work/.transfer-install" || fail 23 "$work cannot be written" "is $above full?"
 	# A run was killed while it replaced a version that was there: that one comes back.
 	if [ -f "$work/replaced" ]; then
 		name=$(cat "$work/replaced")
-		if [ ! -e "$above/$name" ] && [ -d "$work/old" ]; then mv "$work/old" "$above/$name"; fi
+		if [ -n "$name" ] && [ ! -e "$above/$name" ] && [ -d "$work/old" ]; then mv "$work/old" "$above/$name"; fi
 	fi
-	for each in "$work"/* "$work"/.try; do
-		case $each in "$work/lock") ;; *) rm -rf "$each" ;; esac
-	done
+	clear_work
 }
 
 # A link that takes another's place in one step.
@@ -198,7 +217,7 @@ point() {
 }
 
 # Never half a version: what is taken away is moved aside first.
-discard() { mv "$1" "$work/away" && rm -rf "$work/away"; }
+discard() { mv "$1" "$work/away" && rm -rf "$work/away" || fail 1 "$1 cannot be removed"; }
 
 # All files and links below a folder.
 walk() {
@@ -216,25 +235,38 @@ walk() {
 
 systemd_runs() { [ -d /run/systemd/system ] && command -v systemctl >/dev/null; }
 
-# What lies outside of PREFIX is remembered as it was written: what somebody changed since then stays.
+# What lies outside of PREFIX is remembered as it was written, before (next) and after (files): what somebody changed since stays.
 written=/usr/local/share/transfer-kit
-same() { [ -f "$1" ] && [ -f "$2" ] && [ "$(cat "$1")" = "$(cat "$2")" ]; }
+same() { [ -f "$1" ] && [ ! -h "$1" ] && [ -f "$2" ] && [ "$(cat "$1")" = "$(cat "$2")" ]; }
+# A file that is there whole or not at all, and never through somebody else's link.
+place() {
+	rm -f "$(cat "$written/temporary" 2>/dev/null)" 2>/dev/null
+	part=$2.$$.tmp
+	[ ! -e "$part" ] && [ ! -h "$part" ] && say "$part" >"$written/temporary" && (set -C && cat "$1" >"$part") && mv "$part" "$2" ||
+		fail 1 "$2 cannot be written"
+}
 put() {
-	mkdir -p "${2%/*}" "$written/files${2%/*}" || fail 1 "$2 cannot be written"
+	mkdir -p "${2%/*}" "$written/files${2%/*}" "$written/next${2%/*}" || fail 1 "$2 cannot be written"
 	while IFS= read -r line || [ -n "$line" ]; do
 		case $line in *@PREFIX@*) line=${line%%@PREFIX@*}$prefix${line#*@PREFIX@} ;; esac
 		printf '%s\n' "$line"
 	done <"$1" >"$work/file" || fail 1 "$2 cannot be written"
-	if [ -e "$2" ] && ! same "$2" "$work/file" && ! same "$2" "$written/files$2"; then
-		say "$2 is not as this installer wrote it, and stays; the new one is $1"
-		return 0
+	if [ -e "$2" ] || [ -h "$2" ]; then
+		if ! same "$2" "$work/file" && ! same "$2" "$written/files$2" && ! same "$2" "$written/next$2"; then
+			say "$2 is not as this installer wrote it, and stays; the new one is $1"
+			return 0
+		fi
 	fi
-	cat "$work/file" >"$2.new" && mv "$2.new" "$2" && mv "$work/file" "$written/files$2" || fail 1 "$2 cannot be written"
+	cat "$work/file" >"$written/next$2" || fail 1 "$2 cannot be written"
+	place "$work/file" "$2"
+	mv "$written/next$2" "$written/files$2" || fail 1 "$2 cannot be written"
 }
 remove_units() {
 	if [ "$(cat "$written/prefix" 2>/dev/null)" != "$prefix" ]; then return 0; fi
-	walk "$written/files" | while IFS= read -r path; do
-		file=${path#"$written/files"} unit=${path##*/}
+	rm -f "$(cat "$written/temporary" 2>/dev/null)" 2>/dev/null
+	{ walk "$written/files" && walk "$written/next"; } | while IFS= read -r path; do
+		file=${path#"$written/"} unit=${path##*/}
+		file=/${file#*/}
 		case $unit in
 		transfer-*@.*) pattern="${unit%@.*}@*.${unit##*.}" ;;
 		*) pattern=$unit ;;
@@ -257,16 +289,19 @@ remove_units() {
 }
 
 if [ "$action" = rollback ]; then
-	now=$(linked "$prefix") before=$(linked "$prefix.before")
-	if [ "$before" = "$now" ] || ! is_ours "$before"; then # a rollback was killed between its two links
-		for folder in "$prefix"-[0-9]*; do
-			name=${folder##*/}
-			if [ "$name" != "$now" ] && is_ours "$name"; then before=$name; fi
-		done
-	fi
-	[ "$before" != "$now" ] && is_ours "$before" || fail 1 "no version from before is kept beside $prefix" "install the one that is wanted from its kit"
+	decide() {
+		now=$(linked "$prefix") before=$(linked "$prefix.before")
+		if [ "$before" = "$now" ] || ! is_ours "$before"; then # a rollback was killed between its two links
+			for folder in "$prefix"-[0-9]*; do
+				if [ "${folder##*/}" != "$now" ] && is_ours "${folder##*/}"; then before=${folder##*/}; fi
+			done
+		fi
+		[ "$before" != "$now" ] && is_ours "$before" || fail 1 "no version from before is kept beside $prefix" "install the one that is wanted from its kit"
+	}
+	decide
 	would "put $above/$before into the place of $now" && exit 0
 	take_lock
+	decide # as it is now that nobody else is at work
 	point "$prefix" "$before"
 	[ -z "$now" ] || point "$prefix.before" "$now"
 	say "$prefix is $before again; the other one ($now) is kept: --rollback goes back to it"
@@ -274,7 +309,7 @@ if [ "$action" = rollback ]; then
 fi
 
 if [ "$action" = uninstall ]; then
-	[ -h "$prefix" ] || [ -h "$prefix.before" ] || [ -n "$(ls -d "$prefix"-[0-9]* 2>/dev/null)" ] ||
+	[ -h "$prefix" ] || [ -h "$prefix.before" ] || [ -e "$work" ] || [ -n "$(ls -d "$prefix"-[0-9]* 2>/dev/null)" ] ||
 		{ say "nothing is installed at $prefix" && exit 0; }
 	would "remove $prefix, its versions, $commands/transfer and the units; /var/lib/transfer and /etc/transfer stay" && exit 0
 	take_lock
@@ -390,7 +425,7 @@ if ! is_ours "$base-$version" || ! tried "$target" demo --quiet; then
 	say "$base $version" >"$tree/.installed"
 	sync 2>/dev/null
 	say "$base-$version" >"$work/replaced"
-	if [ -e "$target" ]; then mv "$target" "$work/old"; fi
+	if [ -e "$target" ]; then mv "$target" "$work/old" || fail 1 "$target cannot be moved away"; fi
 	if ! mv "$tree" "$target" || ! tried "$target" --version; then
 		if [ -e "$target" ]; then mv "$target" "$work/failed"; fi
 		if [ -e "$work/old" ]; then mv "$work/old" "$target"; fi
@@ -552,8 +587,8 @@ else
 	if [ -n "$site" ]; then
 		as_owner receipt --site "$site" --store "$store" >/dev/null || fail 1 "the site could not be named $site"
 		if [ -f "$kit/sites/$site.toml" ] && [ ! -e "/etc/transfer/sites/$site.toml" ]; then
-			mkdir -p /etc/transfer/sites && cat "$kit/sites/$site.toml" >"/etc/transfer/sites/$site.toml.new" &&
-				mv "/etc/transfer/sites/$site.toml.new" "/etc/transfer/sites/$site.toml" || fail 1 "/etc/transfer/sites/$site.toml cannot be written"
+			mkdir -p /etc/transfer/sites "$written" || fail 1 "/etc/transfer/sites cannot be written"
+			place "$kit/sites/$site.toml" "/etc/transfer/sites/$site.toml"
 		fi
 		say "this site is called $site"
 	fi

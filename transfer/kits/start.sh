@@ -1,7 +1,7 @@
 #!/bin/sh
 # Starts this folder's own Python on its own C library, wherever the folder is and whatever the host's profile sets.
 me=$0
-case $me in */*) ;; *) me=$(command -v -- "$me") ;; esac
+case $me in */*) ;; *) me=$(command -v -- "$me") || { echo "transfer: start this by its path" >&2 && exit 127; } ;; esac
 while [ -h "$me" ]; do
 	to=$(readlink "$me") || exit 127
 	case $to in /*) me=$to ;; *) me=${me%/*}/$to ;; esac
