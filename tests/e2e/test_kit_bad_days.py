@@ -464,6 +464,19 @@ def test_an_engine_that_was_fetched_elsewhere(debian: Bare, kit: Path) -> None:
     )
 
 
+def test_a_failure_leaves_nothing_wherever_it_ends(debian: Bare, kit: Path) -> None:
+    """An engine whose packages apt does not take, because there are none."""
+    place = kit / f"engine/debian-12-{os.uname().machine}"
+    place.mkdir(parents=True)
+    (place / "install.txt").write_text("no-such-engine\n")
+    (place / "Packages").write_text("")
+    kits.write_sums(kit)
+    for _ in range(2):
+        said = debian.run(f"{INSTALL} --engine", kit=kit)
+        assert said.code == 20 and "apt did not install no-such-engine" in said.text, said.text
+        assert installed(debian) == NEW and left_over(debian) == []
+
+
 def test_dry_run_changes_nothing(host: Bare, kit: Path) -> None:
     before = sorted(str(path) for path in host.place.rglob("*"))
     said = host.fine(f"{INSTALL} --dry-run; {INSTALL} --uninstall --dry-run", kit=kit)

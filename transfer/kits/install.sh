@@ -166,6 +166,7 @@ clear_work() {
 	done
 }
 unlock() {
+	set +f # it may have ended in the middle of anything
 	holder
 	if [ "$held" = "$me" ]; then
 		clear_work
