@@ -36,6 +36,7 @@ def ctr(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     engines.promised("containerd" if request.param == "1.6" else "docker28")
     root = None if request.param == "1.6" else engines.docker28_root()
     with engines.containerd(tmp_path_factory.mktemp("containerd"), root=root) as words:
+        said(words, "namespaces", "create", "default")  # whichever test is the first here
         yield words
 
 
