@@ -37,6 +37,12 @@ def config_folder() -> Path | None:
     return Path(config) if config else Path(home) / ".config" if home else None
 
 
+def cache_folder() -> Path | None:
+    """Where this user keeps what can be fetched again (XDG base directories); None without a home."""
+    cache, home = os.environ.get("XDG_CACHE_HOME", ""), os.environ.get("HOME", "")
+    return Path(cache) if cache else Path(home) / ".cache" if home else None
+
+
 def own_folder(path: Path, *inner: str, private: bool = False) -> None:
     """Make the folder and these below it (`a`, `a/b`), or see that they are real folders of ours. UsageError otherwise.
 

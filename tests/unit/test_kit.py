@@ -106,7 +106,7 @@ def test_a_folder_is_packed_the_same_each_time_and_comes_back(tmp_path: Path) ->
     out = []
     for _ in range(2):
         file = io.BytesIO()
-        packed.pack(first, file, 5)
+        packed.pack(first, file.write, 5)
         out.append(file.getvalue())
         (first / "lib/a/b.py").touch()
         (first / "bin/transfer").chmod(0o700)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from transfer.cli.exits import printable
@@ -10,6 +9,7 @@ from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json
 from transfer.errors import UsageError
 from transfer.flows.kit import KitOptions, make_kit
+from transfer.folders import cache_folder
 
 
 def kit(output: Path, options: KitOptions, cache: Path | None, quiet: bool, json: bool) -> None:
@@ -45,8 +45,8 @@ def _spoken(total: str) -> str:
 
 
 def _cache() -> Path:
-    """Where downloads are kept (XDG base directories)."""
-    cache, home = os.environ.get("XDG_CACHE_HOME", ""), os.environ.get("HOME", "")
-    if not cache and not home:
+    """Where downloads are kept."""
+    cache = cache_folder()
+    if cache is None:
         raise UsageError("there is no HOME, so no place for downloads", hint="name one: --cache DIR")
-    return (Path(cache) if cache else Path(home) / ".cache") / "transfer/kit"
+    return cache / "transfer/kit"

@@ -84,12 +84,12 @@ def make_kit(root: Path, options: KitOptions, cache: Path, observer: Observer) -
     for each in machines if options.python_from else ():
         assert options.python_from
         listed(options.python_from, TREE.format(machine=each))
-    given_time()
+    given = given_time()
     folder = KitFolder(root)
     folder.there()
     with _work(cache) as work:
         engines = fetch_engines(options.engine, machines, cache, observer)
-        trees = _Trees(work, cache, options, observer)
+        trees = _Trees(work, cache, options, observer, STAMP if given is None else given)
         folder.begin()
         versions, sizes = {}, {}
         for machine in machines:
@@ -124,8 +124,9 @@ def _work(cache: Path) -> Iterator[Path]:
 class _Trees:
     """The folders to be installed, one for each kind of machine."""
 
-    def __init__(self, work: Path, cache: Path, options: KitOptions, observer: Observer) -> None:
+    def __init__(self, work: Path, cache: Path, options: KitOptions, observer: Observer, stamp: int) -> None:
         self._work, self._cache, self._options, self._observer = work, cache, options, observer
+        self._stamp = stamp
         self._here = platform.machine()
         self._made: dict[str, tuple[Tree, list[Package], list[Path]]] = {}
         self._pip: Pip | None = None
@@ -136,10 +137,9 @@ class _Trees:
         self._finish(tree)
         version = _version(packed.identity(tree.root))
         tree.name(version)
-        given = given_time()
         self._observer(Noted(f"{machine}: packing {version}"))
         with folder.writing(TREE.format(machine=machine)) as write:
-            packed.pack(tree.root, _Sink(write), STAMP if given is None else given)  # type: ignore[arg-type]
+            packed.pack(tree.root, write, self._stamp)
         folder.put(f"sbom-{machine}.cdx.json", (tree.root / "share/sbom.cdx.json").read_bytes())
         return version
 
@@ -242,15 +242,15 @@ class _Trees:
             path.unlink()
         parts.install_program(tree.wheels)
         listing = tree.root / "share/sbom.cdx.json"
-        held = {each.name.lower().replace("_", "-") for each in wheel_parts(tree.wheels)}
-        lacking = sorted(set(needed_names()) - held)
+        held = wheel_parts(tree.wheels)
+        lacking = sorted(set(needed_names()) - {each.name.lower().replace("_", "-") for each in held})
         if lacking or not listing.is_file():
             raise UsageError(
                 f"{source} lacks what this program needs: {', '.join(lacking) or 'the list of its parts'}",
                 hint="take a newer kit, or make this one without --python-from",
             )
         debs = debs_of(read_small(listing), str(listing))
-        listing.write_bytes(sbom(__version__, wheel_parts(tree.wheels), debs))
+        listing.write_bytes(sbom(__version__, held, debs))
         if machine == self._here:
             self._made[machine] = tree, [], []
         return tree
@@ -305,20 +305,6 @@ class _Trees:
 def _version(identity: str) -> str:
     """The name of what is installed: this program's version and the build, always as long."""
     return f"{__version__}-{identity}"[:VERSION_LENGTH]
-
-
-class _Sink:
-    """A file to write to, over a function."""
-
-    def __init__(self, write: object) -> None:
-        self._write = write
-
-    def write(self, data: bytes) -> int:
-        self._write(bytes(data))  # type: ignore[operator]
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing waits here."""
 
 
 def _part(package: Package, path: Path) -> DebianPart:

@@ -70,12 +70,12 @@ def fetch_engines(
     release = _release(wanted, machines)
     if wanted.files:
         _brought(wanted.files)
+    if release and wanted.installed:
+        _check_status(wanted.installed, release)
     out = []
     for machine in machines if release else ():
         assert release
         engine = engine_named(wanted.engine)
-        if wanted.installed:
-            _check_status(wanted.installed, release)
         observer(Noted(f"{machine}: fetching {wanted.engine} for {release.name}"))
         apt = Apt(cache, release, machine, status=wanted.installed)
         apt.refresh()

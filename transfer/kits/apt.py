@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from urllib.parse import unquote
 from transfer.engines.program import Program
 from transfer.errors import Damaged, EngineError, LinkError, NotFound, TransferError, UsageError
 from transfer.kits.releases import DEBS, Release
+from transfer.streams import sha256_of
 
 _LINE = re.compile(r"'(?P<url>[^']+)' (?P<file>\S+) (?P<size>[0-9]+) SHA256:(?P<hash>[0-9a-f]{64})")
 _FILE = re.compile(r"(?P<name>[a-z0-9][a-z0-9.+-]*)_(?P<version>[A-Za-z0-9.+~:%-]+)_(?P<arch>[a-z0-9]+)\.deb")
@@ -139,10 +139,7 @@ class Apt:
 
     def _is_here(self, package: Package) -> bool:
         path = self._debs / package.file
-        if not path.is_file() or path.stat().st_size != package.size:
-            return False
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == package.sha256
+        return path.is_file() and path.stat().st_size == package.size and sha256_of(path) == package.sha256
 
 
 def unpack(deb: Path, folder: Path) -> None:

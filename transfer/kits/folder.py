@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transfer.errors import Damaged, NotFound, UsageError, from_os_error
 from transfer.kits.parts import files_below
-from transfer.streams import TEMPORARY, open_plain, publish, publishing, read_small
+from transfer.streams import TEMPORARY, open_plain, publish, publishing, read_small, sha256_of
 
 SUMS = "SHA256SUMS"
 UNFINISHED = ".transfer-kit"
@@ -136,8 +136,7 @@ def listed(kit: Path, name: str) -> Path:
     for line in (kit / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
         total, _, called = line.partition("  ")
         if called == name:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == total:
-                    return path
+            if sha256_of(path) == total:
+                return path
             break
     raise Damaged(f"{path} is not what {SUMS} beside it says", hint="copy the kit again from its source")

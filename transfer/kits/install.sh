@@ -502,9 +502,7 @@ install_engine() {
 	fail 2 "$kit/engine/files holds nothing that can be installed" "docs/install.md says what it may hold"
 }
 engine_by_apt() {
-	case ${1##*/} in
-	*-"$machine") release=${1##*/} && release=${release%-"$machine"} ;;
-	esac
+	release=${1##*/} && release=${release%-"$machine"}
 	here=
 	if [ -f /etc/os-release ]; then here=$(. /etc/os-release && say "${ID:-unknown}-${VERSION_ID:-without-a-number}"); fi
 	[ "$here" = "$release" ] || fail 20 "the kit's engine is for $release, and this host is ${here:-unknown}" "make a kit with --for and the release of this host"

@@ -6,10 +6,11 @@ import gzip
 import hashlib
 import tarfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from transfer.errors import Damaged, FormatError, from_os_error
+from transfer.streams import sha256_of
 
 _LEVEL = 9
 _BLOCK = 1 << 20
@@ -21,9 +22,7 @@ def identity(root: Path) -> str:
     """The hash of all names, modes and contents below a folder: 64 hexadecimal digits."""
     total = hashlib.sha256()
     for path in all_files(root):
-        with path.open("rb") as file:
-            inner = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{inner} {_mode(path, root):o} {path.relative_to(root)}\n".encode())
+        total.update(f"{sha256_of(path)} {_mode(path, root):o} {path.relative_to(root)}\n".encode())
     return total.hexdigest()
 
 
@@ -37,10 +36,24 @@ def _mode(path: Path, root: Path) -> int:
     return 0o755 if name[0] == "bin" or path.name.startswith("ld-linux") or path.name == "install.sh" else 0o644
 
 
-def pack(root: Path, target: IO[bytes], stamp: int) -> None:
-    """The folder as a tar file (ustar) in gzip. `stamp`: the time that every member gets (seconds since 1970)."""
+class _Sink:
+    """What gzip writes to, over a function."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+
+    def write(self, data: bytes) -> int:
+        self._write(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+
+def pack(root: Path, write: Callable[[bytes], object], stamp: int) -> None:
+    """The folder as a tar file (PAX) in gzip. `stamp`: the time that every member gets (seconds since 1970)."""
     with (
-        gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=target, mtime=0) as stream,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=_Sink(write), mtime=0) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         for path in sorted(root.rglob("*")):

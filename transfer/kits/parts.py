@@ -10,7 +10,7 @@ from pathlib import Path
 
 import transfer
 from transfer.errors import NotFound
-from transfer.kits.wheels import CODEC, PROGRAM
+from transfer.kits.wheels import CODEC, OF_THIS_RUN, PROGRAM
 
 HERE = Path(__file__).parent
 _SHIPPED = HERE / "shipped"
@@ -65,10 +65,7 @@ def install_codec(target: Path) -> bool:
     for each in distribution.files or ():
         path = Path(str(distribution.locate_file(each)))
         first = each.parts[0]
-        ours = first == _IMPORTED or (
-            first.endswith(".dist-info") and each.name not in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
-        )
-        ours = ours and "sboms" not in each.parts  # maturin writes the time and the folder of its run into it
+        ours = first == _IMPORTED or (first.endswith(".dist-info") and not {*OF_THIS_RUN} & {*each.parts})
         if ours and ".." not in each.parts and "__pycache__" not in each.parts and path.is_file():
             copy(path, target.joinpath(*each.parts))
     return (target / _IMPORTED).is_dir()

@@ -16,6 +16,8 @@ from transfer.engines.program import Program
 from transfer.errors import EngineError, LinkError, NotFound
 
 PROGRAM, CODEC = "transfer-appliance", "transfer-appliance-deflate"
+OF_THIS_RUN = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "sboms")
+"""What pip and maturin write beside a distribution about their own run: its time, its folder."""
 _GLIBC = ("2014", "_2_17", "_2_24", "_2_26", "_2_27", "_2_28", "_2_31", "_2_34", "_2_35", "_2_36")
 """Manylinux platforms that run on the kit's C library (glibc 2.36; PEP 600)."""
 _DROPPED = ("rich", "pygments", "markdown_it", "markdown_it_py", "mdurl", "bin", "__pycache__")
@@ -75,9 +77,9 @@ class Pip:
             if path.name in _DROPPED or path.name.split("-")[0] in _DROPPED:
                 shutil.rmtree(path)
         for path in list(target.rglob("*")):
-            if path.name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json"):
+            if path.name in OF_THIS_RUN and path.is_file():
                 path.unlink()
-            elif (path.is_dir() and path.name == "sboms" and CODEC.replace("-", "_") in path.parent.name) or (
+            elif (path.is_dir() and path.name in OF_THIS_RUN and CODEC.replace("-", "_") in path.parent.name) or (
                 path.is_dir() and path.name in ("tests", "test") and path.parent.parent == target
             ):
                 shutil.rmtree(path)
