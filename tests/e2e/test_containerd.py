@@ -52,8 +52,7 @@ def here(ctr: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         names = said(ctr, "-n", space, "images", "ls", "-q").split()
         if names:
             said(ctr, "-n", space, "images", "rm", *names)
-    said(ctr, "leases", "create", "--id", "the-tests")
-    said(ctr, "leases", "rm", "--sync", "the-tests")  # collects also what a failed import left and no name held
+    engines.collect(ctr)  # also what a failed import left and no name held
 
 
 def said(ctr: list[str], *words: str) -> str:
@@ -209,7 +208,7 @@ def test_layers_that_were_thrown_away_are_told(ctr: list[str], tmp_path: Path) -
     folder, layout = one(tmp_path, "b", layer({"a": b"a"}), layer({"b": b"b"}))
     into(folder, "--to", "containerd:")
     gone = json.loads(layout.blobs[layout.entries[0]["digest"]])["layers"][1]["digest"]
-    said(ctr, "content", "rm", gone)
+    engines.lose(ctr, gone)
     code, text = says("export", "--from", "containerd:", "app:1", "-o", tmp_path / "back", "--no-store")
     assert code == 20 and gone in text and "discard_unpacked_layers" in text
     assert into(folder, "--to", "containerd:")["layers_sent"] == 1

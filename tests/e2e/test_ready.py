@@ -150,7 +150,7 @@ def test_an_image_that_is_not_pinned_is_not_ready(tmp_path: Path, monkeypatch: p
         layers = json.loads(run("inspect", folder, "--json"))["images"][0]
         assert layers
         for digest in lost.stdout.split():
-            subprocess.run([*ctr, "-n", "k8s.io", "content", "rm", digest], capture_output=True, check=True)
+            engines.lose([*ctr, "-n", "k8s.io"], digest)
         code, found = looked("containerd:k8s.io/", "--name", "app/web:1", "--store", tmp_path / "store")
         assert code == 10 and "not all there" in str(found["app/web:1"]["reasons"])
 

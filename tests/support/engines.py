@@ -264,6 +264,18 @@ def containerd(folder: Path, *, root: Path | None = None) -> Iterator[list[str]]
         _remove(run)
 
 
+def collect(ctr: list[str]) -> None:
+    """Have a containerd throw away now what no name and no lease holds, as it does by itself at some later moment."""
+    for words in (["create", "--id", "the-tests"], ["rm", "--sync", "the-tests"]):
+        subprocess.run([*ctr, "leases", *words], capture_output=True, check=True)
+
+
+def lose(ctr: list[str], digest: str) -> None:
+    """Take a blob away from the images that need it, out of a containerd's lists and out of its files."""
+    subprocess.run([*ctr, "content", "rm", digest], capture_output=True, check=True)
+    collect(ctr)
+
+
 def _answers(command: list[str]) -> bool | None:
     """Whether a program ends well, for `_wait`."""
     return subprocess.run(command, capture_output=True, check=False).returncode == 0 or None
