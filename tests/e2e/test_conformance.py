@@ -90,7 +90,7 @@ class TestDockerSinkByLoad(SinkSuite):
 
     def test_two_at_once_bring_what_they_share_once(self, place: Place) -> None:
         """The second is on its way while the first still brings the base, and lands when that is there."""
-        content = _Gated()
+        content = _Gated(30 if self.way == "load" else 2)
         with contextlib.closing(_Both(place.open(content), content)) as both:
             assert [each.layers_sent for each in both.land()] == [2, 1]
         assert len(content.sent) == len(set(content.sent)) == 3
@@ -111,9 +111,10 @@ class TestDockerSinkByLoad(SinkSuite):
 class _Gated(HeldContent):
     """The base comes only when the second image's own layer is being sent as well, or after a while."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 2) -> None:
         super().__init__()
         self.first, self.second, self.together = threading.Event(), threading.Event(), False
+        self._seconds = seconds
 
     def open(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         base, own = self.image(NAMES[2]).layers
@@ -121,7 +122,7 @@ class _Gated(HeldContent):
             self.second.set()
         if descriptor == base and not self.first.is_set():
             self.first.set()
-            self.together = self.second.wait(2)
+            self.together = self.second.wait(self._seconds)
         yield from super().open(descriptor, start)
 
 

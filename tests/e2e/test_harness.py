@@ -187,13 +187,13 @@ def test_a_proxy_delays_without_slowing() -> None:
     with echo() as server, Proxy(server, delay=0.1) as proxy, connected(proxy) as client:
         start = time.monotonic()
         assert answer(client, b"x") == b"x"
-        assert 0.2 <= time.monotonic() - start < 0.4
+        assert time.monotonic() - start >= 0.2
         start = time.monotonic()
         sender = threading.Thread(target=client.sendall, args=(bytes(32 * MIB),))
         sender.start()
         assert len(rest(client, 32 * MIB)) == 32 * MIB
         sender.join()
-        assert 0.2 <= time.monotonic() - start < 1.5
+        assert 0.2 <= time.monotonic() - start < 50  # a delay for each block would make this 100 s
 
 
 def test_a_proxy_throttles() -> None:
@@ -201,7 +201,7 @@ def test_a_proxy_throttles() -> None:
         start = time.monotonic()
         client.sendall(bytes(2 * MIB))
         assert len(rest(client, 2 * MIB)) == 2 * MIB
-        assert 0.4 < time.monotonic() - start < 1.2
+        assert time.monotonic() - start > 0.4
 
 
 def test_a_flipped_bit_is_found_by_ssh(tmp_path: Path) -> None:

@@ -39,6 +39,22 @@ CALLS = "grep ^Ip: /proc/net/snmp"
 """How often anything wanted to go where no way leads is one of the numbers (OutNoRoutes): a connection that anything tried."""
 CALL = """/opt/transfer/bin/python3 -c 'import socket; print(socket.socket().connect_ex(("192.0.2.1", 80)))'"""
 """Trying one: it has to be seen in the numbers."""
+LOOPBACK = """import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh14x", b"lo", 1))"""
+"""Bringing up the interface that every host has: what podman pulls from is there."""
+USES = {
+    "docker.io": f"""
+        mkdir -p /var/lib/docker; mount -t tmpfs tmpfs /var/lib/docker  # an overlay takes no layers out of an overlay
+        dockerd > /tmp/dockerd.log 2>&1 &
+        for _ in $(seq 60); do if docker info > /dev/null 2>&1; then break; fi; sleep 0.5; done
+        transfer import /media/stick/KIT/bundles/night.bundle
+        docker run --rm --network none {engines.SMALL_IMAGE}""",
+    "podman": f"""
+        /opt/transfer/bin/python3 -c '{LOOPBACK}'
+        transfer import /media/stick/KIT/bundles/night.bundle --to podman:
+        umount /sys/fs/cgroup/unified 2> /dev/null || true  # crun wants no machine that has both kinds of cgroups
+        podman run --rm --cgroups disabled --network none {engines.SMALL_IMAGE}""",
+}
+"""How an engine's first image and container come to be."""
 GOLDEN = kits.REPOSITORY / "bundles/golden/v1"
 MACHINE = platform.machine()
 INSTALL = "sh /media/stick/KIT/install.sh"
@@ -151,10 +167,7 @@ def test_the_whole_docker_course_from_one_stick(made: Path, tmp_path: Path) -> N
         assert [int(line.split()[12]) for line in said.splitlines() if re.match("Ip: [0-9]", line)] == [0, 0, 1]
         said = host.fine(
             f"""
-            dockerd > /tmp/dockerd.log 2>&1 &
-            for _ in $(seq 60); do if docker info > /dev/null 2>&1; then break; fi; sleep 0.5; done
-            transfer import /media/stick/KIT/bundles/night.bundle
-            docker run --rm --network none {engines.SMALL_IMAGE}
+            {USES["docker.io"]}
             transfer doctor --offline || true
             {INSTALL} --engine
             dpkg-query -W zlib1g
@@ -165,6 +178,20 @@ def test_the_whole_docker_course_from_one_stick(made: Path, tmp_path: Path) -> N
         assert re.search(r"^ready +engine +the Docker at \S+: 1 images", said, re.MULTILINE), said
         assert "0 newly installed" in said and "1:9.9" in said  # the second time; nothing is downgraded
         _bad_days_of_packages(host, kit)
+
+
+@pytest.mark.parametrize("engine,release", [*(("podman", each) for each in bare.SUITES), ("docker.io", "debian:13")])
+def test_the_other_engines_from_a_stick(made: Path, tmp_path: Path, engine: str, release: str) -> None:
+    """The packages of each release, the image, a container."""
+    archive = engines.small_image(tmp_path)
+    run("export", "--from", f"docker-archive:{archive}", "-o", tmp_path / "night.bundle", "-q", "--no-store")
+    kit = tmp_path / "KIT"
+    words = ["--engine", engine, "--for", release, "--bundle", tmp_path / "night.bundle"]
+    kits.transfer("kit", "-q", "-o", kit, "--python-from", made / "first", *words)
+    with bare.bare(release) as host:
+        said = host.fine(f"{INSTALL} --engine; {USES[engine]}", kit=kit)
+    assert f"{engines.SMALL_IMAGE} is in place" in said and "\ntiny\n" in said, said
+    assert "trying a load" not in said, said
 
 
 def _bad_days_of_packages(host: bare.Bare, kit: Path) -> None:

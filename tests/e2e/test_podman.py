@@ -28,7 +28,7 @@ from tests.unit.test_artifacts import everything
 from transfer.engines.base import ImageSink
 from transfer.engines.podman import PodmanSource, ReadWay
 from transfer.engines.podman_client import Podman
-from transfer.engines.podman_sink import LoadWay, PodmanSink
+from transfer.engines.podman_sink import RULES_VARIABLES, LoadWay, PodmanSink
 from transfer.errors import Damaged
 from transfer.flows.serving import Serving
 from transfer.model import Image, Reference
@@ -381,8 +381,26 @@ def test_a_killed_import_leaves_what_the_next_one_completes(store: Store, tmp_pa
     time.sleep(0.5)  # podman notices that nobody answers
     into(folder)
     assert digest in store.digests("app/web:1")
-    assert not [each for each in Path("/tmp").glob("*registries.conf*") if each.stat().st_mtime > time.time() - 60]
-    assert os.environ["CONTAINERS_STORAGE_CONF"]
+
+
+@pytest.mark.parametrize("rules", ["older", "none"])
+def test_a_podman_that_would_ask_the_real_registry_is_not_asked_to_pull(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rules: str
+) -> None:
+    """Podman 3.0 reads its rules from another variable; one that reads none is not given the name."""
+    layout = Layout()
+    packed(layout, "app/web:1", layer({"a": b"a"}))
+    folder = bundle(tmp_path, layout)
+    gone = " ".join(f"-u {each}" for each in RULES_VARIABLES)
+    older = f'export {RULES_VARIABLES[0]}="${RULES_VARIABLES[1]}"'
+    none = f'exec env {gone} {shutil.which("podman")} "$@"'
+    case = f"*) {older if rules == 'older' else none}"
+    liar(tmp_path, monkeypatch, "podman", case)
+    if rules == "none":
+        code, said = says("import", folder, "--to", "podman:", "--via", "pull", "--no-store")
+        assert code == 20 and "would ask the real registry" in said, said
+    code, said = says("import", folder, "--to", "podman:", "--no-store")
+    assert code == 0 and ("trying a load instead" in said) == (rules == "none"), said
 
 
 def test_a_podman_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,15 +17,20 @@ from transfer.engines.tree import PlatformImage, platform_image
 from transfer.errors import Damaged, EngineError, TransferError
 from transfer.events import Noted, Observer, silent
 from transfer.model import TEMPORARY, Descriptor, Digest, Image, Platform, Reference, is_name
+from transfer.streams import parse_object
 
 LoadWay = Literal["auto", "pull", "load"]
 TEMPORARY_NAME = f"localhost/{TEMPORARY}"
 """What the name begins with that an image without one has while it comes in."""
 
 
-RULES = """\
-unqualified-search-registries = []
-
+MARK = "transfer.invalid"
+"""A registry that only our rules name, so that podman can be asked whether it reads them. `.invalid` is nobody's (RFC 2606)."""
+RULES = f"""\
+unqualified-search-registries = ["{MARK}"]
+"""
+"""A registries.conf, and what is added to it for one image. Names have no character in them that TOML's quotes do not take."""
+ONLY_HERE = """
 [[registry]]
 prefix = "{host}/{path}"
 location = "{place}"
@@ -36,7 +41,8 @@ prefix = "{host}"
 location = "{host}"
 blocked = true
 """
-"""A registries.conf. Names have no character in them that TOML's quotes do not take."""
+RULES_VARIABLES = ("CONTAINERS_REGISTRIES_CONF", "REGISTRIES_CONFIG_PATH")
+"""What names a registries.conf to podman; the second to podman 3.0 (Debian 11), which does not know the first."""
 ASK = "ask whoever keeps /etc/containers/policy.json; --via load is not under that rule"
 
 
@@ -74,6 +80,7 @@ class PodmanSink:
         self.where = podman.where
         self._lock = threading.Lock()
         self._sending = threading.Semaphore(2)
+        self._obeys = False
         self._blobs: set[Digest] | None = None
         self._held: dict[Digest, Held] | None = None
 
@@ -183,22 +190,41 @@ class PodmanSink:
                     self._podman.run("untag", plan.chosen.config.digest.hex, first)
 
     def _pull(self, image: Image, name: str) -> None:
-        """Pull it under its name. Nothing but our registry is asked: of the rules for a name the longest counts, and ours is all of it."""
+        """Pull it under its name. Nothing but our registry is asked: of the rules for a name the longest counts, and ours is all of it.
+
+        A podman that does not read our rules would ask the real registry, and take what that has under this name.
+        """
         wanted = Reference.parse(name)
         if other := ruled(wanted):
             raise EngineError(
                 f"{other} has a rule for {wanted.repository}", hint="use --via load, or take the rule away"
             )
-        rules = RULES.format(host=wanted.domain, path=wanted.path, place=self._offer(image))
-        with _shown(rules.encode()) as path:
+        self._has_to_obey()
+        rules = RULES + ONLY_HERE.format(host=wanted.domain, path=wanted.path, place=self._offer(image))
+        with _shown(rules.encode()) as env:
             platform = ["--os", self._platform.os, "--arch", self._platform.architecture]
             platform += ["--variant", self._platform.variant] if self._platform.variant else []
             try:
-                self._podman.run("pull", "--quiet", *platform, name, env={"CONTAINERS_REGISTRIES_CONF": path})
+                self._podman.run("pull", "--quiet", *platform, name, env=env)
             except EngineError as error:
                 if "rejected by policy" in error.message or "is rejected" in error.message:
                     raise Blocked(error.message, hint=ASK) from error
                 raise
+
+    def _has_to_obey(self) -> None:
+        """EngineError if podman asks other registries than those it is told to ask."""
+        with self._lock:
+            if self._obeys:
+                return
+            with _shown(RULES.encode()) as env:
+                told = parse_object(self._podman.run("info", "--format", "json", env=env), self.where)
+            registries = told.get("registries")
+            self._obeys = isinstance(registries, dict) and registries.get("search") == [MARK]
+            if not self._obeys:
+                raise EngineError(
+                    f"{self.where} does not read the registries.conf that it is told to read, and would ask the real registry",
+                    hint="use --via load, or a newer podman",
+                )
 
     def _load(self, image: Image, plan: _Plan, name: str, content: Content) -> None:
         """As a thin OCI archive; once more with all layers if that is refused."""
@@ -262,12 +288,12 @@ class PodmanSink:
 
 
 @contextlib.contextmanager
-def _shown(data: bytes) -> Iterator[str]:
-    """A path under which another program reads this, that is gone with this process."""
+def _shown(data: bytes) -> Iterator[dict[str, str]]:
+    """What podman's environment has to have in it to read these rules, under a path that is gone with this process."""
     fd = os.memfd_create("transfer-registries.conf")
     try:
         os.write(fd, data)
-        yield f"/proc/{os.getpid()}/fd/{fd}"
+        yield dict.fromkeys(RULES_VARIABLES, f"/proc/{os.getpid()}/fd/{fd}")
     finally:
         os.close(fd)
 

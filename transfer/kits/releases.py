@@ -16,25 +16,32 @@ _KEYRINGS = Path("/usr/share/keyrings")
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A distribution of apt: where its packages are, and whose keys sign them. `apart`: where those of other machines than amd64 are."""
+    """A distribution of apt: where its packages are, and whose keys sign them.
+
+    `keys`: how a host gets these keys. `apart`: where the packages of other machines than amd64 are.
+    """
 
     name: str
     archive: str
     security: str
     components: str
-    keyring: str
+    keys: str
     apart: str = ""
 
 
 DEBIAN = Family(
-    "debian", "http://deb.debian.org/debian", "http://deb.debian.org/debian-security", "main", "debian-archive-keyring"
+    "debian",
+    "http://deb.debian.org/debian",
+    "http://deb.debian.org/debian-security",
+    "main",
+    "apt-get install debian-archive-keyring",
 )
 UBUNTU = Family(
     "ubuntu",
     "http://archive.ubuntu.com/ubuntu",
     "http://security.ubuntu.com/ubuntu",
     "main universe",
-    "ubuntu-archive-keyring",
+    "apt-get install ubuntu-keyring (Debian 12 lacks this package: take the file ubuntu-keyring_*_all.deb of Debian 13)",
     apart="http://ports.ubuntu.com/ubuntu-ports",
 )
 
@@ -58,11 +65,11 @@ class Release:
 
     def sources(self, machine: str) -> str:
         """Lines for apt's list of sources. NotFound where this host has no keys to check them by."""
-        keyring = _KEYRINGS / f"{self.family.keyring}.gpg"
+        keyring = _KEYRINGS / f"{self.family.name}-archive-keyring.gpg"
         if not keyring.is_file():
             raise NotFound(
                 f"{keyring} is not here: the packages of {self.name} cannot be checked",
-                hint=f"apt-get install {self.family.keyring}",
+                hint=self.family.keys,
             )
         archive, security = self.family.archive, self.family.security
         if self.family.apart and machine != "x86_64":
