@@ -286,6 +286,18 @@ def test_layers_that_the_config_does_not_name_are_refused(store: Store) -> None:
     assert store.ids() == {}
 
 
+def test_layers_that_podman_itself_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As podman 5.4 refuses them: nothing else is tried, and the bundle is to blame, not the engine."""
+    layout = Layout()
+    layout.name(layout.image([layer({"a": b"a"})]), "app/web:1")
+    folder = bundle(tmp_path, layout)
+    said = """writing blob: layer 0 (blob "sha256:97"/""/"sha256:8c") does not match config's DiffID "sha256:22\""""
+    (tmp_path / "said").write_text(f"Error: {said}\n", encoding="utf-8")
+    liar(tmp_path, monkeypatch, "podman", f'*" pull "*) cat {tmp_path}/said >&2; exit 125')
+    code, text = says("import", folder, "--to", "podman:", "--no-store")
+    assert code == 13 and "not those its config names" in text and "trying a load" not in text, text
+
+
 @pytest.mark.parametrize("via", ["auto", "pull", "load"])
 def test_a_wrong_chunk_is_refused_and_its_frame_named(store: Store, via: str) -> None:
     """All digests of the bundle are right but for one chunk's name: podman sees that the layer is wrong, and which frame it is comes after."""

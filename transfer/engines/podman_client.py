@@ -52,7 +52,7 @@ class Podman:
         if self._info is None:
             try:
                 self._info = parse_object(self._program.run("info", "--format", "json"), self.where)
-            except EngineError as error:
+            except (EngineError, FormatError) as error:  # podman 3.0 puts complaints about its files before the answer
                 raise EngineAway(error.message, hint="`podman info` says more") from error
             if not self._program_has_root():
                 self.where = f"podman at {self._store().get('graphRoot', '')}"

@@ -43,6 +43,8 @@ blocked = true
 """
 RULES_VARIABLES = ("CONTAINERS_REGISTRIES_CONF", "REGISTRIES_CONFIG_PATH")
 """What names a registries.conf to podman; the second to podman 3.0 (Debian 11), which does not know the first."""
+OTHER_LAYERS = "does not match config's DiffID"
+"""What podman 5 says of a layer that the config does not name. Podman 4 compares nothing."""
 ASK = "ask whoever keeps /etc/containers/policy.json; --via load is not under that rule"
 
 
@@ -172,22 +174,29 @@ class PodmanSink:
     def _send(self, image: Image, plan: _Plan, tags: Sequence[str], content: Content) -> None:
         first = str(Reference.parse(tags[0])) if tags else f"{TEMPORARY_NAME}/{image.root.digest.hex}:new"
         try:
-            if self._way == "load":
-                self._load(image, plan, first, content)
-                return
-            try:
-                self._pull(image, first)
-            except Blocked:
-                raise
-            except EngineError as error:
-                if self._way == "pull":
-                    raise
-                self._observer(Noted(f"{image.label}: pulling failed ({error.message}); trying a load instead"))
-                self._load(image, plan, first, content)
+            self._pull_or_load(image, plan, first, content)
+        except EngineError as error:
+            if OTHER_LAYERS in error.message:
+                raise _others(image) from error
+            raise
         finally:
             if not tags:
                 with contextlib.suppress(TransferError):
                     self._podman.run("untag", plan.chosen.config.digest.hex, first)
+
+    def _pull_or_load(self, image: Image, plan: _Plan, name: str, content: Content) -> None:
+        if self._way == "load":
+            self._load(image, plan, name, content)
+            return
+        try:
+            self._pull(image, name)
+        except Blocked:
+            raise
+        except EngineError as error:
+            if self._way == "pull" or OTHER_LAYERS in error.message:
+                raise
+            self._observer(Noted(f"{image.label}: pulling failed ({error.message}); trying a load instead"))
+            self._load(image, plan, name, content)
 
     def _pull(self, image: Image, name: str) -> None:
         """Pull it under its name. Nothing but our registry is asked: of the rules for a name the longest counts, and ours is all of it.
@@ -268,7 +277,7 @@ class PodmanSink:
             except EngineError as error:
                 with contextlib.suppress(TransferError):
                     self._podman.run("rmi", "--force", mine.hex)
-                raise Damaged(f"{image.label}: its layers are not those its config names") from error
+                raise _others(image) from error
 
     def _name(self, image: Image, mine: Digest, tags: Sequence[str]) -> None:
         """Give it its names, and ask for each of them afterwards."""
@@ -296,6 +305,10 @@ def _shown(data: bytes) -> Iterator[dict[str, str]]:
         yield dict.fromkeys(RULES_VARIABLES, f"/proc/{os.getpid()}/fd/{fd}")
     finally:
         os.close(fd)
+
+
+def _others(image: Image) -> Damaged:
+    return Damaged(f"{image.label}: its layers are not those its config names")
 
 
 def _tagged(names: Sequence[str]) -> list[str]:
