@@ -25,10 +25,17 @@ _ELSEWHERE = "name a new folder, in one that belongs to you"
 
 def state_folder() -> Path | None:
     """Where this program keeps what lasts (file-hierarchy(7), XDG base directories): of the system for root, else of the user; None without a home."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
+    if hasattr(os, "geteuid") and os.geteuid() == 0 and not _is_a_users_root():
         return Path("/var/lib")
     state, home = os.environ.get("XDG_STATE_HOME", ""), os.environ.get("HOME", "")
     return Path(state) if state else Path(home) / ".local" / "state" if home else None
+
+
+def _is_a_users_root() -> bool:
+    """Whether root is a user's in a namespace of his (`podman unshare`): the system's folders are somebody else's there."""
+    with contextlib.suppress(OSError):
+        return Path("/var").stat().st_uid != 0
+    return False
 
 
 def config_folder() -> Path | None:

@@ -27,8 +27,8 @@ from tests.support.zoo import Layout, layer, noise, zoo
 from tests.unit.test_artifacts import everything
 from transfer.engines.base import ImageSink
 from transfer.engines.podman import PodmanSource, ReadWay
-from transfer.engines.podman_client import Podman
-from transfer.engines.podman_sink import RULES_VARIABLES, LoadWay, PodmanSink
+from transfer.engines.podman_client import RULES_VARIABLES, Podman
+from transfer.engines.podman_sink import LoadWay, PodmanSink
 from transfer.errors import Damaged
 from transfer.flows.serving import Serving
 from transfer.model import Image, Reference
@@ -191,6 +191,26 @@ def test_a_podman_that_says_yes_and_has_not_is_found(tmp_path: Path, monkeypatch
     for via in ("pull", "load"):
         code, said = says("import", folder, "--to", "podman:", "--no-store", "--via", via)
         assert code == 20 and "reports success" in said
+
+
+def test_a_bundle_of_which_an_image_failed_is_tried_once_in_a_run(store: Store, tmp_path: Path) -> None:
+    """It waits in the store, and the next import tries it again and says how to end that."""
+    first, other = Layout(), Layout()
+    first.name(first.image([layer({"a": b"a"})]), "app/web:1")
+    first.name(first.image([b"this is no tar" * 100]), "app/odd:1")
+    packed(other, "app/other:1", layer({"b": b"b"}))
+    words = ["--to", "podman:", "--store", tmp_path / "store"]
+    code, said = says("import", bundle(tmp_path, first), *words)
+    assert code == 3 and said.count("app/odd:1 failed") == 1 and "staged" not in said, said
+    assert "1 of 2 images could not be imported" in said
+    short = run("store", "ls", "--store", tmp_path / "store").splitlines()[1].split()[0]
+    code, said = says("import", bundle(tmp_path, other, "other"), *words)
+    assert code == 3 and f"staged bundle {short}: 1 of 2 images cannot be imported" in said, said
+    assert f"transfer store drop {short}" in said
+    assert {"docker.io/app/web:1", "docker.io/app/other:1"} == set(store.ids())
+    run("store", "drop", short, "--store", tmp_path / "store")
+    code, said = says("import", bundle(tmp_path, other, "again"), *words)
+    assert code == 0, said
 
 
 def test_a_full_store_is_told_and_leaves_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

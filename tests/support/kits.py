@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -20,7 +21,9 @@ def transfer(*words: object, program: Path = REPOSITORY) -> str:
     """A command of this program, or of a copy of it."""
     environment = {**os.environ, "PYTHONPATH": str(program)}
     command = [sys.executable, "-m", "transfer", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=program)
+    with open("/var/tmp/transfer-test-kits.lock", "w", encoding="ascii") as lock:  # other tests make kits, too
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=program)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

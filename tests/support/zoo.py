@@ -81,13 +81,16 @@ class Layout:
         return folder
 
 
-def layer(files: Mapping[str, bytes], *, stamp: int = 0, style: int = tarfile.PAX_FORMAT) -> bytes:
-    """A layer's tar with these files, all made at `stamp`."""
+def layer(
+    files: Mapping[str, bytes], *, stamp: int = 0, style: int = tarfile.PAX_FORMAT, owner: int = 0, mode: int = 0o644
+) -> bytes:
+    """A layer's tar with these files, all made at `stamp`, all of this user and group."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=style) as archive:
         for name, data in files.items():
             member = tarfile.TarInfo(name)
-            member.size, member.mtime = len(data), stamp
+            member.size, member.mtime, member.mode = len(data), stamp, mode
+            member.uid = member.gid = owner
             archive.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
 

@@ -31,6 +31,7 @@ from transfer.flows.arrive import (
     put_away,
 )
 from transfer.flows.import_bundle import Arrival
+from transfer.flows.load_images import Loaded
 from transfer.flows.reassemble import bundles_in
 from transfer.flows.receiving import leave_receipt
 from transfer.flows.spool import in_order
@@ -259,15 +260,18 @@ def _say_loaded(arrival: Arrival, output: Output) -> None:
     if output.json:
         print_json(_as_json(arrival))
     elif not output.quiet:
-        new, unheld = (sum(each.status == status for each in done.landed) for status in ("imported", "unheld"))
         print(
-            f"{several(new, 'image')} imported, {len(done.landed) - new - unheld} already present; "
-            + (f"{several(unheld, 'artifact')} left out; " if unheld else "")
-            + f"{several(done.layers_sent, 'layer')} sent, {done.layers_present} present, "
+            f"{_landed(done)}; {several(done.layers_sent, 'layer')} sent, {done.layers_present} present, "
             f"{amount(done.bytes_unpacked)} unpacked, {done.seconds:.1f} s"
         )
         for more in arrival.completed:
-            print(f"{several(len(more.landed), 'image')} of a staged bundle imported, too")
+            print(f"of a staged bundle: {_landed(more)}")
+
+
+def _landed(done: Loaded) -> str:
+    new, unheld = (sum(each.status == status for each in done.landed) for status in ("imported", "unheld"))
+    left_out = f"; {several(unheld, 'artifact')} left out" if unheld else ""
+    return f"{several(new, 'image')} imported, {len(done.landed) - new - unheld} already present{left_out}"
 
 
 def _as_json(arrival: Arrival) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transfer.engines.program import Program
 from transfer.engines.tarsplit import SplitLayer
 from transfer.errors import EngineError, FormatError, NotFound, TransferError
 from transfer.model import Digest
@@ -28,7 +29,10 @@ _DOCUMENT = re.compile(r"(?:manifest-)?(sha256:[0-9a-f]{64})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class StoredLayer:
-    """One layer: its own ID, the one below ("" for none), its diffID and size (bytes) uncompressed, in which store it is, and as which blob it came."""
+    """One layer: its own ID, the one below ("" for none), its diffID and size (bytes) uncompressed, in which store it is, and as which blob it came.
+
+    `podman`: runs a program that may read all files of the layer (`podman unshare`); without it this process reads them.
+    """
 
     id: str
     parent: str
@@ -36,13 +40,14 @@ class StoredLayer:
     size: int
     root: Path
     packed: Digest | None = None
+    podman: Program | None = field(default=None, compare=False)
 
     def files(self) -> SplitLayer:
         """Its bytes. NotFound if podman has no record of how they were."""
         record, files = self.root / f"overlay-layers/{self.id}.tar-split.gz", self.root / f"overlay/{self.id}/diff"
         if not record.is_file() or not files.is_dir():
             raise NotFound(f"{record}: layer {self.diff_id} has no files, or no tar-split record")
-        return SplitLayer(self.diff_id, record, files, SAVE)
+        return SplitLayer(self.diff_id, record, files, SAVE, podman=self.podman)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +60,17 @@ class StoredImage:
 
 
 class ContainerStorage:
-    """A store, and those that it reads from besides (additionalimagestores). Its lists are read once: podman replaces them by rename."""
+    """A store, and those that it reads from besides (additionalimagestores). Its lists are read once: podman replaces them by rename.
 
-    def __init__(self, root: Path, also: Sequence[Path] = ()) -> None:
+    `podman`: as for its layers.
+    """
+
+    def __init__(self, root: Path, also: Sequence[Path] = (), *, podman: Program | None = None) -> None:
         self.root = root
         self.images: dict[str, StoredImage] = {}
         self._layers: dict[str, StoredLayer] = {}
         for place in (*also, root):
-            self._layers.update((each.id, each) for each in _layers(place))
+            self._layers.update((each.id, each) for each in _layers(place, podman))
             self.images.update((each.id, each) for each in _images(place))
 
     def document(self, image: StoredImage, digest: Digest) -> bytes | None:
@@ -108,7 +116,7 @@ def _list(path: Path) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)]
 
 
-def _layers(root: Path) -> Iterator[StoredLayer]:
+def _layers(root: Path, podman: Program | None) -> Iterator[StoredLayer]:
     """Layers whose diffID is known. One that came in parts has another digest, and podman alone can make a tar of it."""
     for each in _list(root / "overlay-layers/layers.json"):
         name, parent, diff_id, size = (each.get(key) for key in ("id", "parent", "diff-digest", "diff-size"))
@@ -119,7 +127,7 @@ def _layers(root: Path) -> Iterator[StoredLayer]:
         with contextlib.suppress(FormatError):
             packed = each.get("compressed-diff-digest")
             came = Digest.parse(packed) if packed else None
-            yield StoredLayer(name, parent or "", Digest.parse(diff_id), size, root, came)
+            yield StoredLayer(name, parent or "", Digest.parse(diff_id), size, root, came, podman)
 
 
 def _images(root: Path) -> Iterator[StoredImage]:

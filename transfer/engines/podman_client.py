@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,8 @@ from transfer.errors import EngineAway, EngineError, FormatError, TransferError
 from transfer.model import TEMPORARY, Digest, Platform, is_name
 from transfer.streams import coalesced, parse_json, parse_object
 
+RULES_VARIABLES = ("CONTAINERS_REGISTRIES_CONF", "REGISTRIES_CONFIG_PATH")
+"""What names a registries.conf to podman; the second to podman 3.0 (Debian 11), which does not know the first."""
 _ANSWER_MAX = 64 << 20
 """What podman says of its images may be so long (bytes)."""
 
@@ -67,7 +69,10 @@ class Podman:
         return value if isinstance(value, dict) else {}
 
     def storage(self) -> ContainerStorage | None:
-        """Its storage on disk, if that is one this process may read and knows."""
+        """Its storage on disk, if that is one this process may read and knows.
+
+        A user's layers have files of other users of the image, which he may read in his user namespace (podman-unshare(1)).
+        """
         store = (self.info and self._store()) or {}
         root = Path(str(store.get("graphRoot") or "/nowhere"))
         options = store.get("graphOptions")
@@ -76,7 +81,8 @@ class Podman:
         if store.get("graphDriverName") != "overlay" or not root.is_absolute():
             return None
         with contextlib.suppress(TransferError):
-            return ContainerStorage(root, [each for each in also if each.is_absolute()])
+            podman = self._program if os.geteuid() else None
+            return ContainerStorage(root, [each for each in also if each.is_absolute()], podman=podman)
         return None
 
     @property
@@ -86,8 +92,21 @@ class Podman:
         value = host if isinstance(host, dict) else {}
         return Platform(str(value.get("os") or "linux"), str(value.get("arch") or "amd64"))
 
-    def run(self, *words: str, env: Mapping[str, str] | None = None) -> bytes:
-        return self._program.run(*words, env=env)
+    def run(self, *words: str) -> bytes:
+        return self._program.run(*words)
+
+    def run_with_rules(self, rules: str, *words: str) -> bytes:
+        """The same, with a registries.conf that is in memory and gone with this process.
+
+        Podman has it as an open file: without root podman is in a user namespace, from which files of this process below /proc cannot be read.
+        """
+        fd = os.memfd_create("transfer-registries.conf")
+        try:
+            os.write(fd, rules.encode())
+            env = dict.fromkeys(RULES_VARIABLES, f"/proc/self/fd/{fd}")
+            return self._program.run(*words, env=env, fds=[fd])
+        finally:
+            os.close(fd)
 
     def load(self, archive: Iterator[bytes]) -> None:
         """`podman load` of an archive, which podman puts into its temporary folder first."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,8 +40,6 @@ prefix = "{host}"
 location = "{host}"
 blocked = true
 """
-RULES_VARIABLES = ("CONTAINERS_REGISTRIES_CONF", "REGISTRIES_CONFIG_PATH")
-"""What names a registries.conf to podman; the second to podman 3.0 (Debian 11), which does not know the first."""
 OTHER_LAYERS = "does not match config's DiffID"
 """What podman 5 says of a layer that the config does not name. Podman 4 compares nothing."""
 ASK = "ask whoever keeps /etc/containers/policy.json; --via load is not under that rule"
@@ -210,23 +207,21 @@ class PodmanSink:
             )
         self._has_to_obey()
         rules = RULES + ONLY_HERE.format(host=wanted.domain, path=wanted.path, place=self._offer(image))
-        with _shown(rules.encode()) as env:
-            platform = ["--os", self._platform.os, "--arch", self._platform.architecture]
-            platform += ["--variant", self._platform.variant] if self._platform.variant else []
-            try:
-                self._podman.run("pull", "--quiet", *platform, name, env=env)
-            except EngineError as error:
-                if "rejected by policy" in error.message or "is rejected" in error.message:
-                    raise Blocked(error.message, hint=ASK) from error
-                raise
+        platform = ["--os", self._platform.os, "--arch", self._platform.architecture]
+        platform += ["--variant", self._platform.variant] if self._platform.variant else []
+        try:
+            self._podman.run_with_rules(rules, "pull", "--quiet", *platform, name)
+        except EngineError as error:
+            if "rejected by policy" in error.message or "is rejected" in error.message:
+                raise Blocked(error.message, hint=ASK) from error
+            raise
 
     def _has_to_obey(self) -> None:
         """EngineError if podman asks other registries than those it is told to ask."""
         with self._lock:
             if self._obeys:
                 return
-            with _shown(RULES.encode()) as env:
-                told = parse_object(self._podman.run("info", "--format", "json", env=env), self.where)
+            told = parse_object(self._podman.run_with_rules(RULES, "info", "--format", "json"), self.where)
             registries = told.get("registries")
             self._obeys = isinstance(registries, dict) and registries.get("search") == [MARK]
             if not self._obeys:
@@ -294,17 +289,6 @@ class PodmanSink:
 
     def close(self, *, failed: bool) -> None:
         """Every image was visible as it came."""
-
-
-@contextlib.contextmanager
-def _shown(data: bytes) -> Iterator[dict[str, str]]:
-    """What podman's environment has to have in it to read these rules, under a path that is gone with this process."""
-    fd = os.memfd_create("transfer-registries.conf")
-    try:
-        os.write(fd, data)
-        yield dict.fromkeys(RULES_VARIABLES, f"/proc/{os.getpid()}/fd/{fd}")
-    finally:
-        os.close(fd)
 
 
 def _others(image: Image) -> Damaged:

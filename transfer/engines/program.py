@@ -7,8 +7,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import IO
 
 from transfer.errors import EngineAway, EngineError, NoSpace, TransferError
@@ -26,6 +27,14 @@ def find(name: str, *places: str) -> str | None:
     return shutil.which(name, path=search) or next((each for each in places if os.access(each, os.X_OK)), None)
 
 
+def own_module(name: str, *words: str) -> list[str]:
+    """The command line that runs one of our modules with these words, by the Python that runs now.
+
+    Modules come from where they come from now, and never from the folder it is started in.
+    """
+    return [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", name, *words]
+
+
 class Program:
     """One program and the words that stand before every command of it. `where` is for messages.
 
@@ -40,13 +49,20 @@ class Program:
         self._env = {name: value for name, value in own.items() if value is not None}
         self._spool = spool
 
-    def run(self, *words: str, data: Iterable[bytes] = (), env: Mapping[str, str] | None = None) -> bytes:
+    def run(
+        self,
+        *words: str,
+        data: Iterable[bytes] = (),
+        env: Mapping[str, str] | None = None,
+        fds: Collection[int] = (),
+    ) -> bytes:
         """The output of a command that is fed `data`. EngineError if it fails; NoSpace if it says so.
 
+        `fds`: open files of this process that the command has under the same numbers.
         Where `data` fails, the program is left with an input that ends too early, and that failure is raised.
         """
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as complaints:
-            with self._started(words, subprocess.PIPE, out, complaints, env) as process:
+            with self._started(words, subprocess.PIPE, out, complaints, env, fds) as process:
                 assert process.stdin
                 try:
                     with contextlib.suppress(BrokenPipeError):  # why it wants no more, it says itself
@@ -63,9 +79,10 @@ class Program:
 
     def open(self, *words: str) -> Output:
         """A command's output, as a stream."""
-        return Output(self._output(words))
+        return Output(self.blocks(*words))
 
-    def _output(self, words: Sequence[str]) -> Generator[bytes, None, None]:
+    def blocks(self, *words: str) -> Generator[bytes, None, None]:
+        """A command's output, block by block. The command is ended where nobody wants more."""
         with tempfile.TemporaryFile() as complaints:
             with self._started(words, subprocess.DEVNULL, subprocess.PIPE, complaints) as process:
                 assert process.stdout
@@ -81,6 +98,7 @@ class Program:
         out: IO[bytes] | int,
         complaints: IO[bytes],
         env: Mapping[str, str] | None = None,
+        fds: Collection[int] = (),
     ) -> Iterator[subprocess.Popen[bytes]]:
         """The program, in a session of its own: Ctrl-C is ours to handle. It has ended when this ends."""
         try:
@@ -91,6 +109,7 @@ class Program:
                 stderr=complaints,
                 env={**self._env, **(env or {})},
                 start_new_session=True,
+                pass_fds=tuple(fds),
             )
         except OSError as error:
             raise EngineAway(f"{self.where}: {self.words[0]} cannot be started: {error.strerror or error}") from error

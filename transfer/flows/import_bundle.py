@@ -88,7 +88,7 @@ def import_bundle(
         if loaded.failed and taking and not arrival.store_error:
             _not_held(bundle, choice)
         if choice.store and not arrival.store_error:
-            arrival.completed = _complete(rename, target, choice, observer)
+            arrival.completed = _complete(rename, target, choice, observer, tried=bundle.manifest.digest)
         return arrival
 
 
@@ -214,13 +214,15 @@ def _take(bundle: Bundle, choice: StoreChoice, observer: Observer) -> tuple[Adop
     return remember(choice, bundle, Role.HELD, observer, copy=True)
 
 
-def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Observer) -> list[Loaded]:
-    """Import the staged bundles that have all they need now."""
+def _complete(
+    rename: Rename, target: Target, choice: StoreChoice, observer: Observer, *, tried: Digest
+) -> list[Loaded]:
+    """Import the staged bundles that have all they need now. `tried`: the one of this run, which waits if images of it failed."""
     out: list[Loaded] = []
     store = choice.store
     if store is None or not target.location.transport.grows:
         return out
-    for bundle in list(_staged(store)):
+    for bundle in [each for each in _staged(store) if each.manifest.digest != tried]:
         shelf = BundleList((), [store])
         short = bundle.manifest.digest.short
         try:
@@ -236,7 +238,11 @@ def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Obs
             observer(Noted(f"  -> bring the bundle again, or delete it: transfer store drop {short}"))
             continue
         out.append(done)
-        if not done.failed:
+        if done.failed:
+            total = len(done.failed) + len(done.landed)
+            observer(Noted(f"staged bundle {short}: {len(done.failed)} of {total} images cannot be imported"))
+            observer(Noted(f"  -> the next import tries again; to end that, delete it: transfer store drop {short}"))
+        else:
             entry = store.entry(bundle.manifest.digest)
             with store.adding():
                 store.change(bundle.manifest.digest, role=Role.HELD)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+from transfer.engines.program import own_module
 
 
 def command(*words: str) -> list[str]:
-    """The command line that runs this program with these words, by the Python that runs it now.
-
-    Modules come from where they come from now, and never from the folder it is started in.
-    """
-    return [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", "transfer", *words]
+    """The command line that runs this program with these words."""
+    return own_module("transfer", *words)
