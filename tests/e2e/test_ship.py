@@ -242,7 +242,8 @@ def test_an_import_of_many_images_comes_to_its_end(tmp_path: Path) -> None:
         layout.name(layout.document(manifest, OCI_MANIFEST), f"registry.example.com/team/application-{number:04d}:v1")
     layout.write(tmp_path / "l")
     run("export", "--from", f"oci:{tmp_path}/l", "-o", tmp_path / "many.bundle", "-q", "--no-store")
-    with sshd(tmp_path / "sshd", path=BIN) as server:
+    store = {"TRANSFER_STORE": str(tmp_path / "store")}
+    with sshd(tmp_path / "sshd", path=BIN, env=store) as server:
         code, said = ship(
             server, tmp_path / "many.bundle", f"plant:{tmp_path}/in", "--import", "--to", f"oci:{tmp_path}/o"
         )
