@@ -32,9 +32,11 @@ def state_folder() -> Path | None:
 
 
 def _is_a_users_root() -> bool:
-    """Whether root is a user's in a namespace of his (`podman unshare`): the system's folders are somebody else's there."""
+    """Whether root is a user's in a namespace of his (`podman unshare`): the system's folders are nobody's that he knows there."""
     with contextlib.suppress(OSError):
-        return Path("/var").stat().st_uid != 0
+        everybody = Path("/proc/self/uid_map").read_text(encoding="ascii").split() == ["0", "0", str(2**32 - 1)]
+        nobody = int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
+        return not everybody and Path("/var").stat().st_uid == nobody
     return False
 
 

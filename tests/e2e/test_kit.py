@@ -216,6 +216,8 @@ def test_a_users_own_podman(made: Path, tmp_path: Path) -> None:
             transfer export --from podman: app/web:1 -o ~/alone
             podman unshare transfer export --from podman: app/web:1 -o ~/unshared
             for each in alone unshared; do transfer inspect ~/$each --json; done
+            truncate -s -9 ~/.local/share/containers/storage/overlay-layers/*.tar-split.gz
+            transfer export --from podman: app/web:1 -o ~/cut || echo "it ended with $?"
             transfer store ls
             """,
         )
@@ -233,6 +235,9 @@ def test_a_users_own_podman(made: Path, tmp_path: Path) -> None:
     assert digest in done.said
     found = [json.loads(line) for line in done.said.splitlines() if line.startswith("{")]
     assert [each["images"][0]["digest"] == digest for each in found] == [True, True], done.said
+    assert "it ended with 20" in done.said, done.said
+    assert re.search(r"^transfer: /home/user/\S+: layer \S+ cannot be put together again: ", done.said, re.MULTILINE)
+    assert "-> use --via api: then podman is asked for the image" in done.said
 
 
 def _bad_days_of_packages(host: bare.Bare, kit: Path) -> None:

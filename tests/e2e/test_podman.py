@@ -206,11 +206,51 @@ def test_a_bundle_of_which_an_image_failed_is_tried_once_in_a_run(store: Store, 
     short = run("store", "ls", "--store", tmp_path / "store").splitlines()[1].split()[0]
     code, said = says("import", bundle(tmp_path, other, "other"), *words)
     assert code == 3 and f"staged bundle {short}: 1 of 2 images cannot be imported" in said, said
-    assert f"transfer store drop {short}" in said
+    assert f"transfer store drop {short} --store {tmp_path / 'store'}" in said
+    assert "1 of the images of staged bundles could not be imported" in said
     assert {"docker.io/app/web:1", "docker.io/app/other:1"} == set(store.ids())
     run("store", "drop", short, "--store", tmp_path / "store")
     code, said = says("import", bundle(tmp_path, other, "again"), *words)
     assert code == 0, said
+
+
+def half_odd(tmp_path: Path) -> Path:
+    """A bundle of two images, one of which podman does not take."""
+    layout = Layout()
+    layout.name(layout.image([layer({"a": noise(1, 1 << 20)})]), "app/web:1")
+    layout.name(layout.image([b"this is no tar" * 100]), "app/odd:1")
+    return bundle(tmp_path, layout)
+
+
+def test_a_bundle_that_others_build_on_can_be_given_up(store: Store, tmp_path: Path) -> None:
+    """Images of it failed: it is tried by each import, until its data alone is kept."""
+    first, newer = half_odd(tmp_path), Layout()
+    newer.name(newer.image([layer({"a": noise(1, 1 << 20), "b": b"b"})]), "app/web:2")
+    newer.write(tmp_path / "newer.oci")
+    source = ["--from", f"oci:{tmp_path}/newer.oci"]
+    run("export", *source, "--base", first, "-o", tmp_path / "delta", "-q", "--no-store")
+    words = ["--to", "podman:", "--store", tmp_path / "store"]
+    assert says("import", first, *words)[0] == 3
+    short = run("store", "ls", "--store", tmp_path / "store").splitlines()[1].split()[0]
+    assert says("import", tmp_path / "delta", *words)[0] == 3
+    assert "is given up" in run("store", "drop", short, "--store", tmp_path / "store")
+    code, said = says("import", tmp_path / "delta", *words)
+    assert code == 0 and "app/odd:1" not in said, said
+    run("store", "check", "--store", tmp_path / "store")
+    run("export", "--from", "podman:", "app/web:2", "-o", tmp_path / "back", "-q", "--no-store")
+
+
+def test_an_image_that_fails_holds_up_its_own_bundle_alone(store: Store, tmp_path: Path) -> None:
+    other = Layout()
+    packed(other, "app/other:1", layer({"b": b"b"}))
+    (tmp_path / "in").mkdir()
+    half_odd(tmp_path).rename(tmp_path / "in/1")
+    bundle(tmp_path, other, "other").rename(tmp_path / "in/2")
+    words = ["--done", "move", "--to", "podman:", "--store", tmp_path / "store"]
+    code, said = says("import", f"spool:{tmp_path}/in", *words)
+    assert code == 3 and said.count("app/odd:1 failed") == 1, said
+    assert [each.name for each in (tmp_path / "in").iterdir() if not each.name.startswith(".")] == ["1"]
+    assert [each.name for each in (tmp_path / "in/.done").iterdir()] == ["2"]
 
 
 def test_a_full_store_is_told_and_leaves_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +455,7 @@ def test_a_killed_import_leaves_what_the_next_one_completes(store: Store, tmp_pa
     assert digest in store.digests("app/web:1")
 
 
-@pytest.mark.parametrize("rules", ["older", "none"])
+@pytest.mark.parametrize("rules", ["older", "none", "complains"])
 def test_a_podman_that_would_ask_the_real_registry_is_not_asked_to_pull(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rules: str
 ) -> None:
@@ -423,16 +463,44 @@ def test_a_podman_that_would_ask_the_real_registry_is_not_asked_to_pull(
     layout = Layout()
     packed(layout, "app/web:1", layer({"a": b"a"}))
     folder = bundle(tmp_path, layout)
-    gone = " ".join(f"-u {each}" for each in RULES_VARIABLES)
-    older = f'export {RULES_VARIABLES[0]}="${RULES_VARIABLES[1]}"'
-    none = f'exec env {gone} {shutil.which("podman")} "$@"'
-    case = f"*) {older if rules == 'older' else none}"
-    liar(tmp_path, monkeypatch, "podman", case)
-    if rules == "none":
+    gone, (newer, older) = " ".join(f"-u {each}" for each in RULES_VARIABLES), RULES_VARIABLES
+    noted = f'*" pull "*) echo "$@" >> {tmp_path}/pulled;; esac; case " $* " in '
+    cases = {
+        "older": f'*) export {newer}="${older}"',
+        "none": f'*) exec env {gone} {shutil.which("podman")} "$@"',
+        "complains": f'*" info "*) if [ "${newer}" ]; then echo "Failed to parse it"; fi',
+    }
+    liar(tmp_path, monkeypatch, "podman", noted + cases[rules])
+    if rules != "older":
         code, said = says("import", folder, "--to", "podman:", "--via", "pull", "--no-store")
         assert code == 20 and "would ask the real registry" in said, said
     code, said = says("import", folder, "--to", "podman:", "--no-store")
-    assert code == 0 and ("trying a load instead" in said) == (rules == "none"), said
+    assert code == 0 and ("trying a load instead" in said) == (rules != "older"), said
+    assert (tmp_path / "pulled").exists() == (rules == "older")
+
+
+def test_a_drop_in_with_registries_to_search_is_in_nobodys_way(store: Store, tmp_path: Path) -> None:
+    layout = Layout()
+    digest = packed(layout, "app/web:1", layer({"a": b"a"}))
+    folder = bundle(tmp_path, layout)
+    (tmp_path / "search.conf").write_text('unqualified-search-registries = ["docker.io"]\n', encoding="utf-8")
+    setup = f"cp {tmp_path}/search.conf /etc/containers/registries.conf.d/"
+    done = changed(setup, "import", folder, "--to", "podman:", "--no-store", "--via", "pull")
+    assert done.returncode == 0, done.stderr
+    assert digest in store.digests("app/web:1")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_nothing_elses(store: Store, tmp_path: Path, closed: str) -> None:
+    """The file with the rules, or a pipe, would have got the number of a stream, and podman other rules than ours."""
+    layout = Layout()
+    digests = {name: packed(layout, name, layer({"a": name.encode()})) for name in ("app/a:1", "app/b:1", "app/c:1")}
+    folder = bundle(tmp_path, layout)
+    words = [sys.executable, "-m", "transfer", "import", folder, "--to", "podman:", "--no-store", "--via", "pull"]
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *map(str, words)], check=False)
+    assert done.returncode == 0
+    for name, digest in digests.items():
+        assert digest in store.digests(name)
 
 
 def test_a_podman_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

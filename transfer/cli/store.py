@@ -141,7 +141,12 @@ def prune(keep_last: int, folder: Path | None, at_once: bool, dry_run: bool, jso
 
 def drop(bundle: str, folder: Path | None) -> None:
     """Forget one bundle."""
-    print(f"bundle {upkeep.drop(own_store(folder), bundle).short} is deleted")
+    digest, gone = upkeep.drop(own_store(folder), bundle)
+    print(
+        f"bundle {digest.short} is deleted"
+        if gone
+        else f"bundle {digest.short} is given up: no import tries it again, and its data stays while other bundles need it"
+    )
 
 
 def compact(folder: Path | None, jobs: int | None, json: bool) -> None:

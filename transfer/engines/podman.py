@@ -73,7 +73,7 @@ class PodmanSource:
         if way == "files" and storage is None:
             raise EngineError(
                 f"{self.where}: its storage cannot be read",
-                hint="--via files needs the overlay driver, and root or `podman unshare`; use --via api instead",
+                hint="--via files needs the overlay driver, and root or the owner; use --via api instead",
             )
         self._images = PodmanImages(storage, remake=way == "auto", observer=observer) if storage else None
         self._saves: Saves | None = None if storage else Saves(self.where, podman.save)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,11 @@ class Podman:
 
         Podman has it as an open file: without root podman is in a user namespace, from which files of this process below /proc cannot be read.
         """
-        fd = os.memfd_create("transfer-registries.conf")
+        made = os.memfd_create("transfer-registries.conf")
+        try:
+            fd = fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, 3)  # below that are the program's own input and output
+        finally:
+            os.close(made)
         try:
             os.write(fd, rules.encode())
             env = dict.fromkeys(RULES_VARIABLES, f"/proc/self/fd/{fd}")

@@ -13,7 +13,7 @@ from transfer.engines.endpoints import Blocked, ruled
 from transfer.engines.podman_client import Held, Podman
 from transfer.engines.thin import ThinArchive
 from transfer.engines.tree import PlatformImage, platform_image
-from transfer.errors import Damaged, EngineError, TransferError
+from transfer.errors import Damaged, EngineError, FormatError, TransferError
 from transfer.events import Noted, Observer, silent
 from transfer.model import TEMPORARY, Descriptor, Digest, Image, Platform, Reference, is_name
 from transfer.streams import parse_object
@@ -24,9 +24,17 @@ TEMPORARY_NAME = f"localhost/{TEMPORARY}"
 
 
 MARK = "transfer.invalid"
-"""A registry that only our rules name, so that podman can be asked whether it reads them. `.invalid` is nobody's (RFC 2606)."""
+"""A registry that only our rules name, so that podman can be asked whether it reads them. `.invalid` is nobody's (RFC 2606).
+
+It has a rule of its own: the registries to search may be a drop-in's, which wins.
+"""
 RULES = f"""\
-unqualified-search-registries = ["{MARK}"]
+unqualified-search-registries = []
+
+[[registry]]
+prefix = "{MARK}"
+location = "{MARK}"
+blocked = true
 """
 """A registries.conf, and what is added to it for one image. Names have no character in them that TOML's quotes do not take."""
 ONLY_HERE = """
@@ -79,7 +87,7 @@ class PodmanSink:
         self.where = podman.where
         self._lock = threading.Lock()
         self._sending = threading.Semaphore(2)
-        self._obeys = False
+        self._obeys: bool | None = None
         self._blobs: set[Digest] | None = None
         self._held: dict[Digest, Held] | None = None
 
@@ -217,13 +225,15 @@ class PodmanSink:
             raise
 
     def _has_to_obey(self) -> None:
-        """EngineError if podman asks other registries than those it is told to ask."""
+        """EngineError if podman asks other registries than those it is told to ask. Podman is asked once."""
         with self._lock:
-            if self._obeys:
-                return
-            told = parse_object(self._podman.run_with_rules(RULES, "info", "--format", "json"), self.where)
-            registries = told.get("registries")
-            self._obeys = isinstance(registries, dict) and registries.get("search") == [MARK]
+            if self._obeys is None:
+                try:
+                    told = parse_object(self._podman.run_with_rules(RULES, "info", "--format", "json"), self.where)
+                    registries = told.get("registries")
+                    self._obeys = isinstance(registries, dict) and MARK in registries
+                except FormatError:
+                    self._obeys = False
             if not self._obeys:
                 raise EngineError(
                     f"{self.where} does not read the registries.conf that it is told to read, and would ask the real registry",
@@ -249,7 +259,7 @@ class PodmanSink:
                 self._podman.load(archive.blocks())
                 return
             except EngineError as error:
-                if layers == every:
+                if layers == every or OTHER_LAYERS in error.message:
                     raise
                 self._observer(
                     Noted(

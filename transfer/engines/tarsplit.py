@@ -23,6 +23,8 @@ from transfer.streams import BLOCK, IterReader, coalesced
 
 _MAX_LINE = 16 << 20
 """Longest tar-split record that is read (bytes); one holds the headers between two files."""
+SAID = "transfer: "
+"""What comes before the complaint of this module as a program of its own."""
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SEGMENT, _FILE = 2, 1
 
@@ -44,7 +46,10 @@ class SplitLayer:
         """The layer's tar, about a MiB at a time. EngineError if a record or a file is not what it was when the engine unpacked it."""
         if self._podman:
             words = own_module(__name__, str(self._digest), str(self._record), str(self._files))
-            yield from self._podman.blocks("unshare", *words)
+            try:
+                yield from self._podman.blocks("unshare", *words)
+            except EngineError as error:
+                raise EngineError(error.message.rpartition(SAID)[2], hint=self._hint) from error
             return
         with contextlib.closing(_Folders(self._files)) as folders:
             try:
@@ -133,7 +138,7 @@ def main(digest: str, record: str, files: str) -> int:
             sys.stdout.buffer.write(block)
         sys.stdout.buffer.flush()
     except TransferError as error:
-        sys.stderr.write(f"{error.message}\n")
+        sys.stderr.write(f"{SAID}{error.message}\n")
         return error.exit_code
     except BrokenPipeError:
         os._exit(0)  # whoever reads has seen enough; nothing is flushed

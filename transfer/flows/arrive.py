@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transfer.bundle.library import BundleList
@@ -40,6 +40,7 @@ class ImportRequest:
     """What is to be imported, and how. `name`: what the one image is to be called, as --to says it.
 
     `in_turn`: nobody looks: a bundle of a sync that comes after a newer one moves no names back.
+    `tried`: bundles of which images failed in this run.
     """
 
     target: Target
@@ -49,6 +50,7 @@ class ImportRequest:
     repair: tuple[Path, ...] = ()
     name: str = ""
     in_turn: bool = False
+    tried: set[Digest] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def arrive(
                 return _stage(found.bundle, choice, observer)
             found.settle()
             _note(choice, places[0], found.bundle, arrival)
-            if choice.store and choice.store.root.is_dir() and not failures(arrival):
+            if choice.store and choice.store.root.is_dir() and not own_failure(arrival):
                 arrived.remember(choice.store.root, places[0].absolute().name)
             return arrival
     except TransferError as error:
@@ -151,7 +153,14 @@ def _arrive(
     def once() -> Arrival:
         chosen, rename = _naming(choose(found.bundle.images, request.patterns), request)
         return importing.import_bundle(
-            found.bundle, chosen, rename, request.target, shelf=shelf, choice=choice, observer=observer
+            found.bundle,
+            chosen,
+            rename,
+            request.target,
+            shelf=shelf,
+            choice=choice,
+            observer=observer,
+            tried=request.tried,
         )
 
     def mended() -> bool:
@@ -195,15 +204,26 @@ def store_failure(arrival: Arrival) -> TransferError | None:
     )
 
 
-def failures(arrival: Arrival) -> TransferError | None:
-    """What is to be told of an arrival when all is done: the store's failure, or that some images did not make it."""
-    failed = [each for loaded in (arrival.loaded, *arrival.completed) for each in loaded.failed]
+def own_failure(arrival: Arrival) -> TransferError | None:
+    """What is to be told of the bundle itself: the store's failure, or that some images did not make it."""
+    failed = arrival.loaded.failed
     if arrival.store_error or not failed:
         return store_failure(arrival)
-    landed = sum(len(loaded.landed) for loaded in (arrival.loaded, *arrival.completed))
     return SomeImagesFailed(
-        f"{len(failed)} of {len(failed) + landed} images could not be imported",
+        f"{len(failed)} of {len(failed) + len(arrival.loaded.landed)} images could not be imported",
         hint="the other images are in place; run the same command again for the rest",
+    )
+
+
+def failures(arrival: Arrival) -> TransferError | None:
+    """What is to be told of an arrival when all is done: of the bundle itself, else of those that were staged and came along."""
+    own = own_failure(arrival)
+    failed = sum(len(each.failed) for each in arrival.completed)
+    if own or not failed:
+        return own
+    return SomeImagesFailed(
+        f"{failed} of the images of staged bundles could not be imported",
+        hint="the images of this bundle are in place; the messages above say what to do about the staged ones",
     )
 
 
@@ -260,7 +280,9 @@ def put_away(place: Path, came: Sequence[Came], how: str) -> None:
 
     The spool may belong to another user, who is not trusted with where folders go: no link of his is followed.
     """
-    done = [each for each in came if not (each.error or (isinstance(each.arrival, Arrival) and failures(each.arrival)))]
+    done = [
+        each for each in came if not (each.error or (isinstance(each.arrival, Arrival) and own_failure(each.arrival)))
+    ]
     if how == "leave" or not done:
         return
     failed: TransferError | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -62,8 +63,12 @@ def import_bundle(
     shelf: BundleList,
     choice: StoreChoice,
     observer: Observer,
+    tried: set[Digest],
 ) -> Arrival:
-    """Import the images; take the bundle into the store meanwhile; then import what was staged and is complete now."""
+    """Import the images; take the bundle into the store meanwhile; then import what was staged and is complete now.
+
+    `tried`: bundles of which images failed in this run; those wait for the next one.
+    """
     with contextlib.ExitStack() as stack:
         stack.enter_context(reading(choice, adopting=True))
         side = stack.enter_context(Pool(1, "adopt"))
@@ -86,9 +91,10 @@ def import_bundle(
         for future in taking:
             arrival.adopted, arrival.store_error = future.result()
         if loaded.failed and taking and not arrival.store_error:
+            tried.add(bundle.manifest.digest)
             _not_held(bundle, choice)
         if choice.store and not arrival.store_error:
-            arrival.completed = _complete(rename, target, choice, observer, tried=bundle.manifest.digest)
+            arrival.completed = _complete(rename, target, choice, observer, tried)
         return arrival
 
 
@@ -215,14 +221,14 @@ def _take(bundle: Bundle, choice: StoreChoice, observer: Observer) -> tuple[Adop
 
 
 def _complete(
-    rename: Rename, target: Target, choice: StoreChoice, observer: Observer, *, tried: Digest
+    rename: Rename, target: Target, choice: StoreChoice, observer: Observer, tried: set[Digest]
 ) -> list[Loaded]:
-    """Import the staged bundles that have all they need now. `tried`: the one of this run, which waits if images of it failed."""
+    """Import the staged bundles that have all they need now."""
     out: list[Loaded] = []
     store = choice.store
     if store is None or not target.location.transport.grows:
         return out
-    for bundle in [each for each in _staged(store) if each.manifest.digest != tried]:
+    for bundle in [each for each in _staged(store) if each.manifest.digest not in tried]:
         shelf = BundleList((), [store])
         short = bundle.manifest.digest.short
         try:
@@ -235,19 +241,25 @@ def _complete(
             error = one_failure(unknown, f"bundle {short}")
             # the import that was asked for stands; this one can be dropped, or brought again
             observer(Noted(f"staged bundle {short} cannot be imported: {error.message}"))
-            observer(Noted(f"  -> bring the bundle again, or delete it: transfer store drop {short}"))
+            observer(Noted(f"  -> bring the bundle again, or give it up: {_giving_up(store, short)}"))
             continue
         out.append(done)
         if done.failed:
+            tried.add(bundle.manifest.digest)
             total = len(done.failed) + len(done.landed)
             observer(Noted(f"staged bundle {short}: {len(done.failed)} of {total} images cannot be imported"))
-            observer(Noted(f"  -> the next import tries again; to end that, delete it: transfer store drop {short}"))
+            observer(Noted(f"  -> the next import tries again; to give the bundle up: {_giving_up(store, short)}"))
         else:
             entry = store.entry(bundle.manifest.digest)
             with store.adding():
                 store.change(bundle.manifest.digest, role=Role.HELD)
                 remember_arrival(store.root, Path(entry.place).name if entry else "")
     return out
+
+
+def _giving_up(store: Store, short: str) -> str:
+    """The command after which a staged bundle is not tried any more."""
+    return f"transfer store drop {short} --store {shlex.quote(str(store.root))}"
 
 
 def _staged(store: Store) -> Iterator[Bundle]:

@@ -207,9 +207,10 @@ def prune(
         return Pruned(tuple(gone), tuple(sorted(suppliers)), tuple(sorted(kept)), freed)
 
 
-def drop(store: Store, beginning: str) -> Digest:
+def drop(store: Store, beginning: str) -> tuple[Digest, bool]:
     """Forget one bundle that nothing needs: a staged one that will never be complete, say. UsageError if a held one needs it.
 
+    A staged one that a held one needs keeps its chunks, and is not imported any more. Which bundle, and whether it is gone.
     One whose entry cannot be read goes by its file's name.
     """
     with store.removing():
@@ -229,6 +230,10 @@ def drop(store: Store, beginning: str) -> Digest:
             with one_search():
                 needs = set() if each.digest == hits[0] or loose else needed_by(fresh, each.digest)
             if hits[0] in known and (hits[0] in needs if needs is not None else not staged):
+                if staged:
+                    store.change(hits[0], role=Role.SUPPLIER)
+                    store.refresh()
+                    return hits[0], False
                 raise UsageError(
                     f"bundle {each.digest.short} depends on it",
                     hint="drop that bundle first, or use `transfer store prune`",
@@ -238,7 +243,7 @@ def drop(store: Store, beginning: str) -> Digest:
         with contextlib.suppress(Damaged):  # another one cannot say which files it names: they all stay
             store.sweep()
         store.refresh()
-        return hits[0]
+        return hits[0], True
 
 
 def compact(store: Store, *, jobs: int) -> Compacted:
