@@ -177,3 +177,18 @@ def test_a_plan_says_the_bytes_of_the_folder(layout: Path, tmp_path: Path) -> No
     run("export", *words, "--base", tmp_path / "base", "-o", tmp_path / "b", "-q")
     size = sum(path.stat().st_size for path in (tmp_path / "b").rglob("*") if path.is_file())
     assert plan["bytes_needed"] == plan["delta"]["bytes_folder"] == size
+
+
+@pytest.mark.parametrize("lost", ["2>/dev/full", "2> >(exec true)", "2>&-"])
+def test_complaints_that_nobody_can_read_end_nothing(tmp_path: Path, lost: str) -> None:
+    layout = Layout()
+    for number in range(3):
+        layout.name(layout.image([layer({"a": b"%d" % number})]), f"app/{number}:1")
+    layout.write(tmp_path / "oci")
+    for words, code in (
+        (["export", "--from", f"oci:{tmp_path}/oci", "*", "-o", f"{tmp_path}/b", "--no-store"], 0),
+        (["import", f"{tmp_path}/b", "--to", f"oci:{tmp_path}/images", "--no-store"], 0),
+        (["verify", f"{tmp_path}/nothing"], 10),
+    ):
+        command = ["bash", "-c", f'sleep 0.1; "$@" {lost}', "bash", sys.executable, "-m", "transfer", *words]
+        assert subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode == code, words

@@ -361,3 +361,24 @@ def test_a_layer_that_the_base_has_is_not_read(tmp_path: Path) -> None:
     assert blobs_of(tmp_path / "landed") == {
         digest.removeprefix("sha256:"): data for digest, data in held.blobs.items()
     }
+
+
+def test_the_newest_keeps_the_name_in_whatever_order_bundles_come(tmp_path: Path) -> None:
+    """3 builds on 1, 4 on 2, and 2 comes last: it is late, and 4, which waited for it, is not."""
+    made: dict[int, Path] = {}
+    for number, base in ((1, 0), (2, 0), (3, 1), (4, 2)):
+        layout = Layout()
+        layout.name(
+            layout.image([layer({"a": noise(number % 2, 1 << 19)}), layer({"b": b"%d" % number})]), "svc/web:latest"
+        )
+        layout.write(tmp_path / f"oci{number}")
+        more = ["--base", str(made[base])] if base else []
+        made[number] = tmp_path / f"hq-{number:06}"
+        run("export", "--from", f"oci:{tmp_path}/oci{number}", "-o", str(made[number]), "-q", "--no-store", *more)
+    words = ["--to", f"oci:{tmp_path}/images", "--store", str(tmp_path / "store"), "--stage", "--in-turn", "-q"]
+    for number in (1, 4, 3, 2):
+        run("import", str(made[number]), *words)
+    there = json.loads((tmp_path / "images/index.json").read_text())["manifests"]
+    wanted = json.loads((tmp_path / "oci4/index.json").read_text())["manifests"][0]["digest"]
+    names = {each["annotations"]["org.opencontainers.image.ref.name"]: each["digest"] for each in there}
+    assert names["svc/web:latest"] == wanted, there

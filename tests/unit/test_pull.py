@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,8 +20,9 @@ import pytest
 
 from tests.support.sites import Killed, Site
 from transfer.cli.serve import make_certificate
-from transfer.errors import TransferError
+from transfer.errors import EngineError, TransferError
 from transfer.flows import roads
+from transfer.flows.load_images import Loaded
 from transfer.flows.offers import write_offers
 from transfer.flows.pull import Pull
 from transfer.flows.receiving import giving
@@ -29,6 +31,7 @@ from transfer.ship.receive import Receiver
 from transfer.ship.receiver import ReceiverDepot
 from transfer.ship.socketed import SocketChannel
 from transfer.sites.site_file import parse_site
+from transfer.store.entry import Role
 from transfer.store.store import Store
 
 HQ = """
@@ -195,6 +198,31 @@ def test_killed_in_the_middle(both: Callable[[str, str], Both]) -> None:
         here.pull(after)
     assert here.hq.there() == {}
     assert here.pull().exit_code == 0
+    assert here.hq.there() == want
+
+
+@pytest.mark.parametrize("ends", [EngineError("no space left on device"), Killed()])
+def test_an_import_that_did_not_end_well_is_run_again(
+    both: Callable[[str, str], Both], monkeypatch: pytest.MonkeyPatch, ends: BaseException
+) -> None:
+    """The bundle is in the store already, and counts as held by nobody before its images are in place."""
+    here = both("ssh", "hq:")
+    want = here.hq.publish({"app:1": 1})
+    here.hq.sync()
+
+    def failing(*words: object, ready: Callable[[], None], **more: object) -> Loaded:
+        ready()
+        while not list(here.hq.far.root.glob("bundles/*.json")):
+            time.sleep(0.01)
+        raise ends
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr("transfer.flows.import_bundle.load_images", failing)
+        assert here.pull().exit_code != 0
+    assert [each.role for each in Store(here.hq.far.root).entries()] == [Role.STAGED]
+    assert json.loads(here.hq.receipt())["bundles"] == []
+    outcome = here.pull()
+    assert (outcome.exit_code, outcome.what) == (0, "up-to-date"), (outcome, here.hq.heard)
     assert here.hq.there() == want
 
 

@@ -139,6 +139,19 @@ class _Output:
             raise _Unread from None
 
 
+class _Complaints(_Output):
+    """A text stream of which nothing depends on whether it is read: a log on a full disk ends no import in the middle."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     raise _Stopped(number)
 
@@ -149,9 +162,11 @@ def main(argv: list[str] | None = None) -> Any:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
             signal.signal(number, _stop)
-    plain = sys.stdout
+    plain, complaints = sys.stdout, sys.stderr
     if plain is not None:
         sys.stdout = _Output(plain)
+    if complaints is not None:
+        sys.stderr = _Complaints(complaints)
     try:
         code = _run(argv) or 0
         if sys.stdout is not None:
@@ -183,7 +198,7 @@ def main(argv: list[str] | None = None) -> Any:
             print("  -> this is a bug; run again with TRANSFER_DEBUG=1 for the details", file=sys.stderr)
             code = 1
     finally:
-        sys.stdout = plain
+        sys.stdout, sys.stderr = plain, complaints
     sys.exit(int(code) if isinstance(code, int) else 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transfer.bundle.library import BundleList
@@ -40,7 +40,6 @@ class ImportRequest:
     """What is to be imported, and how. `name`: what the one image is to be called, as --to says it.
 
     `in_turn`: nobody looks: a bundle of a sync that comes after a newer one moves no names back.
-    `tried`: bundles of which images failed in this run.
     """
 
     target: Target
@@ -50,7 +49,6 @@ class ImportRequest:
     repair: tuple[Path, ...] = ()
     name: str = ""
     in_turn: bool = False
-    tried: set[Digest] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,6 @@ def _arrive(
             shelf=shelf,
             choice=choice,
             observer=observer,
-            tried=request.tried,
         )
 
     def mended() -> bool:
@@ -207,10 +204,11 @@ def store_failure(arrival: Arrival) -> TransferError | None:
 def own_failure(arrival: Arrival) -> TransferError | None:
     """What is to be told of the bundle itself: the store's failure, or that some images did not make it."""
     failed = arrival.loaded.failed
-    if arrival.store_error or not failed:
+    if not failed:
         return store_failure(arrival)
+    lost = f", and the store could not take the bundle: {arrival.store_error.message}" if arrival.store_error else ""
     return SomeImagesFailed(
-        f"{len(failed)} of {len(failed) + len(arrival.loaded.landed)} images could not be imported",
+        f"{len(failed)} of {len(failed) + len(arrival.loaded.landed)} images could not be imported{lost}",
         hint="the other images are in place; run the same command again for the rest",
     )
 
@@ -263,13 +261,12 @@ def arrive_all(
 
 def _in_turn(folder: Path, request: ImportRequest, store: Store | None, observer: Observer) -> ImportRequest:
     """The request; names stay where they are for a bundle that comes after a newer one of the same sync."""
-    found = arrived.series(folder.absolute().name)
-    newest = arrived.newest(store.root).get(found[0], 0) if found and store else 0
-    if not found or found[1] >= newest:
+    last = arrived.overtaken_by(store.root, folder.absolute().name) if store else 0
+    if not last:
         return request
     observer(
         Noted(
-            f"{folder.name} is older than bundle {newest}, which came before: names that other images have are not moved"
+            f"{folder.name} is older than bundle {last}, which came before: names that other images have are not moved"
         )
     )
     return replace(request, target=replace(request.target, late=True))

@@ -23,7 +23,7 @@ from transfer.flows.naming import Named, Rename, name_all
 from transfer.flows.serving import Serving
 from transfer.flows.site import StoreChoice, reading, remember, spacious
 from transfer.model import Digest, Image, Platform
-from transfer.sites.arrived import remember as remember_arrival
+from transfer.sites import arrived
 from transfer.store.adopt import Adopted, adopt_part
 from transfer.store.entry import Role
 from transfer.store.store import Store
@@ -63,11 +63,10 @@ def import_bundle(
     shelf: BundleList,
     choice: StoreChoice,
     observer: Observer,
-    tried: set[Digest],
 ) -> Arrival:
     """Import the images; take the bundle into the store meanwhile; then import what was staged and is complete now.
 
-    `tried`: bundles of which images failed in this run; those wait for the next one.
+    The store holds the bundle when the images are in place, and not before: a run that is killed leaves a staged one.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(reading(choice, adopting=True))
@@ -84,27 +83,23 @@ def import_bundle(
         except BaseException:
             for future in taking:
                 future.result()
-            if taking:
-                _not_held(bundle, choice)
             raise
         arrival = Arrival(loaded)
         for future in taking:
             arrival.adopted, arrival.store_error = future.result()
-        if loaded.failed and taking and not arrival.store_error:
-            tried.add(bundle.manifest.digest)
-            _not_held(bundle, choice)
         if choice.store and not arrival.store_error:
-            arrival.completed = _complete(rename, target, choice, observer, tried)
+            if taking and not loaded.failed:
+                _is_held(choice.store, bundle.manifest.digest)
+            arrival.completed = _complete(rename, target, choice, observer)
         return arrival
 
 
-def _not_held(bundle: Bundle, choice: StoreChoice) -> None:
-    """Not all images of a bundle are in place: the store keeps it, and no receipt names it before they are."""
-    store = choice.store
-    entry = store.entry(bundle.manifest.digest) if store else None
-    if store and entry and entry.role is Role.HELD:
+def _is_held(store: Store, digest: Digest) -> None:
+    """All images are in place that were to be imported: from now on receipts name the bundle."""
+    entry = store.entry(digest)
+    if entry and entry.role is Role.STAGED and entry.begun:
         with store.adding():
-            store.change(entry.digest, role=Role.STAGED)
+            store.change(digest, role=Role.HELD)
 
 
 def load_into(
@@ -217,24 +212,24 @@ def _take(bundle: Bundle, choice: StoreChoice, observer: Observer) -> tuple[Adop
             _, failed = remember(choice, supplier, Role.SUPPLIER, observer, copy=True)
             if failed:
                 return None, failed
-    return remember(choice, bundle, Role.HELD, observer, copy=True)
+    return remember(choice, bundle, Role.STAGED, observer, copy=True, begun=True)
 
 
-def _complete(
-    rename: Rename, target: Target, choice: StoreChoice, observer: Observer, tried: set[Digest]
-) -> list[Loaded]:
-    """Import the staged bundles that have all they need now."""
+def _complete(rename: Rename, target: Target, choice: StoreChoice, observer: Observer) -> list[Loaded]:
+    """Import the staged bundles that waited and have all they need now. One of which images fail waits no more: it is to be brought again."""
     out: list[Loaded] = []
     store = choice.store
     if store is None or not target.location.transport.grows:
         return out
-    for bundle in [each for each in _staged(store) if each.manifest.digest not in tried]:
-        shelf = BundleList((), [store])
-        short = bundle.manifest.digest.short
+    for bundle in list(_waiting(store)):
+        shelf, digest = BundleList((), [store]), bundle.manifest.digest
+        entry, short = store.entry(digest), digest.short
+        name = Path(entry.place).name if entry else ""
+        own = replace(target, late=bool(arrived.overtaken_by(store.root, name)))
         try:
             assemble(bundle, bundle.catalog().recipes, store)
             observer(Noted(f"staged bundle {short} is now complete"))
-            done = load_into(bundle, bundle.images, rename, target, shelf=shelf, choice=choice, observer=observer)
+            done = load_into(bundle, bundle.images, rename, own, shelf=shelf, choice=choice, observer=observer)
         except MissingPart:
             continue
         except Exception as unknown:  # noqa: BLE001 - whatever it is, it is this bundle's
@@ -245,15 +240,15 @@ def _complete(
             continue
         out.append(done)
         if done.failed:
-            tried.add(bundle.manifest.digest)
             total = len(done.failed) + len(done.landed)
             observer(Noted(f"staged bundle {short}: {len(done.failed)} of {total} images cannot be imported"))
-            observer(Noted(f"  -> the next import tries again; to give the bundle up: {_giving_up(store, short)}"))
-        else:
-            entry = store.entry(bundle.manifest.digest)
-            with store.adding():
-                store.change(bundle.manifest.digest, role=Role.HELD)
-                remember_arrival(store.root, Path(entry.place).name if entry else "")
+            observer(Noted(f"  -> bring the bundle again, or give it up: {_giving_up(store, short)}"))
+        with store.adding():
+            if done.failed:
+                store.change(digest, begun=True)
+            else:
+                store.change(digest, role=Role.HELD)
+                arrived.remember(store.root, name)
     return out
 
 
@@ -262,9 +257,9 @@ def _giving_up(store: Store, short: str) -> str:
     return f"transfer store drop {short} --store {shlex.quote(str(store.root))}"
 
 
-def _staged(store: Store) -> Iterator[Bundle]:
+def _waiting(store: Store) -> Iterator[Bundle]:
     """The bundles that wait for what they build on: those first that no other waiting one is named by."""
-    waiting = [each.digest for each in store.entries() if each.role is Role.STAGED]
+    waiting = [each.digest for each in store.entries() if each.role is Role.STAGED and not each.begun]
     while waiting:
         named: dict[Digest, set[Digest]] = {}
         for digest in waiting:

@@ -71,7 +71,7 @@ class Pull(SiteRun):
         self._ledger.put(bytes=counted, confirmed=self._clock() if landed else self.state.confirmed)
         if failed:
             raise failed
-        waiting = [entry.digest.short for entry in self._store.entries() if entry.role is Role.STAGED]
+        waiting = [each.digest.short for each in self._store.entries() if each.role is Role.STAGED and not each.begun]
         text = f"{landed} bundle{'s' * (landed != 1)} taken and imported" if landed else "up to date"
         if waiting:
             text = f"bundle {', '.join(waiting[:3])} waits for others that it depends on"
@@ -119,8 +119,9 @@ class Pull(SiteRun):
         return roads.connector(road, self._gate(road), self._observer)
 
     def _wanted(self, offered: list[Offer]) -> list[Offer]:
-        """What is offered and not imported here, in the order of the names."""
-        held = {entry.digest for entry in self._store.entries() if entry.role in (Role.HELD, Role.STAGED)}
+        """What is offered and not imported here, or not all of it, in the order of the names."""
+        known = [each for each in self._store.entries() if each.role in (Role.HELD, Role.STAGED) and not each.begun]
+        held = {each.digest for each in known}
         found = [each for each in offered if each.digest not in held]
         if found:
             self._ledger.put(up_to_date=False, behind=self.state.behind or self._clock())

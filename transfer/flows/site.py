@@ -125,13 +125,20 @@ def _confirmed(name: str, shelf: BundleList, store: Store | None, observer: Obse
 
 
 def remember(
-    choice: StoreChoice, bundle: Bundle, role: Role, observer: Observer, *, copy: bool, written: bool = False
+    choice: StoreChoice,
+    bundle: Bundle,
+    role: Role,
+    observer: Observer,
+    *,
+    copy: bool,
+    written: bool = False,
+    begun: bool = False,
 ) -> tuple[Adopted | None, TransferError | None]:
     """Take a bundle into the store. Where nobody asked for one and there can be none, that is only noted."""
     if choice.store is None:
         return None, None
     try:
-        return adopt(choice.store, bundle, role, copy=copy, written=written), None
+        return adopt(choice.store, bundle, role, copy=copy, written=written, begun=begun), None
     except MediumError as error:
         if choice.explicit:
             return None, error

@@ -38,6 +38,13 @@ def newest(store: Path) -> dict[str, int]:
     return {name: n for name, n in value.items() if type(n) is int} if isinstance(value, dict) else {}
 
 
+def overtaken_by(store: Path, folder: str) -> int:
+    """The number of the newest bundle of the same sync that was imported before this older one; 0 if there is none."""
+    found = series(folder)
+    last = newest(store).get(found[0], 0) if found else 0
+    return last if found and found[1] < last else 0
+
+
 def remember(store: Path, folder: str) -> None:
     """A bundle was imported."""
     found, known = series(folder), newest(store)

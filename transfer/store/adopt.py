@@ -30,15 +30,19 @@ class Adopted:
     present: int
 
 
-def adopt(store: Store, bundle: Bundle, role: Role, *, copy: bool = True, written: bool = False) -> Adopted:
+def adopt(
+    store: Store, bundle: Bundle, role: Role, *, copy: bool = True, written: bool = False, begun: bool = False
+) -> Adopted:
     """Take a bundle in. One that is here only changes its role.
 
     With `copy=False` packs come only where that costs no space (a link or a clone); else the catalog alone is kept.
-    `written`: this process made the files and named them by what it wrote; a link to one needs no second look.
+    `begun`: its import has begun. `written`: this process made the files and named them by what it wrote; a link to one needs no second look.
     """
     with _adding(store):
         known = store.entry(bundle.manifest.digest)
         settled = known and known.packs and (known.role in (role, Role.HELD) or role is Role.SENT)
+        if known and settled and begun and known.role is Role.STAGED:
+            store.change(known.digest, begun=True)
         if settled and store.whole(bundle):
             _renew(store, known if role is Role.HELD else None)
             return Adopted(0, 0, sum(blob.size for blob in bundle.header.packs))
@@ -56,7 +60,7 @@ def adopt(store: Store, bundle: Bundle, role: Role, *, copy: bool = True, writte
             place = "" if bundle.folder == store.root else str(bundle.folder.absolute())
             if not place.isprintable():
                 place = ""  # a hint only, and JSON holds no name that is not text
-            _enter(store, bundle, role, store.next_order(), packs, place)
+            _enter(store, bundle, role, store.next_order(), packs, place, begun)
         store.look_again(bundle.manifest.digest)
         return Adopted(**taken)
 
@@ -96,8 +100,8 @@ def _adding(store: Store) -> Iterator[None]:
         raise from_os_error(error, f"adding to the store {store.root}") from error
 
 
-def _enter(store: Store, bundle: Bundle, role: Role, order: int, packs: bool, place: str) -> None:
-    store.put(Entry(bundle.manifest.digest, bundle.index.decode(), role, order, int(time.time()), packs, place))
+def _enter(store: Store, bundle: Bundle, role: Role, order: int, packs: bool, place: str, begun: bool = False) -> None:
+    store.put(Entry(bundle.manifest.digest, bundle.index.decode(), role, order, int(time.time()), packs, place, begun))
 
 
 def _renew(store: Store, entry: Entry | None) -> None:

@@ -31,7 +31,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One bundle of a store. `order`: how many were added before. `packs`: its packs are here too. `place`: the folder it came from."""
+    """One bundle of a store. `order`: how many were added before. `packs`: its packs are here too. `place`: the folder it came from.
+
+    `begun`: an import of a staged one was begun, and has not ended well or was killed: whoever ran it runs it again. One that is
+    staged and not begun waits, and is imported when what it builds on has come.
+    """
 
     digest: Digest
     index: str
@@ -40,6 +44,7 @@ class Entry:
     when: int
     packs: bool
     place: str
+    begun: bool = False
 
     def encode(self) -> bytes:
         value = {
@@ -52,6 +57,7 @@ class Entry:
             "when": self.when,
             "packs": self.packs,
             "place": self.place,
+            **({"begun": True} if self.begun else {}),
         }
         return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
 
@@ -68,5 +74,12 @@ def parse_entry(data: bytes, where: str) -> Entry:
     if parse_index(value["index"].encode(), where).digest != digest:
         raise FormatError(f"{where}: its index belongs to another bundle", hint="import that bundle again")
     return Entry(
-        digest, value["index"], Role(value["role"]), value["order"], value["when"], value["packs"], value["place"]
+        digest,
+        value["index"],
+        Role(value["role"]),
+        value["order"],
+        value["when"],
+        value["packs"],
+        value["place"],
+        value.get("begun") is True,
     )

@@ -293,14 +293,15 @@ class Store:
         """Publish an entry."""
         publish(self._entries / f"{entry.digest.hex}.json", entry.encode(), PRIVATE)
 
-    def change(self, digest: Digest, *, role: Role | None = None, packs: bool | None = None) -> None:
-        """Publish the entry again with another role, or without its packs. One that becomes held is the newest."""
+    def change(
+        self, digest: Digest, *, role: Role | None = None, packs: bool | None = None, begun: bool = False
+    ) -> None:
+        """Publish the entry again with another role, without its packs, or as one whose import has begun. One that becomes held is the newest."""
         entry = self.entry(digest)
         if entry:
             order = self.next_order() if role is Role.HELD and entry.role is not Role.HELD else entry.order
-            self.put(
-                replace(entry, role=role or entry.role, order=order, packs=entry.packs if packs is None else packs)
-            )
+            kept = entry.packs if packs is None else packs
+            self.put(replace(entry, role=role or entry.role, order=order, packs=kept, begun=begun))
 
     def look_again(self, digest: Digest) -> None:
         """Files or entry of the bundle have changed: open it anew, and compare the index with the entries anew."""

@@ -226,10 +226,9 @@ def drop(store: Store, beginning: str) -> tuple[Digest, bool]:
             )
         fresh, staged = store.fresh(), hits[0] in known and known[hits[0]].role is Role.STAGED
         for each in entries:
-            loose = each.role in LOOSE or (staged and each.role is Role.STAGED)
             with one_search():
-                needs = set() if each.digest == hits[0] or loose else needed_by(fresh, each.digest)
-            if hits[0] in known and (hits[0] in needs if needs is not None else not staged):
+                needs = set() if each.digest == hits[0] or each.role in LOOSE else needed_by(fresh, each.digest)
+            if hits[0] in known and (needs is None or hits[0] in needs):
                 if staged:
                     store.change(hits[0], role=Role.SUPPLIER)
                     store.refresh()
