@@ -53,7 +53,7 @@ USES = {
         /opt/transfer/bin/python3 -c '{LOOPBACK}'
         transfer import /media/stick/KIT/bundles/night.bundle --to podman:
         umount /sys/fs/cgroup/unified 2> /dev/null || true  # crun wants no machine that has both kinds of cgroups
-        podman run --rm --cgroups disabled --network none {engines.SMALL_IMAGE}""",
+        podman --events-backend file run --rm --cgroups disabled --network none {engines.SMALL_IMAGE}""",
 }
 """How an engine's first image and container come to be."""
 GOLDEN = kits.REPOSITORY / "bundles/golden/v1"

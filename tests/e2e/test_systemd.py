@@ -198,7 +198,7 @@ def test_the_registry_starts_when_it_is_asked_and_ends_when_nobody_asks(booted: 
         echo $(systemctl is-active transfer-serve.service transfer-serve.socket || true)
         {ask}; {ask}
         one=$(systemctl show -P MainPID transfer-serve.service)
-        soon '! systemctl is-active -q transfer-serve.service'
+        soon 'test "$(systemctl is-active transfer-serve.service)" = inactive'
         echo $(systemctl is-active transfer-serve.service transfer-serve.socket || true)
         {ask}
         two=$(systemctl show -P MainPID transfer-serve.service)
