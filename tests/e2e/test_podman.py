@@ -272,8 +272,11 @@ def test_an_image_that_fails_holds_up_its_own_bundle_alone(store: Store, tmp_pat
     half_odd(tmp_path).rename(tmp_path / "in/1")
     bundle(tmp_path, other, "other").rename(tmp_path / "in/2")
     words = ["--done", "move", "--to", "podman:", "--store", tmp_path / "store"]
+    shutil.copytree(tmp_path / "in", tmp_path / "again")
     code, said = says("import", f"spool:{tmp_path}/in", *words)
     assert code == 3 and said.count("app/odd:1 failed") == 1, said
+    told = json.loads(run("import", f"spool:{tmp_path}/again", "--json", "-q", *words, code=3))
+    assert told["failed"] == "some-images-failed" and len(told["bundles"]) == 2
     assert [each.name for each in (tmp_path / "in").iterdir() if not each.name.startswith(".")] == ["1"]
     assert [each.name for each in (tmp_path / "in/.done").iterdir()] == ["2"]
 

@@ -14,7 +14,7 @@ from transfer.cli.progress import Progress
 from transfer.cli.render import amount, print_json, several
 from transfer.cli.service import Service
 from transfer.engines.transports import locate
-from transfer.errors import EngineAway, NotFound, NotNow, SomeImagesFailed, TransferError, UsageError
+from transfer.errors import EngineAway, NotFound, NotNow, TransferError, UsageError
 from transfer.events import Noted, Observer
 from transfer.flows import import_bundle as importing
 from transfer.flows import site as site_flow
@@ -145,7 +145,7 @@ def _import_all(
             _say_plan(foresee([folder], request, store.shelf(choice), choice, observer), output.json)
         return []
     came = arrive_all(folders, request, store.seeds, choice, observer)
-    failure = next((each.error for each in came if each.error), None)
+    failure = next((error for each in came if (error := each.failure())), None)
     if output.json:
         arrivals = [each.arrival for each in came if isinstance(each.arrival, Arrival)]
         waiting = [each.folder.name for each in came if isinstance(each.arrival, Staged)]
@@ -164,8 +164,8 @@ def _end(came: Sequence[Came]) -> None:
     """The first failure is raised when all have been tried."""
     for each in came:
         if isinstance(each.arrival, Arrival):
-            _finish(each.arrival)
-    failure = next((each.error for each in came if each.error), None)
+            _name_failed(each.arrival)
+    failure = next((error for each in came if (error := each.failure())), None)
     if isinstance(failure, EngineAway):  # who started this will start it again
         raise NotNow(failure.message, hint=failure.hint)
     if failure:
@@ -209,14 +209,16 @@ def _import_medium(
 
 def _finish(arrival: Arrival) -> None:
     """Raise what is to be raised when all has been said."""
-    failure = failures(arrival)
-    if isinstance(failure, SomeImagesFailed):
-        for each in (one for loaded in (arrival.loaded, *arrival.completed) for one in loaded.failed):
-            print(f"transfer: {printable(each.image.label)}: {printable(each.error.message)}", file=sys.stderr)
-            if each.error.hint:
-                print(f"  -> {printable(each.error.hint)}", file=sys.stderr)
-    if failure:
+    _name_failed(arrival)
+    if failure := failures(arrival):
         raise failure
+
+
+def _name_failed(arrival: Arrival) -> None:
+    for each in (one for loaded in (arrival.loaded, *arrival.completed) for one in loaded.failed):
+        print(f"transfer: {printable(each.image.label)}: {printable(each.error.message)}", file=sys.stderr)
+        if each.error.hint:
+            print(f"  -> {printable(each.error.hint)}", file=sys.stderr)
 
 
 def _say_staged(staged: Staged, output: Output) -> None:

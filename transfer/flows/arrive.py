@@ -233,6 +233,10 @@ class Came:
     arrival: Arrival | Staged | None = None
     error: TransferError | None = None
 
+    def failure(self) -> TransferError | None:
+        """What is to be told of it: of the bundle, of its images, or of staged bundles that came along."""
+        return self.error or (failures(self.arrival) if isinstance(self.arrival, Arrival) else None)
+
 
 def arrive_all(
     folders: Sequence[Path],

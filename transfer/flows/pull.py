@@ -12,7 +12,7 @@ from transfer.engines.transports import locate
 from transfer.errors import NotNow, TransferError
 from transfer.flows import roads
 from transfer.flows import site as site_flow
-from transfer.flows.arrive import Came, ImportRequest, arrive_all, failures, own_failure
+from transfer.flows.arrive import ImportRequest, arrive_all, own_failure
 from transfer.flows.fetch import Files, fetch, small
 from transfer.flows.import_bundle import Arrival, Target
 from transfer.flows.offers import FILE, FILE_MAX, Offer, offers, parse_offers, sound_offers
@@ -137,14 +137,10 @@ class Pull(SiteRun):
         for each in came:
             if not (each.error or (isinstance(each.arrival, Arrival) and own_failure(each.arrival))):
                 shutil.rmtree(each.folder)
-        failed = [error for each in came if (error := _failure(each))]
+        failed = [error for each in came if (error := each.failure())]
         if failed:
             raise failed[0]
         return sum(isinstance(each.arrival, Arrival) for each in came)
-
-
-def _failure(came: Came) -> TransferError | None:
-    return came.error or (failures(came.arrival) if isinstance(came.arrival, Arrival) else None)
 
 
 @contextlib.contextmanager
