@@ -483,6 +483,22 @@ def test_a_killed_import_leaves_what_the_next_one_completes(store: Store, tmp_pa
     assert digest in store.digests("app/web:1")
 
 
+def test_a_listing_that_meets_an_image_which_is_being_written_is_made_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As podman 4.3 says it of an image that another pull has just begun to write."""
+    layout = Layout()
+    digest = packed(layout, "app/web:1", layer({"a": b"a"}))
+    folder = bundle(tmp_path, layout)
+    said = 'Error: checking if image "7f" is dangling: locating item named "manifest" for image with ID "7f": file does not exist'
+    (tmp_path / "said").write_text(f"{said}\n", encoding="utf-8")
+    once = f"[ -e {tmp_path}/met ] || {{ : > {tmp_path}/met; cat {tmp_path}/said >&2; exit 125; }}"
+    liar(tmp_path, monkeypatch, "podman", f'*" images "*) {once}')
+    code, text = says("import", folder, "--to", "podman:", "--no-store")
+    assert code == 0 and (tmp_path / "met").exists(), text
+    assert digest in store.digests("app/web:1")
+
+
 @pytest.mark.parametrize("rules", ["older", "none", "complains"])
 def test_a_podman_that_would_ask_the_real_registry_is_not_asked_to_pull(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rules: str

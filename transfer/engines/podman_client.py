@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,8 @@ from transfer.streams import coalesced, parse_json, parse_object
 
 RULES_VARIABLES = ("CONTAINERS_REGISTRIES_CONF", "REGISTRIES_CONFIG_PATH")
 """What names a registries.conf to podman; the second to podman 3.0 (Debian 11), which does not know the first."""
+UNFINISHED = "locating item named"
+"""In what podman says when it lists its images while it writes one (3.0 to 5.4)."""
 _ANSWER_MAX = 64 << 20
 """What podman says of its images may be so long (bytes)."""
 
@@ -117,12 +120,21 @@ class Podman:
         """`podman load` of an archive, which podman puts into its temporary folder first."""
         self._program.run("load", "--quiet", data=archive)
 
+    def _asked(self, *words: str) -> bytes:
+        """What podman says of its store. It fails while another image is being written, whose manifest is not there yet: then it is asked again."""
+        for wait in (0.1, 0.2, 0.4, 0.8, 1.6):
+            try:
+                return self._program.run(*words)
+            except EngineError as error:
+                if UNFINISHED not in error.message:
+                    raise
+                time.sleep(wait)
+        return self._program.run(*words)
+
     def images(self) -> list[Held]:
         """All images, each once; names that a killed import left are not among them."""
         found: dict[str, Held] = {}
-        rows = parse_json(
-            self._program.run("images", "--all", "--no-trunc", "--format", "json"), self.where, _ANSWER_MAX
-        )
+        rows = parse_json(self._asked("images", "--all", "--no-trunc", "--format", "json"), self.where, _ANSWER_MAX)
         for row in rows if isinstance(rows, list) else ():
             if not isinstance(row, dict):
                 continue
@@ -142,7 +154,7 @@ class Podman:
     def inspect(self, reference: str) -> dict[str, Any] | None:
         """An image, by its ID or full name; None if it is not there."""
         try:
-            found = parse_json(self._program.run("image", "inspect", reference), self.where)
+            found = parse_json(self._asked("image", "inspect", reference), self.where)
         except EngineError as error:
             if "no such image" in error.message or "image not known" in error.message:
                 return None
@@ -153,9 +165,7 @@ class Podman:
         """How many layers images have, by their IDs."""
         if not images:
             return {}
-        rows = parse_json(
-            self._program.run("image", "inspect", *(each.hex for each in images)), self.where, _ANSWER_MAX
-        )
+        rows = parse_json(self._asked("image", "inspect", *(each.hex for each in images)), self.where, _ANSWER_MAX)
         out = {}
         for row in rows if isinstance(rows, list) else ():
             rootfs = row.get("RootFS") if isinstance(row, dict) else None
