@@ -151,13 +151,7 @@ def _arrive(
     def once() -> Arrival:
         chosen, rename = _naming(choose(found.bundle.images, request.patterns), request)
         return importing.import_bundle(
-            found.bundle,
-            chosen,
-            rename,
-            request.target,
-            shelf=shelf,
-            choice=choice,
-            observer=observer,
+            found.bundle, chosen, rename, request.target, shelf=shelf, choice=choice, observer=observer
         )
 
     def mended() -> bool:
@@ -233,6 +227,11 @@ class Came:
     arrival: Arrival | Staged | None = None
     error: TransferError | None = None
 
+    @property
+    def is_done(self) -> bool:
+        """Whether its folder is needed no more: the bundle is in place, or the store keeps it until it can be."""
+        return not (self.error or (isinstance(self.arrival, Arrival) and own_failure(self.arrival)))
+
     def failure(self) -> TransferError | None:
         """What is to be told of it: of the bundle, of its images, or of staged bundles that came along."""
         return self.error or (failures(self.arrival) if isinstance(self.arrival, Arrival) else None)
@@ -281,9 +280,7 @@ def put_away(place: Path, came: Sequence[Came], how: str) -> None:
 
     The spool may belong to another user, who is not trusted with where folders go: no link of his is followed.
     """
-    done = [
-        each for each in came if not (each.error or (isinstance(each.arrival, Arrival) and own_failure(each.arrival)))
-    ]
+    done = [each for each in came if each.is_done]
     if how == "leave" or not done:
         return
     failed: TransferError | None = None

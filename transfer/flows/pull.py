@@ -12,7 +12,7 @@ from transfer.engines.transports import locate
 from transfer.errors import NotNow, TransferError
 from transfer.flows import roads
 from transfer.flows import site as site_flow
-from transfer.flows.arrive import ImportRequest, arrive_all, own_failure
+from transfer.flows.arrive import ImportRequest, arrive_all
 from transfer.flows.fetch import Files, fetch, small
 from transfer.flows.import_bundle import Arrival, Target
 from transfer.flows.offers import FILE, FILE_MAX, Offer, offers, parse_offers, sound_offers
@@ -135,7 +135,7 @@ class Pull(SiteRun):
         request = ImportRequest(target, retag=road.retag, stage=True)
         came = arrive_all(folders, request, (), choice, self._observer)
         for each in came:
-            if not (each.error or (isinstance(each.arrival, Arrival) and own_failure(each.arrival))):
+            if each.is_done:
                 shutil.rmtree(each.folder)
         failed = [error for each in came if (error := each.failure())]
         if failed:

@@ -210,7 +210,7 @@ def prune(
 def drop(store: Store, beginning: str) -> tuple[Digest, bool]:
     """Forget one bundle that nothing needs: a staged one that will never be complete, say. UsageError if a held one needs it.
 
-    A staged one that a held one needs keeps its chunks, and is not imported any more. Which bundle, and whether it is gone.
+    A staged one that another one needs keeps its chunks, and is not imported any more. Which bundle, and whether it is gone.
     One whose entry cannot be read goes by its file's name.
     """
     with store.removing():
